@@ -1,0 +1,1 @@
+"""Array conventions, geometry, cameras, videos and errors shared by every layer."""

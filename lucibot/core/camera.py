@@ -1,0 +1,102 @@
+"""The stationary pinhole camera of a task (paper, section 3.1).
+
+Conventions, everywhere: OpenCV axes (x right, y down, z forward), world z up, metres. Pixel (u, v)
+covers [u, u + 1) x [v, v + 1), so its centre is (u + 0.5, v + 0.5). Depth is the z coordinate in the
+camera frame, not the length of the ray.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True, kw_only=True)
+class Camera:
+    """Intrinsics [pixels] and pose of a pinhole camera."""
+
+    width: int
+    height: int
+    fx: float
+    fy: float
+    cx: float
+    cy: float
+    T_world_cam: np.ndarray
+    """(4, 4) float64, maps camera coordinates to world coordinates."""
+
+    @classmethod
+    def look_at(
+        cls,
+        *,
+        position: tuple[float, float, float],
+        target: tuple[float, float, float],
+        up: tuple[float, float, float] = (0.0, 0.0, 1.0),
+        vertical_fov_deg: float,
+        width: int,
+        height: int,
+    ) -> Camera:
+        """A camera at `position` [m, world] that looks at `target` [m, world]; square pixels."""
+        eye, goal = np.asarray(position, float), np.asarray(target, float)
+        forward = goal - eye
+        forward /= np.linalg.norm(forward)
+        right = np.cross(forward, np.asarray(up, float))
+        right /= np.linalg.norm(right)
+        down = np.cross(forward, right)
+        T_world_cam = np.eye(4)
+        T_world_cam[:3, :3] = np.stack([right, down, forward], axis=1)
+        T_world_cam[:3, 3] = eye
+        f = 0.5 * height / np.tan(0.5 * np.deg2rad(vertical_fov_deg))
+        return cls(
+            width=width, height=height, fx=f, fy=f, cx=width / 2, cy=height / 2,
+            T_world_cam=T_world_cam,
+        )  # fmt: skip
+
+    @property
+    def T_cam_world(self) -> np.ndarray:
+        """(4, 4) float64, maps world coordinates to camera coordinates."""
+        R, t = self.T_world_cam[:3, :3], self.T_world_cam[:3, 3]
+        T = np.eye(4)
+        T[:3, :3], T[:3, 3] = R.T, -R.T @ t
+        return T
+
+    @property
+    def vertical_fov_deg(self) -> float:
+        return float(np.rad2deg(2 * np.arctan(0.5 * self.height / self.fy)))
+
+    def resized(self, width: int, height: int) -> Camera:
+        """The same view on another pixel grid."""
+        sx, sy = width / self.width, height / self.height
+        return Camera(
+            width=width, height=height, fx=self.fx * sx, fy=self.fy * sy,
+            cx=self.cx * sx, cy=self.cy * sy, T_world_cam=self.T_world_cam,
+        )  # fmt: skip
+
+    def project(self, points_m: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """World points (..., 3) [m] to pixel coordinates (..., 2) and depth (...) [m]."""
+        T = self.T_cam_world
+        p = np.asarray(points_m, float) @ T[:3, :3].T + T[:3, 3]
+        z = p[..., 2]
+        safe = np.where(np.abs(z) < 1e-9, 1e-9, z)
+        uv = np.stack([self.fx * p[..., 0] / safe + self.cx, self.fy * p[..., 1] / safe + self.cy], -1)
+        return uv, z
+
+    def unproject(self, depth_m: np.ndarray) -> np.ndarray:
+        """A depth image (H, W) [m] to world points (H, W, 3) [m]."""
+        h, w = depth_m.shape
+        u, v = np.meshgrid(np.arange(w) + 0.5, np.arange(h) + 0.5)
+        u, v = u * self.width / w, v * self.height / h
+        p = np.stack([(u - self.cx) / self.fx, (v - self.cy) / self.fy, np.ones_like(u)], -1)
+        p = p * depth_m[..., None]
+        return p @ self.T_world_cam[:3, :3].T + self.T_world_cam[:3, 3]
+
+    def to_dict(self) -> dict:
+        """Plain numbers for json and toml."""
+        return {
+            "width": self.width, "height": self.height, "fx": self.fx, "fy": self.fy,
+            "cx": self.cx, "cy": self.cy, "T_world_cam": self.T_world_cam.tolist(),
+        }  # fmt: skip
+
+    @classmethod
+    def from_dict(cls, d: dict) -> Camera:
+        return cls(**{**d, "T_world_cam": np.asarray(d["T_world_cam"], float)})

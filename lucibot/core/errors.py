@@ -1,0 +1,33 @@
+"""The two kinds of failure that LuciBot reports, each with one clear line and no traceback."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class LuciBotError(Exception):
+    """Base of every error that is reported as one line. `exit_status` is the process's."""
+
+    exit_status = 1
+
+
+class UserError(LuciBotError):
+    """The input is wrong (a missing file, a typo, a broken video); the message says what to do."""
+
+    exit_status = 2
+
+
+class RunFailed(LuciBotError):
+    """The run itself failed (all videos rejected, every rollout diverged, a dead worker)."""
+
+    exit_status = 1
+
+
+def unknown_name(kind: str, name: str, choices: Iterable[str]) -> UserError:
+    """A `UserError` that names the nearest choice and lists the others."""
+    choices = sorted(choices)
+    near = difflib.get_close_matches(name, choices, n=1)
+    hint = f" Did you mean {near[0]!r}?" if near else ""
+    listed = ", ".join(choices) if choices else "none"
+    return UserError(f"unknown {kind} {name!r}.{hint} Choices: {listed}")

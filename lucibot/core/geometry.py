@@ -1,0 +1,77 @@
+"""Rigid poses as 6-vectors, quaternions and matrices.
+
+A pose vector is `(x, y, z, rx, ry, rz)`: position [m] and rotation vector [rad] in the world frame,
+the form of the paper's 6-DoF waypoints. Quaternions are `(w, x, y, z)`. All functions are batched
+over leading dimensions and work on torch tensors; `*_np` helpers wrap them for NumPy arrays.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import roma
+import torch
+from torch import Tensor
+
+
+def quat_to_rotvec(quat_wxyz: Tensor) -> Tensor:
+    """(..., 4) unit quaternion to (..., 3) rotation vector [rad]."""
+    return roma.unitquat_to_rotvec(roma.quat_wxyz_to_xyzw(quat_wxyz))
+
+
+def rotvec_to_quat(rotvec_rad: Tensor) -> Tensor:
+    """(..., 3) rotation vector [rad] to (..., 4) unit quaternion."""
+    return roma.quat_xyzw_to_wxyz(roma.rotvec_to_unitquat(rotvec_rad))
+
+
+def pose_to_matrix(pose: Tensor) -> Tensor:
+    """(..., 6) pose vector to (..., 4, 4) matrix."""
+    T = torch.zeros(*pose.shape[:-1], 4, 4, dtype=pose.dtype, device=pose.device)
+    T[..., :3, :3] = roma.rotvec_to_rotmat(pose[..., 3:])
+    T[..., :3, 3] = pose[..., :3]
+    T[..., 3, 3] = 1
+    return T
+
+
+def matrix_to_pose(T: Tensor) -> Tensor:
+    """(..., 4, 4) matrix to (..., 6) pose vector."""
+    return torch.cat([T[..., :3, 3], roma.rotmat_to_rotvec(T[..., :3, :3])], dim=-1)
+
+
+def compose_rotvec(left_rad: Tensor, right_rad: Tensor) -> Tensor:
+    """Rotation vector of the product `exp(left) @ exp(right)`."""
+    return roma.rotvec_composition([left_rad, right_rad])
+
+
+def interpolate_pose(a: Tensor, b: Tensor, t: Tensor) -> Tensor:
+    """Straight line in position, shortest arc in rotation; `t` (...) in [0, 1]."""
+    qa = roma.rotvec_to_unitquat(a[..., 3:])
+    qb = roma.rotvec_to_unitquat(b[..., 3:])
+    delta = roma.unitquat_to_rotvec(roma.quat_product(qb, roma.quat_conjugation(qa)))
+    rot = compose_rotvec(delta * t[..., None], a[..., 3:].expand_as(delta))
+    return torch.cat([a[..., :3] + (b[..., :3] - a[..., :3]) * t[..., None], rot], dim=-1)
+
+
+def rotation_angle_deg(Ra: Tensor, Rb: Tensor) -> Tensor:
+    """Angle between rotation matrices (..., 3, 3) [deg]."""
+    return torch.rad2deg(roma.rotmat_geodesic_distance(Ra, Rb))
+
+
+def matrix_np(pose: np.ndarray) -> np.ndarray:
+    return pose_to_matrix(torch.as_tensor(np.asarray(pose, float))).numpy()
+
+
+def pose_np(T: np.ndarray) -> np.ndarray:
+    return matrix_to_pose(torch.as_tensor(np.asarray(T, float))).numpy()
+
+
+def euler_xyz_deg_to_matrix(position_m, rotation_deg) -> np.ndarray:
+    """(4, 4) from a position [m] and extrinsic xyz Euler angles [deg], as task files write them."""
+    T = np.eye(4)
+    x, y, z = np.deg2rad(np.asarray(rotation_deg, float))
+    cx, sx, cy, sy, cz, sz = np.cos(x), np.sin(x), np.cos(y), np.sin(y), np.cos(z), np.sin(z)
+    Rx = np.array([[1, 0, 0], [0, cx, -sx], [0, sx, cx]])
+    Ry = np.array([[cy, 0, sy], [0, 1, 0], [-sy, 0, cy]])
+    Rz = np.array([[cz, -sz, 0], [sz, cz, 0], [0, 0, 1]])
+    T[:3, :3] = Rz @ Ry @ Rx
+    T[:3, 3] = np.asarray(position_m, float)
+    return T

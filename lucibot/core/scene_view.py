@@ -1,0 +1,59 @@
+"""What every stage after `scene` knows of the first moment: picture, depth, masks and camera."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from lucibot.core.camera import Camera
+
+
+@dataclass(frozen=True, kw_only=True)
+class SceneView:
+    """The first frame of a scene (paper, section 3.2), aligned to the pixel."""
+
+    camera: Camera
+    names: tuple[str, ...]
+    """Foreground objects; `names[i]` has label i + 1."""
+    first_frame: np.ndarray
+    """(H, W, 3) uint8 RGB, ray-traced."""
+    background_frame: np.ndarray
+    """(H, W, 3) uint8 RGB, ray-traced without the foreground objects."""
+    labels: np.ndarray
+    """(H, W) uint8: 0 background, i + 1 for `names[i]`."""
+    depth_m: np.ndarray
+    """(H, W) float32 [m], along the optical axis."""
+    background_depth_m: np.ndarray
+    """(H, W) float32 [m], without the foreground objects."""
+
+    def mask(self, name: str) -> np.ndarray:
+        """(H, W) bool, the visible pixels of one object."""
+        return self.labels == self.names.index(name) + 1
+
+    def save(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name in ("first_frame", "background_frame"):
+            cv2.imwrite(str(folder / f"{name}.png"), getattr(self, name)[..., ::-1])
+        np.savez_compressed(
+            folder / "geometry.npz", labels=self.labels, depth_m=self.depth_m,
+            background_depth_m=self.background_depth_m,
+        )  # fmt: skip
+        meta = {"camera": self.camera.to_dict(), "names": list(self.names)}
+        (folder / "view.json").write_text(json.dumps(meta, indent=1))
+
+    @classmethod
+    def load(cls, folder: Path) -> SceneView:
+        meta = json.loads((folder / "view.json").read_text())
+        with np.load(folder / "geometry.npz") as z:
+            geometry = {k: z[k] for k in z.files}
+        frames = {
+            n: cv2.imread(str(folder / f"{n}.png"))[..., ::-1].copy()
+            for n in ("first_frame", "background_frame")
+        }
+        return cls(
+            camera=Camera.from_dict(meta["camera"]), names=tuple(meta["names"]), **geometry, **frames
+        )

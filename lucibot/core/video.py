@@ -1,0 +1,81 @@
+"""Reading and writing videos with PyAV. Frames are (T, H, W, 3) uint8 RGB."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+
+from lucibot.core.errors import UserError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Video:
+    """Frames (T, H, W, 3) uint8 RGB at a constant rate [1/s]."""
+
+    frames: np.ndarray
+    fps: float
+
+    def __len__(self) -> int:
+        return len(self.frames)
+
+    @property
+    def duration_s(self) -> float:
+        return len(self.frames) / self.fps
+
+
+def read_video(path: Path) -> Video:
+    """Decode the first video stream.
+
+    Raises:
+        UserError: the file is missing, cannot be decoded, or has no video stream.
+    """
+    import av
+
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"no such video: {path}")
+    try:
+        with av.open(str(path)) as container:
+            if not container.streams.video:
+                raise UserError(f"{path} has no video stream; give a file with pictures in it")
+            stream = container.streams.video[0]
+            stream.thread_type = "AUTO"
+            rate = stream.average_rate or stream.guessed_rate
+            frames = [f.to_ndarray(format="rgb24") for f in container.decode(stream)]
+    except av.error.FFmpegError as e:
+        raise UserError(f"{path} cannot be decoded ({e}); re-encode it as H.264 mp4") from e
+    if not frames or not rate:
+        raise UserError(f"{path} holds no frames; re-encode it as H.264 mp4")
+    return Video(frames=np.stack(frames), fps=float(rate))
+
+
+def write_video(path: Path, video: Video, *, crf: int = 18) -> None:
+    """Encode as H.264 yuv420p, atomically. Odd sizes are cropped by one pixel."""
+    import av
+
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.stem}.part{path.suffix}")
+    h, w = (s - s % 2 for s in video.frames.shape[1:3])
+    with av.open(str(part), "w") as container:
+        stream = container.add_stream("libx264", rate=Fraction(video.fps).limit_denominator(1000))
+        stream.width, stream.height, stream.pix_fmt = w, h, "yuv420p"
+        # One thread: the same frames give the same bytes on any machine.
+        stream.options = {"crf": str(crf), "preset": "veryfast", "threads": "1"}
+        for rgb in video.frames:
+            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(rgb[:h, :w]), format="rgb24")
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    part.replace(path)
+
+
+def sha256_file(path: Path) -> str:
+    h = hashlib.sha256()
+    with open(path, "rb") as f:
+        while chunk := f.read(1 << 20):
+            h.update(chunk)
+    return h.hexdigest()

@@ -1,0 +1,24 @@
+"""What a batch of rollouts returns to the search."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """Losses of P rollouts."""
+
+    loss: np.ndarray
+    """(P,) float32, weighted sum of the terms; failed rollouts carry the worst loss."""
+    terms: dict[str, np.ndarray]
+    """Named, unweighted (P,) float32."""
+    failed: np.ndarray
+    """(P,) bool: the simulation diverged."""
+
+
+Evaluate = Callable[[np.ndarray], Evaluation]
+"""Waypoints (P, K, A, 6) float32 to an `Evaluation`: all that `optimize` sees of a simulator."""

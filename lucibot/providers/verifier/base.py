@@ -1,0 +1,45 @@
+"""The verifier family: which imagined video can be trusted (paper, section 3.2)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from lucibot.core.scene_view import SceneView
+from lucibot.core.video import Video
+from lucibot.task import Task
+
+USABLE_ABOVE = 12.0
+"""The paper's threshold on the total of 15 points."""
+LOWEST = 5.0
+"""The lowest total of the rubric (2 + 1 + 2)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """The paper's rubric for one video."""
+
+    match: float
+    """2 to 6 points: does the video match the description?"""
+    motion: float
+    """1 to 3 points: is the hand's motion reasonable?"""
+    goal: float
+    """2 to 6 points: is the goal state reached (and held)?"""
+    new_object: bool
+    """An object appears that was not in the first frame: sends the total to the lowest score."""
+    reasons: tuple[str, ...]
+    """One sentence per deduction, with the measured value."""
+    evidence: dict[str, float] = field(default_factory=dict)
+    """Named measurements behind the points."""
+
+    @property
+    def total(self) -> float:
+        return LOWEST if self.new_object else self.match + self.motion + self.goal
+
+    @property
+    def usable(self) -> bool:
+        return self.total > USABLE_ABOVE
+
+
+class Verifier(Protocol):
+    def judge(self, task: Task, view: SceneView, video: Video) -> Verdict: ...

@@ -1,0 +1,349 @@
+"""The task folder: `task.toml`, `instruction.md`, `storyboard.toml`, `assets/`.
+
+A task is the paper's scene configuration (section 3.1): foreground objects, some of them actuators
+and some targets, stationary background objects and a stationary camera, with an instruction. It is
+plain data; nothing in a task folder is imported. All lengths are metres, masses kilograms, world z
+is up. Rotations in task files are extrinsic xyz Euler angles in degrees.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import tomllib
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from lucibot.core.camera import Camera
+from lucibot.core.errors import UserError, unknown_name
+from lucibot.core.geometry import euler_xyz_deg_to_matrix
+
+Vec3 = tuple[float, float, float]
+Color = tuple[float, float, float]
+
+
+class _Spec(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Look(_Spec):
+    """How a surface looks to the ray tracer and to the storyboard."""
+
+    color: Color = (0.8, 0.8, 0.8)
+    """Linear RGB in [0, 1]; multiplies nothing when a texture is given."""
+    texture: str | None = None
+    """An image in the task folder, mapped by the mesh's texture coordinates."""
+    texture_scale: float = 1.0
+    roughness: float = 0.6
+    metallic: float = 0.0
+
+
+class Rigid(_Spec):
+    kind: Literal["rigid"]
+    mass_kg: float = Field(0.1, gt=0)
+    friction: float = 0.6
+    """Coulomb friction between rigid bodies."""
+    coup_friction: float = 0.1
+    """Friction between the body and particles."""
+    coup_softness_m: float = 0.002
+    sdf_cell_size_m: float = 0.0015
+    collision: list[str] = []
+    """Convex pieces (mesh files, object frame) used for rigid contact; the mesh's hull if empty."""
+
+
+class Particles(_Spec):
+    kind: Literal["elastoplastic", "elastic", "sand", "liquid"]
+    density_kg_m3: float = Field(1000.0, gt=0)
+    youngs_modulus_pa: float = 5e4
+    poisson_ratio: float = 0.3
+    yield_strain: float = 0.03
+    """Elastoplastic: von Mises yield stress over Young's modulus."""
+    friction_angle_deg: float = 35.0
+    """Sand."""
+    particle_size_m: float = Field(0.0078, gt=0)
+    sampler: Literal["regular", "pbs", "random"] = "regular"
+
+
+Material = Annotated[Rigid | Particles, Field(discriminator="kind")]
+
+
+class ObjectSpec(_Spec):
+    """A foreground object."""
+
+    name: str
+    roles: list[Literal["actuator", "target"]] = []
+    mesh: str
+    """A watertight mesh in the task folder [m], in the object's own frame."""
+    position_m: Vec3
+    rotation_deg: Vec3 = (0.0, 0.0, 0.0)
+    scale: float = 1.0
+    material: Material
+    look: Look | None = None
+    """Colours stored in the mesh (vertex colours or its own texture) are used when absent."""
+
+    @property
+    def is_rigid(self) -> bool:
+        return isinstance(self.material, Rigid)
+
+    @property
+    def T_world_object(self) -> np.ndarray:
+        """(4, 4) initial pose."""
+        return euler_xyz_deg_to_matrix(self.position_m, self.rotation_deg)
+
+
+class BackgroundSpec(_Spec):
+    """A stationary object. `size_m` gives a box centred on `position_m`; `mesh` a mesh instead."""
+
+    name: str
+    size_m: Vec3 | None = None
+    mesh: str | None = None
+    position_m: Vec3
+    rotation_deg: Vec3 = (0.0, 0.0, 0.0)
+    coup_friction: float = 1.0
+    friction: float = 0.8
+    solid: bool = True
+    """Whether it takes part in the simulation; a wall that nothing can reach need not."""
+    look: Look = Look()
+
+    @model_validator(mode="after")
+    def _one_shape(self):
+        if (self.size_m is None) == (self.mesh is None):
+            raise ValueError(f"background {self.name!r} needs either size_m or mesh")
+        return self
+
+    @property
+    def T_world_object(self) -> np.ndarray:
+        return euler_xyz_deg_to_matrix(self.position_m, self.rotation_deg)
+
+
+class CameraSpec(_Spec):
+    width: int = Field(640, ge=64)
+    height: int = Field(480, ge=64)
+    vertical_fov_deg: float = Field(48.0, gt=1, lt=170)
+    position_m: Vec3
+    look_at_m: Vec3
+    up: Vec3 = (0.0, 0.0, 1.0)
+    fps: float = Field(20.0, gt=0)
+    """Frame rate that videos are resampled to."""
+
+
+class LightSpec(_Spec):
+    """A distant area light and a uniform sky, for the ray tracer and the storyboard's shading."""
+
+    direction: Vec3 = (0.3, 0.4, -1.0)
+    """The way the light travels."""
+    intensity: float = 1.6
+    angular_diameter_deg: float = 20.0
+    """Size of the light as seen from the scene: larger gives softer shadows."""
+    ambient: float = 0.55
+
+
+class MPMSpec(_Spec):
+    grid_density: float = 64.0
+    """Grid cells per metre."""
+    lower_m: Vec3
+    upper_m: Vec3
+    cpic: bool = True
+
+
+class SPHSpec(_Spec):
+    lower_m: Vec3
+    upper_m: Vec3
+
+
+class SimulationSpec(_Spec):
+    dt_s: float = Field(0.004, gt=0)
+    substeps: int = Field(3, ge=1)
+    gravity_m_s2: Vec3 = (0.0, 0.0, -9.81)
+    rigid_collision: bool = False
+    """Contacts between rigid bodies; off for particle tasks, where it costs time and sees nothing."""
+    mpm: MPMSpec | None = None
+    sph: SPHSpec | None = None
+    steps_per_waypoint: int = Field(16, ge=1)
+    """Simulation steps from one waypoint to the next."""
+    settle_steps: int = Field(16, ge=0)
+    """Simulation steps after the last waypoint, before the result is judged."""
+    servo_bandwidth_rad_s: float = 200.0
+
+
+class TaskSpec(_Spec):
+    """The schema of `task.toml`."""
+
+    title: str
+    camera: CameraSpec
+    light: LightSpec = LightSpec()
+    simulation: SimulationSpec
+    background: list[BackgroundSpec]
+    objects: list[ObjectSpec]
+    goal: list[dict[str, Any]] = []
+    """The instruction's goal as relations in the picture, read by the video verifier."""
+    success: list[dict[str, Any]] = []
+    """Success predicates over the simulator's state, read by the report and the benchmark only."""
+
+    @model_validator(mode="after")
+    def _consistent(self):
+        names = [o.name for o in self.objects] + [b.name for b in self.background]
+        twice = sorted({n for n in names if names.count(n) > 1})
+        if twice:
+            raise ValueError(f"names must be unique; {twice[0]!r} occurs twice")
+        if not any("target" in o.roles for o in self.objects):
+            raise ValueError("no object has the role 'target'")
+        kinds = {o.material.kind for o in self.objects}
+        if kinds & {"elastoplastic", "elastic", "sand"} and self.simulation.mpm is None:
+            raise ValueError("an MPM material needs [simulation.mpm] with lower_m and upper_m")
+        if "liquid" in kinds and self.simulation.sph is None:
+            raise ValueError("a liquid needs [simulation.sph] with lower_m and upper_m")
+        return self
+
+
+class Task:
+    """A loaded and validated task folder."""
+
+    def __init__(self, folder: Path, spec: TaskSpec, instruction: str):
+        self.folder, self.spec, self.instruction = folder, spec, instruction
+
+    @property
+    def name(self) -> str:
+        return self.folder.name
+
+    @property
+    def objects(self) -> list[ObjectSpec]:
+        """Foreground objects; object i has label i + 1 in every label image, 0 is background."""
+        return self.spec.objects
+
+    def object(self, name: str) -> ObjectSpec:
+        for o in self.objects:
+            if o.name == name:
+                return o
+        raise unknown_name("object", name, [o.name for o in self.objects])
+
+    def label(self, name: str) -> int:
+        return self.objects.index(self.object(name)) + 1
+
+    @property
+    def actuators(self) -> list[ObjectSpec]:
+        return [o for o in self.objects if "actuator" in o.roles]
+
+    @property
+    def targets(self) -> list[ObjectSpec]:
+        return [o for o in self.objects if "target" in o.roles]
+
+    @cached_property
+    def camera(self) -> Camera:
+        c = self.spec.camera
+        return Camera.look_at(
+            position=c.position_m, target=c.look_at_m, up=c.up,
+            vertical_fov_deg=c.vertical_fov_deg, width=c.width, height=c.height,
+        )  # fmt: skip
+
+    def path(self, relative: str) -> Path:
+        """A file of the task folder.
+
+        Raises:
+            UserError: the file is missing.
+        """
+        p = self.folder / relative
+        if not p.is_file():
+            raise UserError(f"task {self.name!r}: {relative} is missing from {self.folder}")
+        return p
+
+    def mesh(self, obj: ObjectSpec | BackgroundSpec):
+        """The object's `trimesh.Trimesh` [m] in its own frame (a box for `size_m`)."""
+        import trimesh
+
+        if isinstance(obj, BackgroundSpec) and obj.size_m is not None:
+            return trimesh.creation.box(extents=obj.size_m)
+        mesh = trimesh.load(self.path(obj.mesh), force="mesh", process=False)
+        scale = getattr(obj, "scale", 1.0)
+        if scale != 1.0:
+            mesh.apply_scale(scale)
+        return mesh
+
+    @cached_property
+    def digest(self) -> str:
+        """sha256 over every file of the folder but the storyboard and README: what a run rests on."""
+        h = hashlib.sha256()
+        for p in sorted(self.folder.rglob("*")):
+            rel = p.relative_to(self.folder).as_posix()
+            if p.is_file() and p.suffix in _DIGESTED and rel not in {"storyboard.toml", "README.md"}:
+                h.update(rel.encode() + b"\0" + p.read_bytes() + b"\0")
+        return h.hexdigest()
+
+
+_DIGESTED = {".toml", ".md", ".obj", ".ply", ".stl", ".glb", ".png", ".jpg", ".mtl", ".xml"}
+
+
+def tasks_folder() -> Path:
+    """The folder of shipped tasks: beside the package in a checkout, inside it in a wheel."""
+    here = Path(__file__).resolve().parent
+    for p in (here.parent / "tasks", here / "tasks"):
+        if p.is_dir():
+            return p
+    raise UserError("the shipped tasks are not installed; give the path of a task folder")
+
+
+def task_names() -> list[str]:
+    return sorted(p.parent.name for p in tasks_folder().glob("*/task.toml"))
+
+
+def load_task(name_or_folder: str | Path) -> Task:
+    """Load a shipped task by name, or any task folder by path.
+
+    Raises:
+        UserError: no such task, or its files do not follow the schema; the message names the field.
+    """
+    folder = Path(name_or_folder)
+    if not (folder / "task.toml").is_file():
+        if folder.is_dir():
+            raise UserError(f"{folder} holds no task.toml; `lucibot tasks new` makes a task folder")
+        if folder.name != str(name_or_folder) or str(name_or_folder) not in task_names():
+            raise unknown_name("task", str(name_or_folder), task_names())
+        folder = tasks_folder() / folder.name
+    folder = folder.resolve()
+    try:
+        raw = tomllib.loads((folder / "task.toml").read_text())
+    except tomllib.TOMLDecodeError as e:
+        raise UserError(f"{folder / 'task.toml'}: {e}") from None
+    try:
+        spec = TaskSpec.model_validate(raw)
+    except ValidationError as e:
+        raise UserError(f"{folder / 'task.toml'}: {_first_error(e)}") from None
+    instruction = folder / "instruction.md"
+    if not instruction.is_file():
+        raise UserError(f"task {folder.name!r} has no instruction.md: write what is to be done there")
+    return Task(folder, spec, instruction.read_text().strip())
+
+
+def _first_error(e: ValidationError) -> str:
+    """One line for the first error; a mistyped key names the nearest valid one."""
+    first = e.errors()[0]
+    where = ".".join(str(p) for p in first["loc"])
+    if first["type"] == "extra_forbidden":
+        model: Any = TaskSpec
+        fields = _field_names(model, first["loc"][:-1])
+        return str(unknown_name(f"key at {where.rpartition('.')[0] or 'top level'}:",
+                                str(first["loc"][-1]), fields))  # fmt: skip
+    return f"{where}: {first['msg']}" if where else first["msg"]
+
+
+def _field_names(model: Any, loc: tuple) -> list[str]:
+    """The field names valid at `loc` below `model`; a union contributes all its members' names."""
+    import typing
+
+    def models(t: Any) -> list[type[BaseModel]]:
+        if isinstance(t, type) and issubclass(t, BaseModel):
+            return [t]
+        return [m for a in typing.get_args(t) for m in models(a)]
+
+    current = [model]
+    for part in loc:
+        if isinstance(part, int) or not any(part in m.model_fields for m in current):
+            continue
+        current = [
+            sub for m in current if part in m.model_fields
+            for sub in models(m.model_fields[part].annotation)
+        ]  # fmt: skip
+    return sorted({n for m in current for n in m.model_fields})
