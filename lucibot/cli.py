@@ -1,0 +1,102 @@
+"""The command line. Nothing heavy is imported before a command needs it."""
+
+from __future__ import annotations
+
+import errno
+import sys
+from collections.abc import Callable, Sequence
+
+HELP = """\
+LuciBot: robot trajectories learned from generated videos
+
+usage: lucibot COMMAND ...
+
+  run TASK        take a task (a name or a folder) through every stage
+  resume RUN      go on with a run directory where it stopped
+  show RUN        print a run's result and where its report is
+  tasks           list, check or make task folders
+  doctor          say what works on this machine
+  bench           measure the engine
+
+`lucibot COMMAND --help` says more. Exit status: 0 done, 1 the run failed, 2 bad input."""
+
+
+def _run(argv: list[str]) -> int:
+    from lucibot.commands import run
+
+    return run(argv)
+
+
+def _resume(argv: list[str]) -> int:
+    from lucibot.commands import resume
+
+    return resume(argv)
+
+
+def _show(argv: list[str]) -> int:
+    from lucibot.commands import show
+
+    return show(argv)
+
+
+def _tasks(argv: list[str]) -> int:
+    from lucibot.commands import tasks
+
+    return tasks(argv)
+
+
+def _doctor(argv: list[str]) -> int:
+    from lucibot.commands import doctor
+
+    return doctor(argv)
+
+
+def _bench(argv: list[str]) -> int:
+    from lucibot.commands import bench
+
+    return bench(argv)
+
+
+COMMANDS: dict[str, Callable[[list[str]], int]] = {
+    "run": _run, "resume": _resume, "show": _show, "tasks": _tasks, "doctor": _doctor,
+    "bench": _bench,
+}  # fmt: skip
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point; returns the exit status."""
+    args = list(sys.argv[1:] if argv is None else argv)
+    if not args or args[0] in ("-h", "--help"):
+        print(HELP)
+        return 0
+    if args[0] == "--version":
+        from lucibot import __version__
+
+        print(f"lucibot {__version__}")
+        return 0
+    from lucibot.core.errors import LuciBotError, unknown_name
+
+    try:
+        if args[0] not in COMMANDS:
+            raise unknown_name("command", args[0], COMMANDS)
+        return COMMANDS[args[0]](args[1:])
+    except LuciBotError as e:
+        print(f"lucibot: {e}", file=sys.stderr)
+        return e.exit_status
+    except OSError as e:
+        if e.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
+            raise
+        where = f" ({e.filename})" if e.filename else ""
+        print(
+            f"lucibot: {e.strerror}{where}; finished stages are kept: free space or choose another "
+            "--out, then `lucibot resume` the run",
+            file=sys.stderr,
+        )
+        return 2
+    except KeyboardInterrupt:
+        print("lucibot: stopped; `lucibot resume` goes on from the last checkpoint", file=sys.stderr)
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,75 @@
+"""The config of a run: one frozen dataclass a stage, and the presets."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from lucibot.objective.weights import FULL_WEIGHTS, PAPER_WEIGHTS, LossWeights
+from lucibot.optimize.config import CMAES, PrefitConfig, SearchConfig
+from lucibot.providers.renderer import MitsubaRenderer, RendererConfig
+from lucibot.providers.verifier import PixelVerifier, VerifierConfig
+from lucibot.providers.video import StoryboardVideo, VideoConfig
+from lucibot.stages.perceive_config import PerceiveConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class SceneConfig:
+    renderer: RendererConfig = field(default_factory=MitsubaRenderer)
+    """What draws the photoreal first frame."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SelectConfig:
+    verifier: VerifierConfig = field(default_factory=PixelVerifier)
+    """What judges the candidate videos."""
+    force_video: int | None = None
+    """Take this candidate whatever its score."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimizeConfig:
+    search: SearchConfig = SearchConfig()
+    weights: LossWeights = FULL_WEIGHTS
+    """Weight of each loss term."""
+    prefit: PrefitConfig | None = PrefitConfig()
+    """Fit the actuators' poses by drawing, before any physics."""
+    workers: int = 0
+    """One-thread worker processes on a CPU; 0 takes one a core."""
+    device: str = "cpu"
+    """Where the environments live: "cpu", or "cuda" for one process with the whole population."""
+    environments: int | None = None
+    """Parallel environments; the whole population if not given. Larger populations are chunked."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExecuteConfig:
+    film_fps: float = 25.0
+    film_width: int = 640
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    scene: SceneConfig = SceneConfig()
+    video: VideoConfig = field(default_factory=StoryboardVideo)
+    """What imagines the task being done."""
+    select: SelectConfig = SelectConfig()
+    perceive: PerceiveConfig = field(default_factory=PerceiveConfig)
+    optimize: OptimizeConfig = OptimizeConfig()
+    execute: ExecuteConfig = ExecuteConfig()
+
+
+PRESETS: dict[str, RunConfig] = {
+    "quick": RunConfig(),
+    "paper": RunConfig(
+        optimize=OptimizeConfig(
+            search=SearchConfig(
+                population=128, generations=5, correlation=0.0, include_start=False,
+                sigma_position_m=0.02, sigma_rotation_deg=6.0, optimizer=CMAES(),
+            ),
+            weights=PAPER_WEIGHTS,
+            prefit=None,
+        )
+    ),
+}  # fmt: skip
+"""`quick`: for two CPU cores, with everything that was found to help. `paper`: its protocol, its
+terms and nothing else, started from the estimated poses."""

@@ -1,0 +1,210 @@
+"""The loss terms (paper, section 3.4, "Supervisions"), and what the paper's terms cannot see.
+
+Each term is a pure function from a batch of observations to (P,), named and unweighted; lower is
+better; weights live in `lucibot.objective.weights`. Images are on the supervision's observation grid.
+
+The terms of the paper compare masks and clouds of whole objects. For a target that changes its
+shape they can point the wrong way: an untouched block of dough is nearer to two imagined halves
+than a block that was cut and slid. So the last keyframe's picture is also read part by part, with
+tool and hand out of the picture: how many parts the video shows, where each is, and how far apart.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from lucibot_kernels import chamfer, connected_components, label_iou
+from torch import Tensor
+
+from lucibot.objective.supervision import Supervision
+
+CLOUD_POINTS = 1024
+"""Points kept of each cloud that is read from a drawn depth image."""
+MIN_PART_FRACTION = 0.05
+"""A connected region smaller than this share of the target's pixels is a crumb, not a part."""
+MAX_PARTS = 6
+"""Largest parts of a rollout's target that are looked at."""
+FAR_M = 0.3
+"""Distance [m] that stands for "nowhere to be seen" in terms measured in metres."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Observation:
+    """What P environments look like at one keyframe."""
+
+    label: Tensor
+    """(P, H, W) int32: 0 background, i + 1 for the task's object i."""
+    depth: Tensor
+    """(P, H, W) float32 [m]."""
+    contact: Tensor
+    """(P, pairs) bool: the pairs of `Supervision.contact_pairs` that touch."""
+
+
+class Losses:
+    """The terms of one task and one `Supervision` on one device."""
+
+    def __init__(self, labels: dict[str, int], supervision: Supervision, device: str = "cpu"):
+        """`labels` maps object names to their label."""
+        self._sup = supervision
+        self._device = torch.device(device)
+        self._actuators = [labels[n] for n in supervision.actuators]
+        self._targets = [labels[n] for n in supervision.targets]
+        t = self._tensor
+        self._actuator_masks = t(supervision.actuator_masks)
+        self._target_masks = t(supervision.target_masks)
+        self._valid = t(supervision.valid)
+        self._seen = supervision.waypoint_confidence > 0
+        self._contact = t(supervision.contact)
+        self._actuator_clouds = [_finite(t(c)) for c in supervision.actuator_clouds]
+        self._target_cloud = _finite(t(supervision.target_cloud))
+        self._part_masks = t(supervision.part_masks)
+        self._part_valid = t(supervision.part_valid)
+        self._part_clouds = [_finite(t(c)) for c in supervision.part_clouds]
+        self._rays = t(_rays(supervision)).float()
+        self._origin = t(supervision.camera.T_world_cam[:3, 3]).float()
+
+    def _tensor(self, a) -> Tensor:
+        return torch.as_tensor(a, device=self._device)
+
+    def at_keyframe(self, k: int, seen: Observation) -> dict[str, Tensor]:
+        """Terms that are averaged over the keyframes: `actuator_iou` and `contact`, (P,) each.
+
+        A keyframe that says nothing of a term (the actuator was lost, no contact is expected)
+        gives NaN, which the mean leaves out.
+        """
+        P = len(seen.label)
+        ious = [
+            label_iou(seen.label, a, self._actuator_masks[k, i], self._valid[k])
+            for i, a in enumerate(self._actuators)
+            if self._seen[k, i]
+        ]
+        nothing = torch.full((P,), torch.nan, device=self._device)
+        expected = self._contact[k]
+        return {
+            "actuator_iou": 1 - torch.stack(ious).mean(0) if ious else nothing,
+            "contact": (~seen.contact[:, expected]).float().mean(1) if expected.any() else nothing,
+        }
+
+    def at_goal(self, seen: Observation, alone: Observation) -> dict[str, Tensor]:
+        """Terms of the last keyframe, (P,) each.
+
+        Args:
+            seen: the goal as the camera sees it.
+            alone: the same moment with nothing but the targets drawn, as after tool and hand left.
+        """
+        target_seen = _is_any(seen.label, self._targets)
+        terms = {
+            "target_iou": 1 - label_iou(
+                target_seen.int(), 1, self._target_masks[-1], self._valid[-1]
+            ),
+            "actuator_chamfer": torch.stack([
+                self._chamfer(seen.label == a, seen.depth, cloud)
+                for a, cloud in zip(self._actuators, self._actuator_clouds, strict=True)
+            ]).mean(0),
+            "target_chamfer": self._chamfer(target_seen, seen.depth, self._target_cloud),
+        }  # fmt: skip
+        return terms | self._part_terms(alone)
+
+    def _part_terms(self, alone: Observation) -> dict[str, Tensor]:
+        parts, count = self._parts(alone.label)  # (P, H, W) numbered from 1, (P,)
+        Q, P = len(self._part_masks), len(parts)
+        if Q == 0:  # The video's goal frame shows no target: nothing to compare with.
+            zero = torch.zeros(P, device=self._device)
+            return {n: zero for n in ("part_count", "part_iou", "part_chamfer", "part_distance")}
+        iou = torch.stack(
+            [
+                torch.stack(
+                    [label_iou(parts, c, m, self._part_valid) for c in range(1, MAX_PARTS + 1)], 1
+                )
+                for m in self._part_masks
+            ],
+            1,
+        )  # (P, Q, C)
+        # The rollout's empty part numbers have IoU 0 and are never the best of a part that is met.
+        best_iou, best = iou.max(dim=2)
+        clouds = [
+            self._cloud(parts == (best[:, q, None, None] + 1).int(), alone.depth) for q in range(Q)
+        ]
+        distances = torch.stack(
+            [self._cloud_chamfer(clouds[q], self._part_clouds[q]) for q in range(Q)]
+        )
+        centres = torch.stack([c.nanmean(dim=1) for c in clouds], 1)  # (P, Q, 3)
+        wanted = torch.stack([c.mean(0) for c in self._part_clouds])  # (Q, 3)
+        pairs = [(i, j) for i in range(Q) for j in range(i)]
+        gaps = [
+            ((centres[:, i] - centres[:, j]).norm(dim=1) - (wanted[i] - wanted[j]).norm())
+            .abs()
+            .nan_to_num(FAR_M)
+            for i, j in pairs
+        ]
+        return {
+            "part_count": (count - Q).abs().float() / Q,
+            "part_iou": 1 - best_iou.mean(1),
+            "part_chamfer": distances.mean(0),
+            "part_distance": torch.stack(gaps).mean(0) if gaps else torch.zeros_like(distances[0]),
+        }
+
+    def _parts(self, label: Tensor) -> tuple[Tensor, Tensor]:
+        """Connected regions of every target: (P, H, W) int32 numbered from 1, and how many (P,).
+
+        Objects are never one part together, however closely they touch in the picture.
+        """
+        numbered = torch.zeros_like(label)
+        count = torch.zeros(len(label), dtype=torch.int32, device=label.device)
+        for t in self._targets:
+            of_target = label == t
+            regions, sizes = connected_components(of_target, MAX_PARTS)
+            big = sizes >= MIN_PART_FRACTION * of_target.sum((1, 2))[:, None].clamp(min=1)
+            kept = big.cumsum(1) * big  # A region's new number, 0 for a crumb; (P, MAX_PARTS).
+            lookup = torch.cat([torch.zeros_like(kept[:, :1]), kept], 1).int()
+            new = torch.gather(lookup, 1, regions.clamp(0, MAX_PARTS).flatten(1).long())
+            new = new.view_as(regions)
+            numbered = torch.where(new > 0, new + count[:, None, None], numbered)
+            count = count + big.sum(1).int()
+        return numbered, count
+
+    def _chamfer(self, mask: Tensor, depth: Tensor, wanted: Tensor) -> Tensor:
+        return self._cloud_chamfer(self._cloud(mask, depth), wanted)
+
+    def _cloud_chamfer(self, cloud: Tensor, wanted: Tensor) -> Tensor:
+        """Half the sum of both directions' mean nearest distances [m], (P,)."""
+        P = len(cloud)
+        if len(wanted) == 0:  # The video never showed it: the term has nothing to say.
+            return torch.zeros(P, device=self._device)
+        there, back = chamfer(cloud, wanted)
+        return (0.5 * (there + back)).nan_to_num(FAR_M, posinf=FAR_M).clamp(max=FAR_M)
+
+    def _cloud(self, mask: Tensor, depth: Tensor) -> Tensor:
+        """World points (P, CLOUD_POINTS, 3) of the pixels in `mask`, evenly thinned; NaN pads."""
+        P = len(mask)
+        flat = mask.flatten(1)
+        rank = flat.cumsum(1) - 1
+        step = (flat.sum(1, keepdim=True) + CLOUD_POINTS - 1) // CLOUD_POINTS
+        kept = flat & (rank % step.clamp(min=1) == 0)
+        env, pixel = kept.nonzero(as_tuple=True)
+        slot = (rank[env, pixel] // step[env, 0]).long()
+        cloud = torch.full((P, CLOUD_POINTS, 3), torch.nan, device=self._device)
+        points = self._origin + self._rays[pixel] * depth.flatten(1)[env, pixel][:, None]
+        cloud[env, slot] = points
+        return cloud
+
+
+def _finite(cloud: Tensor) -> Tensor:
+    return cloud[torch.isfinite(cloud).all(1)].float().contiguous()
+
+
+def _is_any(label: Tensor, wanted: list[int]) -> Tensor:
+    found = label == wanted[0]
+    for w in wanted[1:]:
+        found = found | (label == w)
+    return found
+
+
+def _rays(sup: Supervision):
+    """(H * W, 3) world directions whose camera z is 1 m."""
+    import numpy as np
+
+    cam = sup.camera
+    unit = cam.unproject(np.ones((cam.height, cam.width)))
+    return (unit - cam.T_world_cam[:3, 3]).reshape(-1, 3)

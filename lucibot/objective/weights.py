@@ -1,0 +1,40 @@
+"""Weights of the named, unweighted loss terms."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+
+@dataclass(frozen=True, kw_only=True)
+class LossWeights:
+    """Weight of each term in the sum; a weight of 0 leaves the term logged but without a say."""
+
+    actuator_iou: float = 1.0
+    """1 - IoU of the actuators' masks, mean over keyframes (paper)."""
+    target_iou: float = 1.0
+    """1 - IoU of the targets' mask at the last keyframe (paper)."""
+    actuator_chamfer: float = 10.0
+    """Chamfer distance [m] of the actuators' visible surfaces at the last keyframe (paper)."""
+    target_chamfer: float = 10.0
+    """Chamfer distance [m] of the targets' visible surfaces at the last keyframe (paper)."""
+    contact: float = 1.0
+    """Share of the contacts that the video shows and the rollout misses (paper)."""
+    part_count: float = 0.0
+    """Missing or extra parts of the target, relative to the number in the video."""
+    part_iou: float = 0.0
+    """1 - IoU of each part with the rollout's part that fits it best."""
+    part_chamfer: float = 0.0
+    """Chamfer distance [m] of each part to the rollout's part that fits it best."""
+    part_distance: float = 0.0
+    """Difference [m] of the distances between the parts' centres."""
+
+    def total(self, terms):
+        """Weighted sum (P,) of unweighted terms."""
+        return sum(getattr(self, f.name) * terms[f.name] for f in fields(self))
+
+
+PAPER_WEIGHTS = LossWeights()
+"""The paper's plain sum; Chamfer distances count in decimetres to be of the order of an IoU."""
+FULL_WEIGHTS = LossWeights(part_count=1.0, part_iou=1.0, part_chamfer=10.0, part_distance=10.0)
+"""The paper's terms and the target's parts."""
+TERMS = tuple(f.name for f in fields(LossWeights))

@@ -1,0 +1,48 @@
+"""Configs of the search; light to import."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class CMAES:
+    """evosax's covariance matrix adaptation evolution strategy (the paper's optimizer)."""
+
+    def create(self, dimension: int, population: int, seed: int):
+        """An `Optimizer` over R^dimension."""
+        from lucibot.optimize.cmaes import EvosaxCMAES
+
+        return EvosaxCMAES(dimension, population, seed)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrefitConfig:
+    """The fit of the actuators' poses by drawing alone: masks and clouds, no physics."""
+
+    population: int = 64
+    """Poses drawn of each actuator at each keyframe in one iteration."""
+    iterations: int = 8
+    sigma_position_m: float = 0.010
+    """First spread of positions [m]."""
+    sigma_rotation_deg: float = 5.0
+    """First spread of rotations [deg]."""
+    prior_weight: float = 0.05
+    """Cost of one first spread away from the estimate: what masks cannot see (depth along the ray)
+    stays where perception put it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchConfig:
+    population: int = 16
+    """Rollouts in a generation."""
+    generations: int = 10
+    sigma_position_m: float = 0.006
+    """First step size of positions [m]."""
+    sigma_rotation_deg: float = 3.0
+    """First step size of rotations [deg]."""
+    correlation: float = 0.64
+    """How much of a displacement all waypoints of an actuator share; 0: each on its own (paper)."""
+    include_start: bool = True
+    """Evaluate the start in the first generation and keep it as a candidate."""
+    optimizer: CMAES = CMAES()

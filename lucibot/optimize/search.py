@@ -1,0 +1,124 @@
+"""The search (paper, section 3.4): generations of rollouts, a checkpoint after each.
+
+The start itself is evaluated and kept as a candidate: a search whose lowest loss lies a hair above
+the start's has lost something.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from lucibot.core.errors import RunFailed
+from lucibot.core.progress import Progress, silent
+from lucibot.objective.evaluation import Evaluate, Evaluation
+from lucibot.optimize.config import SearchConfig
+from lucibot.optimize.parametrization import Parametrization
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchResult:
+    waypoints: np.ndarray
+    """(K, A, 6) of the rollout with the lowest loss."""
+    loss: float
+    terms: dict[str, float]
+    history: list[dict[str, np.ndarray]]
+    """Per generation: "waypoints" (P, K, A, 6), "loss" (P,), "failed" (P,) and every term (P,)."""
+
+    @property
+    def rollouts(self) -> int:
+        return sum(len(g["loss"]) for g in self.history)
+
+
+def search(
+    evaluate: Evaluate,
+    parametrization: Parametrization,
+    config: SearchConfig,
+    *,
+    seed: int,
+    checkpoints: Path,
+    progress: Progress = silent,
+) -> SearchResult:
+    """Minimise the loss; resumes at the generation after the last checkpoint in `checkpoints`.
+
+    Raises:
+        RunFailed: every rollout of a generation diverged.
+    """
+    checkpoints.mkdir(parents=True, exist_ok=True)
+    optimizer = config.optimizer.create(parametrization.dimension, config.population, seed)
+    history: list[dict[str, np.ndarray]] = []
+    for g in range(config.generations):
+        done = _load_checkpoint(checkpoints / f"generation_{g:03d}.npz")
+        if done is None:
+            break
+        history.append(done["generation"])
+        optimizer.restore(done["optimizer"])
+
+    for g in range(len(history), config.generations):
+        progress(f"generation {g + 1} of {config.generations}", g / config.generations)
+        samples = optimizer.ask()
+        if g == 0 and config.include_start:
+            # In place of the last sample: the population keeps its size, the start is told too.
+            samples = np.concatenate([samples[:-1], np.zeros_like(samples[-1:])])
+        waypoints = parametrization.waypoints(samples)
+        result = evaluate(waypoints)
+        if result.failed.all():
+            raise RunFailed(
+                f"generation {g + 1}: all {len(waypoints)} rollouts diverged; "
+                "lower simulation.dt_s or raise simulation.substeps in task.toml"
+            )
+        optimizer.tell(samples, result.loss)
+        generation = {
+            "waypoints": waypoints, "loss": result.loss, "failed": result.failed, **result.terms
+        }  # fmt: skip
+        _save_checkpoint(
+            checkpoints / f"generation_{g:03d}.npz", generation, optimizer.state(), result
+        )
+        history.append(generation)
+        best = min(float(np.nanmin(h["loss"])) for h in history)
+        progress(f"generation {g + 1} of {config.generations}: loss {best:.4f}",
+                 (g + 1) / config.generations)  # fmt: skip
+
+    losses = np.stack([np.where(h["failed"], np.inf, h["loss"]) for h in history])
+    g, i = np.unravel_index(np.argmin(losses), losses.shape)
+    names = [n for n in history[g] if n not in ("waypoints", "loss", "failed")]
+    return SearchResult(
+        waypoints=history[g]["waypoints"][i],
+        loss=float(losses[g, i]),
+        terms={n: float(history[g][n][i]) for n in names},
+        history=history,
+    )
+
+
+def _save_checkpoint(
+    path: Path, generation: dict[str, np.ndarray], optimizer: dict, result: Evaluation
+) -> None:
+    part = path.with_name(f".{path.name}")
+    with open(part, "wb") as f:
+        np.savez_compressed(
+            f, terms=np.array(json.dumps(list(result.terms))),
+            **{f"generation/{k}": v for k, v in generation.items()},
+            **{f"optimizer/{k}": v for k, v in optimizer.items()},
+        )  # fmt: skip
+    part.replace(path)
+
+
+def _load_checkpoint(path: Path) -> dict[str, dict[str, np.ndarray]] | None:
+    """A checkpoint's two groups, or None where there is none or it cannot be read to its end."""
+    import zipfile
+
+    if not path.is_file():
+        return None
+    groups: dict[str, dict[str, np.ndarray]] = {"generation": {}, "optimizer": {}}
+    try:
+        with np.load(path) as z:
+            for key in z.files:
+                group, _, name = key.partition("/")
+                if name:
+                    groups[group][name] = z[key]
+    except (zipfile.BadZipFile, EOFError, ValueError, OSError):
+        return None  # A damaged checkpoint is remade: its generation is simply run again.
+    return groups

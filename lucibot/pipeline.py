@@ -1,0 +1,199 @@
+"""The stages in order, and the rule that runs, skips and resumes them.
+
+    task folder -> scene -> imagine -> select -> perceive -> optimize -> execute -> report
+
+Each stage reads upstream folders and writes its own. Everything after `imagine` sees pixels only:
+no later stage may read a task's storyboard, and only `report` uses the success predicates.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from lucibot.config import RunConfig
+from lucibot.core.errors import LuciBotError, UserError
+from lucibot.core.progress import Progress
+from lucibot.store.configs import from_dict, to_dict
+from lucibot.store.run import RunDirectory, StageFolder, digest, write_json
+from lucibot.task import Task, load_task
+
+
+@dataclass(frozen=True, kw_only=True)
+class Context:
+    """What a stage is given."""
+
+    task: Task
+    config: Any
+    seed: int
+    folder: Path
+    """Where the stage writes."""
+    inputs: dict[str, Path]
+    """Folders of the stages it reads."""
+    run: RunDirectory
+    progress: Progress
+    note: Callable[[str], None]
+    """Record a fallback or a finding in the manifest and the log."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    number: int
+    name: str
+    version: int
+    """Bump by hand when the stage's output changes for the same input."""
+    needs: tuple[str, ...]
+    config: str | None
+    """The field of `RunConfig` that the stage reads."""
+    seeded: bool = False
+    keep: tuple[str, ...] = ()
+    """Patterns of checkpoints that survive when the stage starts again."""
+    last_words: bool = False
+    """Run every time: it reads the whole run directory."""
+
+    def run(self, context: Context) -> None:
+        import_module(f"lucibot.stages.{self.name}").run(context)
+
+
+STAGES: tuple[Stage, ...] = (
+    Stage(number=10, name="scene", version=1, needs=(), config="scene"),
+    Stage(number=20, name="imagine", version=1, needs=("scene",), config="video", seeded=True),
+    Stage(number=30, name="select", version=1, needs=("scene", "imagine"), config="select"),
+    Stage(number=40, name="perceive", version=1, needs=("scene", "imagine", "select"),
+          config="perceive"),
+    Stage(number=50, name="optimize", version=1, needs=("perceive",), config="optimize",
+          seeded=True, keep=("checkpoints",)),
+    Stage(number=60, name="execute", version=1, needs=("perceive", "optimize"), config="execute"),
+    Stage(number=70, name="report", version=1, needs=("scene", "imagine", "select", "perceive",
+          "optimize", "execute"), config=None, last_words=True),
+)  # fmt: skip
+
+
+class StageConsole:
+    """Where a run shows itself; the command line's console replaces it."""
+
+    def start(self, stage: Stage) -> Progress:
+        return lambda message, done=None: None
+
+    def done(self, stage: Stage, seconds: float, skipped: bool) -> None: ...
+
+    def say(self, message: str) -> None: ...
+
+
+def start_run(task: Task, config: RunConfig, *, seed: int, out: Path) -> RunDirectory:
+    """Make the run directory of a new run."""
+    record = {
+        "task": str(task.folder), "task_digest": task.digest, "instruction": task.instruction,
+        "seed": seed, "config": to_dict(config),
+    }  # fmt: skip
+    return RunDirectory.create(out, task.name, record)
+
+
+def open_run(path: Path) -> tuple[RunDirectory, Task, RunConfig, int]:
+    """Open a run to resume it.
+
+    Raises:
+        UserError: no run directory, or its task folder is gone.
+    """
+    run = RunDirectory.open(path)
+    record = run.record
+    return run, load_task(record["task"]), from_dict(RunConfig, record["config"]), record["seed"]
+
+
+def reconfigure(run: RunDirectory, config: RunConfig) -> None:
+    """Record a changed config: stages that it touches get sibling folders."""
+    write_json(run.path / "run.json", {**run.record, "config": to_dict(config)})
+
+
+def run_stages(
+    run: RunDirectory,
+    task: Task,
+    config: RunConfig,
+    *,
+    seed: int,
+    console: StageConsole | None = None,
+    until: str | None = None,
+) -> None:
+    """Run what is not finished, in order; skip what a valid manifest covers.
+
+    Raises:
+        UserError: bad input; RunFailed: a stage could not do its work. Finished stages stay.
+    """
+    console = console or StageConsole()
+    folders: dict[str, StageFolder] = {}
+    for stage in STAGES:
+        stage_config = getattr(config, stage.config) if stage.config else None
+        inputs = {n: folders[n].digest() for n in stage.needs}
+        fingerprint = digest(
+            [stage.name, stage.version, to_dict(stage_config), inputs, task.digest,
+             _storyboard_digest(task, stage), seed if stage.seeded else None]
+        )  # fmt: skip
+        folder = run.stage(stage.number, stage.name, fingerprint)
+        damaged = folder.damaged()
+        if damaged:
+            console.say(f"{stage.name}: {damaged[0]} is damaged; the stage is run again")
+        if folder.finished() and not damaged and not stage.last_words:
+            console.done(stage, folder.manifest()["seconds"], skipped=True)
+        else:
+            folder.clear(keep=stage.keep)
+            _run_one(stage, folder, inputs, folders, run, task, stage_config, seed, console)
+        folders[stage.name] = folder
+        if stage.name == until:
+            return
+
+
+def _run_one(stage, folder, inputs, folders, run, task, config, seed, console) -> None:
+    notes: list[str] = []
+
+    def note(message: str) -> None:
+        notes.append(message)
+        folder.event(message, kind="note")
+        console.say(f"{stage.name}: {message}")
+
+    progress = console.start(stage)
+    folder.event("start", stage=stage.name)
+    begin = time.perf_counter()
+    context = Context(
+        task=task, config=config, seed=seed, folder=folder.path, run=run, progress=progress,
+        inputs={n: folders[n].path for n in stage.needs}, note=note,
+    )  # fmt: skip
+    try:
+        stage.run(context)
+    except LuciBotError as e:
+        folder.event("failed", error=str(e))
+        raise
+    seconds = time.perf_counter() - begin
+    folder.finish(inputs=inputs, seconds=seconds, notes=notes)
+    folder.event("done", seconds=round(seconds, 3))
+    console.done(stage, seconds, skipped=False)
+
+
+def _storyboard_digest(task: Task, stage: Stage) -> str | None:
+    """Only `imagine` rests on the storyboard, and only where there is one."""
+    path = task.folder / "storyboard.toml"
+    if stage.name != "imagine" or not path.is_file():
+        return None
+    return digest(path.read_text())
+
+
+def stage_folder(run: RunDirectory, name: str) -> Path:
+    """The newest finished folder of a stage.
+
+    Raises:
+        UserError: the stage has not finished.
+    """
+    stage = next(s for s in STAGES if s.name == name)
+    root = run.path / f"{stage.number:02d}_{name}"
+    done = sorted(root.glob("*/manifest.json"), key=lambda p: p.stat().st_mtime)
+    if not done:
+        raise UserError(f"{run.path}: stage {name!r} has not finished; `lucibot resume {run.path}`")
+    return done[-1].parent
+
+
+def with_config(config: RunConfig, **changes: Any) -> RunConfig:
+    return dataclasses.replace(config, **changes)
