@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -27,8 +28,14 @@ class Video:
         return len(self.frames) / self.fps
 
 
-def read_video(path: Path) -> Video:
+def read_video(
+    path: Path, *, transform: Callable[[np.ndarray], np.ndarray] | None = None
+) -> Video:
     """Decode the first video stream.
+
+    Args:
+        transform: applied to every frame (H, W, 3) uint8 as it is decoded, for example a resize:
+            a long video at its full size may not fit in memory.
 
     Raises:
         UserError: the file is missing, cannot be decoded, or has no video stream.
@@ -45,7 +52,10 @@ def read_video(path: Path) -> Video:
             stream = container.streams.video[0]
             stream.thread_type = "AUTO"
             rate = stream.average_rate or stream.guessed_rate
-            frames = [f.to_ndarray(format="rgb24") for f in container.decode(stream)]
+            frames = []
+            for f in container.decode(stream):
+                rgb = f.to_ndarray(format="rgb24")
+                frames.append(rgb if transform is None else transform(rgb))
     except av.error.FFmpegError as e:
         raise UserError(f"{path} cannot be decoded ({e}); re-encode it as H.264 mp4") from e
     if not frames or not rate:
