@@ -16,7 +16,6 @@ usage: lucibot COMMAND ...
   show RUN        print a run's result and where its report is
   tasks           list, check or make task folders
   doctor          say what works on this machine
-  bench           measure the engine
 
 `lucibot COMMAND --help` says more. Exit status: 0 done, 1 the run failed, 2 bad input."""
 
@@ -51,15 +50,8 @@ def _doctor(argv: list[str]) -> int:
     return doctor(argv)
 
 
-def _bench(argv: list[str]) -> int:
-    from lucibot.commands import bench
-
-    return bench(argv)
-
-
 COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "run": _run, "resume": _resume, "show": _show, "tasks": _tasks, "doctor": _doctor,
-    "bench": _bench,
 }  # fmt: skip
 
 

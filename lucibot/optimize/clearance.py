@@ -1,0 +1,86 @@
+"""Poses that penetrate nothing static.
+
+Particle tasks simulate no contact between rigid bodies, so a tool would pass through the board, and
+waypoints that lie too low would "solve" the task from below. Every waypoint is therefore lifted
+until no point of the actuator's surface lies under the top of a static body.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from lucibot.core.geometry import pose_to_matrix
+from lucibot.task import Task
+
+SURFACE_POINTS = 400
+"""Points that stand for an actuator's surface."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Clearance:
+    """Static boxes and the actuators' surfaces."""
+
+    T_box_world: np.ndarray
+    """(S, 4, 4) world to each static box's frame."""
+    half_extents_m: np.ndarray
+    """(S, 3)."""
+    surfaces: tuple[np.ndarray, ...]
+    """A arrays (n, 3) [m] in the actuators' frames."""
+    margin_m: float = 0.0005
+
+    @classmethod
+    def of(cls, task: Task) -> Clearance:
+        """From a task's solid background (a mesh counts as its bounding box)."""
+        inverse, half = [], []
+        for b in task.spec.background:
+            if b.solid:
+                lower, upper = task.mesh(b).bounds
+                T = b.T_world_object @ _translation((lower + upper) / 2)
+                inverse.append(np.linalg.inv(T))
+                half.append((upper - lower) / 2)
+        surfaces = tuple(_surface(task.mesh(a)) for a in task.actuators if a.is_rigid)
+        return cls(
+            T_box_world=np.reshape(inverse, (-1, 4, 4)), half_extents_m=np.reshape(half, (-1, 3)),
+            surfaces=surfaces,
+        )  # fmt: skip
+
+    def penetration(self, poses: np.ndarray, actuator: int) -> np.ndarray:
+        """Poses (..., 6) to the height [m] (...) by which each must be lifted; 0 where it is clear."""
+        T = pose_to_matrix(torch.as_tensor(np.asarray(poses, float))).numpy()
+        points = self.surfaces[actuator] @ T[..., :3, :3].swapaxes(-1, -2) + T[..., None, :3, 3]
+        need = np.zeros(points.shape[:-2])
+        for T_box, half in zip(self.T_box_world, self.half_extents_m, strict=True):
+            # The vertical line through each point meets the box in an interval of heights (slabs).
+            p = points @ T_box[:3, :3].T + T_box[:3, 3]
+            up = T_box[:3, 2]
+            safe = np.where(np.abs(up) < 1e-9, 1e-9, up)
+            a, b = (-half - p) / safe, (half - p) / safe
+            enter, leave = np.minimum(a, b).max(-1), np.maximum(a, b).min(-1)
+            # A point under the top counts as inside however deep it is: nothing belongs below.
+            inside = (enter <= leave) & (leave > -self.margin_m)
+            need = np.maximum(need, np.where(inside, leave + self.margin_m, 0.0).max(-1))
+        return need
+
+    def lift(self, waypoints: np.ndarray) -> np.ndarray:
+        """Waypoints (..., A, 6), raised along world z where they penetrate something static."""
+        lifted = np.array(waypoints, copy=True)
+        for a in range(len(self.surfaces)):
+            lifted[..., a, 2] += self.penetration(lifted[..., a, :], a).astype(lifted.dtype)
+        return lifted
+
+
+def _surface(mesh) -> np.ndarray:
+    import trimesh
+
+    points, _ = trimesh.sample.sample_surface(mesh, SURFACE_POINTS, seed=0)
+    # The extreme points decide, so the corners are always among them.
+    return np.concatenate([points, mesh.convex_hull.vertices])
+
+
+def _translation(offset: np.ndarray) -> np.ndarray:
+    T = np.eye(4)
+    T[:3, 3] = offset
+    return T
