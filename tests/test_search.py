@@ -1,0 +1,123 @@
+"""The optimizer, its coordinates, resuming, and poses that penetrate nothing."""
+
+import numpy as np
+import pytest
+
+from lucibot.core.errors import RunFailed
+from lucibot.core.geometry import pose_np
+from lucibot.objective.evaluation import Evaluation
+from lucibot.optimize.clearance import Clearance
+from lucibot.optimize.cmaes import strict_ranks
+from lucibot.optimize.config import CMAES, SearchConfig
+from lucibot.optimize.parametrization import Parametrization
+from lucibot.optimize.search import search
+from lucibot.task import load_task
+
+K, A = 4, 1
+SHIFT = np.random.default_rng(0).normal(size=(1, A, 6)) * 0.01
+
+
+def parametrization(correlation: float = 0.64) -> Parametrization:
+    start = np.zeros((K, A, 6))
+    start[..., 3] = 1.0
+    return Parametrization(
+        start=start, free=np.ones((K, A), bool), sigma_position_m=0.006, sigma_rotation_rad=0.006,
+        correlation=correlation,
+    )  # fmt: skip
+
+
+def evaluate(waypoints: np.ndarray) -> Evaluation:
+    """A quadratic bowl around a shift that the whole trajectory shares."""
+    start = parametrization().start
+    loss = 1e4 * ((waypoints[..., :3] - start[..., :3] - SHIFT[..., :3]) ** 2).mean((1, 2, 3))
+    return Evaluation(
+        loss=loss.astype(np.float32), terms={"distance": loss}, failed=np.zeros(len(loss), bool)
+    )
+
+
+@pytest.mark.parametrize("population,generations", [(16, 25), (32, 15)])
+def test_cmaes_converges_on_a_quadratic(tmp_path, population, generations):
+    config = SearchConfig(population=population, generations=generations)
+    found = search(evaluate, parametrization(), config, seed=1, checkpoints=tmp_path)
+    first = float(found.history[0]["loss"][-1])  # The start is the first generation's last sample.
+    assert found.loss < 0.1 * first
+    assert found.rollouts == population * generations
+
+
+def test_resuming_gives_the_same_bits(tmp_path):
+    config = SearchConfig(population=8, generations=5)
+    whole = search(evaluate, parametrization(), config, seed=3, checkpoints=tmp_path)
+    (tmp_path / "generation_004.npz").unlink()
+    (tmp_path / "generation_003.npz").write_bytes(b"half a file")
+    again = search(evaluate, parametrization(), config, seed=3, checkpoints=tmp_path)
+    for a, b in zip(whole.history, again.history, strict=True):
+        for name in a:
+            np.testing.assert_array_equal(a[name], b[name])
+
+
+def test_the_start_is_a_candidate(tmp_path):
+    """A loss that only the start satisfies is found in the first generation."""
+
+    def at_start(waypoints):
+        away = np.abs(waypoints - parametrization().start).max((1, 2, 3)) > 1e-6
+        return Evaluation(
+            loss=away.astype(np.float32), terms={}, failed=np.zeros(len(away), bool)
+        )
+
+    config = SearchConfig(population=8, generations=1)
+    assert search(at_start, parametrization(), config, seed=0, checkpoints=tmp_path).loss == 0
+
+
+def test_ties_do_not_break_the_optimizer():
+    optimizer = CMAES().create(6, 8, seed=0)
+    for _ in range(4):
+        samples = optimizer.ask()
+        optimizer.tell(samples, np.zeros(8, np.float32))
+    assert np.isfinite(optimizer.ask()).all()
+    assert sorted(strict_ranks(np.array([1, 1, np.nan, 0.0]))) == [0, 1, 2, 3]
+    np.testing.assert_array_equal(strict_ranks(np.array([1, 1, np.nan, 0.0])), [1, 2, 3, 0])
+
+
+def test_all_rollouts_diverged_is_one_clear_error(tmp_path):
+    def diverge(waypoints):
+        P = len(waypoints)
+        return Evaluation(loss=np.full(P, 9, np.float32), terms={}, failed=np.ones(P, bool))
+
+    with pytest.raises(RunFailed, match="diverged"):
+        search(diverge, parametrization(), SearchConfig(population=8), seed=0, checkpoints=tmp_path)
+
+
+@pytest.mark.parametrize("correlation", [0.0, 0.64])
+def test_displacements_have_the_stated_spread_and_correlation(correlation):
+    p = parametrization(correlation)
+    z = np.random.default_rng(0).normal(size=(4000, p.dimension))
+    moved = p.waypoints(z)[:, :, 0, :3] - p.start[:, 0, :3]
+    assert moved.std() == pytest.approx(p.sigma_position_m, rel=0.03)
+    between = np.corrcoef(moved[:, 0, 0], moved[:, 3, 0])[0, 1]
+    assert between == pytest.approx(correlation, abs=0.05)
+
+
+def test_fixed_waypoints_stay():
+    free = np.array([[False], [True], [True], [False]])
+    p = Parametrization(
+        start=parametrization().start, free=free, sigma_position_m=0.01, sigma_rotation_rad=0.1,
+        correlation=0.5,
+    )  # fmt: skip
+    moved = p.waypoints(np.random.default_rng(0).normal(size=(5, p.dimension)))
+    assert p.dimension == 12
+    np.testing.assert_allclose(moved[:, [0, 3]], np.broadcast_to(p.start[[0, 3]], (5, 2, 1, 6)))
+    assert (np.abs(moved[:, 1:3] - p.start[1:3]).max((1, 2, 3)) > 0).all()
+
+
+def test_a_knife_below_the_board_is_lifted_onto_it():
+    task = load_task("cut_dough")
+    clear = Clearance.of(task)
+    rest = pose_np(task.actuators[0].T_world_object)
+    assert clear.penetration(rest, 0) < 0.002  # It lies on the table.
+    sunk = rest.copy()
+    sunk[:3] = task.object("dough").position_m
+    sunk[2] -= 0.02
+    lifted = clear.lift(sunk[None, None])[0]
+    assert lifted[0, 2] > sunk[2] + 0.01
+    assert clear.penetration(lifted[0], 0) < 1e-6
+    np.testing.assert_array_equal(np.delete(lifted[0], 2), np.delete(sunk, 2))

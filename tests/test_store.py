@@ -1,0 +1,102 @@
+"""Run directories: what is skipped, what is run again, and configs that survive the disk."""
+
+import dataclasses
+import json
+
+import pytest
+
+import lucibot.pipeline as pipeline
+from lucibot.config import PRESETS, RunConfig
+from lucibot.core.errors import RunFailed, UserError
+from lucibot.pipeline import Stage, open_run, reconfigure, run_stages, start_run
+from lucibot.providers.video import FileVideo
+from lucibot.store.configs import from_dict, to_dict
+from lucibot.store.run import RunDirectory
+from lucibot.task import load_task
+
+
+class Toy(Stage):
+    """Writes one file; counts how often it really ran."""
+
+    ran = {}
+
+    def run(self, ctx):
+        Toy.ran[self.name] = Toy.ran.get(self.name, 0) + 1
+        if self.name == "last" and Toy.ran.pop("fail", False):
+            raise RunFailed("on purpose")
+        (ctx.folder / "out.txt").write_text(f"{self.name} {ctx.seed} {sorted(ctx.inputs)}")
+
+
+@pytest.fixture
+def toy(monkeypatch, tmp_path):
+    Toy.ran = {}
+    stages = (
+        Toy(number=1, name="first", version=1, needs=(), config="select"),
+        Toy(number=2, name="last", version=1, needs=("first",), config="execute", seeded=True),
+    )
+    monkeypatch.setattr(pipeline, "STAGES", stages)
+    task = load_task("cut_dough")
+    return start_run(task, RunConfig(), seed=5, out=tmp_path), task
+
+
+def test_finished_stages_are_skipped(toy):
+    run, task = toy
+    run_stages(run, task, RunConfig(), seed=5)
+    run_stages(run, task, RunConfig(), seed=5)
+    assert Toy.ran == {"first": 1, "last": 1}
+
+
+def test_a_failed_stage_is_run_again_and_the_others_kept(toy):
+    run, task = toy
+    Toy.ran["fail"] = True
+    with pytest.raises(RunFailed):
+        run_stages(run, task, RunConfig(), seed=5)
+    run_stages(run, task, RunConfig(), seed=5)
+    assert Toy.ran == {"first": 1, "last": 2}
+
+
+@pytest.mark.parametrize("damage", ["change", "remove", "manifest"])
+def test_a_damaged_artefact_is_named_and_remade(toy, damage):
+    run, task = toy
+    run_stages(run, task, RunConfig(), seed=5)
+    (out,) = run.path.glob("01_first/*/out.txt")
+    if damage == "change":
+        out.write_text("tampered")
+    elif damage == "remove":
+        out.unlink()
+    else:
+        out.with_name("manifest.json").write_text("{")
+
+    class Console(pipeline.StageConsole):
+        said = []
+
+        def say(self, message):
+            self.said.append(message)
+
+    run_stages(run, task, RunConfig(), seed=5, console=Console())
+    assert Toy.ran["first"] == 2 and Toy.ran["last"] == 1  # The same contents came out.
+    named = "manifest.json" if damage == "manifest" else "out.txt"
+    assert named in Console.said[0] and "damaged" in Console.said[0]
+
+
+def test_a_changed_config_makes_a_sibling(toy):
+    run, task = toy
+    run_stages(run, task, RunConfig(), seed=5)
+    select = dataclasses.replace(RunConfig().select, force_video=1)
+    changed = dataclasses.replace(RunConfig(), select=select)
+    reconfigure(run, changed)
+    run_stages(run, task, changed, seed=5)
+    assert len(list(run.path.glob("01_first/*/manifest.json"))) == 2
+    assert len(list(run.path.glob("02_last/*/manifest.json"))) == 1  # Same inputs, same seed.
+    assert open_run(run.path)[2] == changed
+
+
+@pytest.mark.parametrize("preset", sorted(PRESETS))
+def test_configs_survive_json(preset, tmp_path):
+    config = dataclasses.replace(PRESETS[preset], video=FileVideo(path=tmp_path / "a.mp4"))
+    assert from_dict(RunConfig, json.loads(json.dumps(to_dict(config)))) == config
+
+
+def test_a_folder_that_is_no_run_is_refused(tmp_path):
+    with pytest.raises(UserError, match=r"no run\.json"):
+        RunDirectory.open(tmp_path)
