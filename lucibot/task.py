@@ -268,7 +268,11 @@ class Task:
         h = hashlib.sha256()
         for p in sorted(self.folder.rglob("*")):
             rel = p.relative_to(self.folder).as_posix()
-            if p.is_file() and p.suffix in _DIGESTED and rel not in {"storyboard.toml", "README.md"}:
+            if (
+                p.is_file()
+                and p.suffix in _DIGESTED
+                and rel not in {"storyboard.toml", "README.md"}
+            ):
                 h.update(rel.encode() + b"\0" + p.read_bytes() + b"\0")
         return h.hexdigest()
 
@@ -313,7 +317,9 @@ def load_task(name_or_folder: str | Path) -> Task:
         raise UserError(f"{folder / 'task.toml'}: {_first_error(e)}") from None
     instruction = folder / "instruction.md"
     if not instruction.is_file():
-        raise UserError(f"task {folder.name!r} has no instruction.md: write what is to be done there")
+        raise UserError(
+            f"task {folder.name!r} has no instruction.md: write what is to be done there"
+        )
     return Task(folder, spec, instruction.read_text().strip())
 
 

@@ -78,7 +78,9 @@ class Camera:
         p = np.asarray(points_m, float) @ T[:3, :3].T + T[:3, 3]
         z = p[..., 2]
         safe = np.where(np.abs(z) < 1e-9, 1e-9, z)
-        uv = np.stack([self.fx * p[..., 0] / safe + self.cx, self.fy * p[..., 1] / safe + self.cy], -1)
+        uv = np.stack(
+            [self.fx * p[..., 0] / safe + self.cx, self.fy * p[..., 1] / safe + self.cy], -1
+        )
         return uv, z
 
     def unproject(self, depth_m: np.ndarray) -> np.ndarray:

@@ -55,5 +55,8 @@ class SceneView:
             for n in ("first_frame", "background_frame")
         }
         return cls(
-            camera=Camera.from_dict(meta["camera"]), names=tuple(meta["names"]), **geometry, **frames
+            camera=Camera.from_dict(meta["camera"]),
+            names=tuple(meta["names"]),
+            **geometry,
+            **frames,
         )

@@ -28,9 +28,7 @@ class Video:
         return len(self.frames) / self.fps
 
 
-def read_video(
-    path: Path, *, transform: Callable[[np.ndarray], np.ndarray] | None = None
-) -> Video:
+def read_video(path: Path, *, transform: Callable[[np.ndarray], np.ndarray] | None = None) -> Video:
     """Decode the first video stream.
 
     Args:

@@ -112,15 +112,14 @@ class Losses:
         if Q == 0:  # The video's goal frame shows no target: nothing to compare with.
             zero = torch.zeros(P, device=self._device)
             return {n: zero for n in ("part_count", "part_iou", "part_chamfer", "part_distance")}
+        numbers = range(1, MAX_PARTS + 1)
         iou = torch.stack(
             [
-                torch.stack(
-                    [label_iou(parts, c, m, self._part_valid) for c in range(1, MAX_PARTS + 1)], 1
-                )
-                for m in self._part_masks
+                torch.stack([label_iou(parts, c, mask, self._part_valid) for c in numbers], 1)
+                for mask in self._part_masks
             ],
             1,
-        )  # (P, Q, C)
+        )  # (P, Q, MAX_PARTS)
         # The rollout's empty part numbers have IoU 0 and are never the best of a part that is met.
         best_iou, best = iou.max(dim=2)
         clouds = [
@@ -154,11 +153,13 @@ class Losses:
         count = torch.zeros(len(label), dtype=torch.int32, device=label.device)
         for t in self._targets:
             of_target = label == t
-            regions, sizes = connected_components(of_target, MAX_PARTS)
+            regions, sizes = connected_components(of_target)
+            sizes = torch.nn.functional.pad(sizes, (0, MAX_PARTS))[:, :MAX_PARTS]
             big = sizes >= MIN_PART_FRACTION * of_target.sum((1, 2))[:, None].clamp(min=1)
             kept = big.cumsum(1) * big  # A region's new number, 0 for a crumb; (P, MAX_PARTS).
             lookup = torch.cat([torch.zeros_like(kept[:, :1]), kept], 1).int()
-            new = torch.gather(lookup, 1, regions.clamp(0, MAX_PARTS).flatten(1).long())
+            lookup = torch.nn.functional.pad(lookup, (0, 1))  # Every smaller region is a crumb.
+            new = torch.gather(lookup, 1, regions.clamp(0, MAX_PARTS + 1).flatten(1).long())
             new = new.view_as(regions)
             numbered = torch.where(new > 0, new + count[:, None, None], numbered)
             count = count + big.sum(1).int()
