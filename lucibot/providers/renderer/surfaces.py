@@ -1,0 +1,104 @@
+"""A task's surfaces as triangles with normals, texture coordinates and colours, ready for drawing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from lucibot.task import BackgroundSpec, Look, ObjectSpec, Task
+
+CREASE_DEG = 35.0
+"""Faces that meet at less than this angle share a smooth normal."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Surface:
+    """One object as a soup of F triangles, in the world frame."""
+
+    name: str
+    label: int
+    """Index into the task's objects + 1; 0 for background."""
+    corners_m: np.ndarray
+    """(F, 3, 3) float32 [m]."""
+    normals: np.ndarray
+    """(F, 3, 3) float32, smooth within creases."""
+    uv: np.ndarray
+    """(F, 3, 2) float32; v grows upwards in the image. Zeros without a texture."""
+    colors: np.ndarray
+    """(F, 3, 3) float32 linear RGB."""
+    texture: Path | None
+    roughness: float
+    metallic: float
+
+
+def task_surfaces(task: Task, *, foreground: bool) -> list[Surface]:
+    """Background first, then the foreground objects (if asked for) at their initial poses."""
+    found = [_surface(task, b, 0) for b in task.spec.background]
+    if foreground:
+        found += [_surface(task, o, i + 1) for i, o in enumerate(task.objects)]
+    return found
+
+
+def _surface(task: Task, spec: ObjectSpec | BackgroundSpec, label: int) -> Surface:
+    mesh = task.mesh(spec)
+    faces = np.asarray(mesh.faces)
+    look = spec.look or Look()
+    T = spec.T_world_object
+    corners = np.asarray(mesh.vertices)[faces] @ T[:3, :3].T + T[:3, 3]
+    normals = corner_normals(mesh) @ T[:3, :3].T
+    texture = task.path(look.texture) if look.texture is not None else None
+    colors = np.broadcast_to(np.asarray(look.color, float), corners.shape)
+    if spec.look is None and mesh.visual.kind == "vertex":
+        colors = srgb_to_linear(np.asarray(mesh.visual.vertex_colors)[faces][..., :3] / 255)
+    uv = np.zeros((*corners.shape[:2], 2))
+    if texture is not None:
+        if mesh.visual.kind == "texture" and mesh.visual.uv is not None:
+            uv = np.asarray(mesh.visual.uv)[faces] * look.texture_scale
+        else:
+            uv = _box_uv(np.asarray(mesh.vertices)[faces], texture, look.texture_scale)
+    return Surface(
+        name=spec.name, label=label, texture=texture,
+        corners_m=corners.astype(np.float32), normals=normals.astype(np.float32),
+        uv=uv.astype(np.float32), colors=colors.astype(np.float32),
+        roughness=look.roughness, metallic=look.metallic,
+    )  # fmt: skip
+
+
+def _box_uv(corners: np.ndarray, texture: Path, width_m: float) -> np.ndarray:
+    """(F, 3, 2): the image laid flat on each face along the axis it faces most, centred on the
+    object's origin; one image width covers `width_m` metres and then repeats."""
+    import cv2
+
+    image = cv2.imread(str(texture))
+    aspect = image.shape[1] / image.shape[0]
+    cross = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+    axis = np.abs(cross).argmax(1)
+    across = np.array([[1, 2], [0, 2], [0, 1]])[axis]
+    flat = np.take_along_axis(corners, across[:, None, :], axis=2)
+    return 0.5 + flat / width_m * [1.0, aspect]
+
+
+def corner_normals(mesh) -> np.ndarray:
+    """(F, 3, 3): at each corner the area-weighted mean normal of the faces around that vertex which
+    make less than `CREASE_DEG` with the corner's own face."""
+    faces, area = np.asarray(mesh.faces), np.asarray(mesh.area_faces)
+    own = np.asarray(mesh.face_normals)
+    around = np.asarray(mesh.vertex_faces)[faces]
+    n = own[around]
+    near = np.einsum("fcdk,fk->fcd", n, own) > np.cos(np.deg2rad(CREASE_DEG))
+    weight = (near & (around >= 0)) * area[around]
+    mean = np.einsum("fcd,fcdk->fck", weight, n)
+    length = np.linalg.norm(mean, axis=-1, keepdims=True)
+    return np.where(length > 1e-12, mean / np.maximum(length, 1e-12), own[:, None])
+
+
+def srgb_to_linear(x: np.ndarray) -> np.ndarray:
+    x = np.asarray(x, float)
+    return np.where(x <= 0.04045, x / 12.92, ((x + 0.055) / 1.055) ** 2.4)
+
+
+def linear_to_srgb(x: np.ndarray) -> np.ndarray:
+    x = np.clip(x, 0, 1)
+    return np.where(x <= 0.0031308, 12.92 * x, 1.055 * x ** (1 / 2.4) - 0.055)

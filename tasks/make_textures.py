@@ -1,0 +1,82 @@
+"""Makes the marble table top and the plaster wall that tasks share: `python make_textures.py FOLDER...`
+
+Each folder gets assets/marble.jpg and assets/plaster.jpg, so that a task folder stays complete in
+itself. Both are drawn from seeded noise and tile without a seam.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+
+def noise(shape: tuple[int, int], cells: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
+    """Smooth noise (H, W) in [0, 1] with about `cells` features a side, tileable."""
+    coarse = np.pad(rng.random(cells).astype(np.float32), 3, mode="wrap")
+    sy, sx = shape[0] / cells[0], shape[1] / cells[1]
+    y, x = np.meshgrid(np.arange(shape[0]) / sy + 3, np.arange(shape[1]) / sx + 3, indexing="ij")
+    return cv2.remap(coarse, x.astype(np.float32), y.astype(np.float32), cv2.INTER_CUBIC)
+
+
+def octaves(shape, cells, rng, count: int, gain: float = 0.5) -> np.ndarray:
+    """Sum of `count` octaves of noise, each twice as fine and `gain` as strong, mean about 0.5."""
+    out, weight, total = np.zeros(shape, np.float32), 1.0, 0.0
+    for k in range(count):
+        out += weight * noise(shape, (cells[0] * 2**k, cells[1] * 2**k), rng)
+        total, weight = total + weight, weight * gain
+    return out / total
+
+
+def veins(shape, cells, rng, width: float) -> np.ndarray:
+    """Thin branching lines (H, W) in [0, 1]: where warped noise crosses its mean."""
+    h, w = shape
+    field = octaves(shape, cells, rng, 3, 0.4)
+    dy, dx = (55 * (octaves(shape, (6, 6), rng, 4, 0.55) - 0.5) for _ in range(2))
+    y, x = np.meshgrid(np.arange(h), np.arange(w), indexing="ij")
+    wrapped = np.pad(field, 128, mode="wrap")
+    field = cv2.remap(
+        wrapped, (x + dx + 128).astype(np.float32), (y + dy + 128).astype(np.float32),
+        cv2.INTER_LINEAR,
+    )  # fmt: skip
+    slope = np.hypot(*np.gradient(field)) + 1e-4
+    distance = np.abs(field - 0.5) / slope
+    strength = np.clip(2.4 * octaves(shape, (4, 4), rng, 2) - 0.75, 0, 1)
+    thickness = width * (0.4 + 1.2 * octaves(shape, (9, 9), rng, 2))
+    return strength * np.exp(-((distance / thickness) ** 2))
+
+
+def marble(rng: np.random.Generator, size: int = 1024) -> np.ndarray:
+    """Grey stone with dark veins, sRGB (size, size, 3) in [0, 1]."""
+    shape = (size, size)
+    clouds = octaves(shape, (3, 3), rng, 6, 0.55)
+    grey = 0.50 + 0.16 * (clouds - 0.5)
+    grey -= 0.27 * veins(shape, (2, 2), rng, 4.5)
+    grey -= 0.12 * veins(shape, (4, 4), rng, 2.2)
+    warm = 0.012 * (octaves(shape, (2, 2), rng, 3) - 0.5)
+    return np.clip(np.stack([grey + warm, grey + 0.004, grey - warm], -1), 0, 1)
+
+
+def plaster(rng: np.random.Generator, size: int = 512) -> np.ndarray:
+    """Rough cast lit from the upper left, sRGB (size, size, 3) in [0, 1]."""
+    height = octaves((size, size), (64, 64), rng, 2, 0.6)
+    height = np.maximum(height, 0.42) + 0.15 * octaves((size, size), (20, 20), rng, 2)
+    padded = np.pad(height, 1, mode="wrap")
+    slope = padded[1:-1, 2:] - padded[1:-1, :-2] + padded[2:, 1:-1] - padded[:-2, 1:-1]
+    grey = 0.80 - 0.75 * slope
+    return np.repeat(np.clip(grey, 0.35, 0.97)[..., None], 3, -1)
+
+
+def main(folders: list[str]) -> None:
+    images = {"marble": marble(np.random.default_rng(11)), "plaster": plaster(np.random.default_rng(5))}
+    for folder in folders:
+        for name, image in images.items():
+            path = Path(folder) / "assets" / f"{name}.jpg"
+            bgr = np.round(255 * image[..., ::-1]).astype(np.uint8)
+            cv2.imwrite(str(path), bgr, [cv2.IMWRITE_JPEG_QUALITY, 82])
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
