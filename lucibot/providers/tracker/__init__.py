@@ -1,0 +1,7 @@
+"""The tracker family."""
+
+from lucibot.providers.tracker.embedded import EmbeddedTracker
+
+TrackerConfig = EmbeddedTracker
+
+__all__ = ["EmbeddedTracker", "TrackerConfig"]

@@ -1,0 +1,58 @@
+"""Tracking of one deformable object: where it is, hidden parts included, and what it looks like.
+
+There is no shape model. The belief about the whole object, hidden parts too, is carried along by
+optical flow; colours decide what is seen; what a hand or a tool hides keeps its belief until it is
+uncovered again.
+"""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+
+from lucibot.providers.tracker.appearance import ColourModel
+from lucibot.providers.tracker.labelling import erode, signed_distance, warp
+
+
+class DeformableTrack:
+    """The state of one deformable object on the work grid."""
+
+    def __init__(self, mask: np.ndarray, bins: np.ndarray, *, reach_px: float = 2.5):
+        self.whole = mask.astype(np.float32)
+        """(H, W) in [0, 1]: belief that the object is there, seen or hidden."""
+        self.visible = mask.copy()
+        self._reach = reach_px
+        """How far the object may spread from one frame to the next [work pixels]."""
+        inner = erode(mask, 1)
+        self.model = ColourModel(bins[inner if inner.any() else mask])
+
+    def predict(self, flow: np.ndarray) -> np.ndarray:
+        """Carry the belief along `flow` (H, W, 2) [work px] where the object was seen."""
+        moved = np.where(self.visible[..., None], flow, 0.0).astype(np.float32)
+        # Pixels just outside follow the object, or else its edge would be left behind.
+        seen = self.visible.astype(np.float32)
+        weight = cv2.blur(seen, (9, 9))
+        spread = cv2.blur(moved, (9, 9)) / np.maximum(weight, 1e-3)[..., None]
+        field = np.where(self.visible[..., None], moved, spread * (weight > 0.05)[..., None])
+        still = np.abs(field).max(-1) < 0.35
+        field[still] = 0
+        self.whole = warp(self.whole, field) if not still.all() else self.whole
+        return self.whole
+
+    def log_prior(self) -> np.ndarray:
+        """(H, W) log-probability of the object being there, from last frame's belief."""
+        d = signed_distance(self.whole > 0.5)
+        inside = 1.0 / (1.0 + np.exp(-np.clip(d / (0.5 * self._reach), -30, 30)))
+        return np.log(0.85 * inside + 1e-5).astype(np.float32)
+
+    def update(self, belief: np.ndarray, background: np.ndarray, sure_seen: np.ndarray) -> None:
+        """Take over what this frame shows.
+
+        Args:
+            belief: (H, W) probability of the object being seen.
+            background: (H, W) probability that the background is seen.
+            sure_seen: (H, W) bool, the object's visible mask.
+        """
+        hidden = np.clip(1 - belief - background, 0, 1)
+        self.whole = belief + hidden * self.whole
+        self.visible = sure_seen

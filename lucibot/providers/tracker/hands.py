@@ -1,0 +1,67 @@
+"""The hand layer: whatever comes in from the picture's border, looks like skin, and is no object.
+
+Skin is first told by a colour rule; from the pixels that surely belong to a hand (they differ from
+the background plate and hang together with the border) its colours in this video are learned.
+"""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+
+from lucibot.providers.tracker.appearance import ColourModel, skin_rule_table
+from lucibot.providers.tracker.labelling import dilate, erode, signed_distance
+
+
+class HandLayer:
+    """State of the hand layer on the work grid."""
+
+    def __init__(self, size: tuple[int, int]):
+        self._rule = skin_rule_table()
+        self._learned = ColourModel(np.zeros(0, np.int64), outliers=0.05)
+        self._has_learned = False
+        self.mask = np.zeros(size, bool)
+        """(H, W) of the last frame."""
+        h, w = size
+        self._border = np.ones(size, bool)
+        self._border[3 : h - 3, 3 : w - 3] = False
+
+    def density(self, bins: np.ndarray) -> np.ndarray:
+        """(H, W) density of skin's colours."""
+        if not self._has_learned:
+            return self._rule[bins]
+        return 0.25 * self._rule[bins] + 0.75 * self._learned.density(bins)
+
+    def log_prior(self, warped: np.ndarray) -> np.ndarray:
+        """(H, W) log-probability that a hand is there, given last frame's mask after its motion."""
+        d = signed_distance(warped)
+        near = np.exp(-np.maximum(-d, 0) / 8.0)
+        prior = 0.02 + 0.48 * near
+        prior[dilate(self._border, 5)] = np.maximum(prior[dilate(self._border, 5)], 0.1)
+        return np.log(prior).astype(np.float32)
+
+    def update(self, belief: np.ndarray, warped: np.ndarray) -> np.ndarray:
+        """Keep the parts of `belief` (H, W) bool that reach the border or were a hand before."""
+        n, labels, stats, _ = cv2.connectedComponentsWithStats(
+            belief.astype(np.uint8), connectivity=8
+        )
+        keep = np.zeros(n, bool)
+        before = dilate(warped, 2)
+        for i in range(1, n):
+            area = stats[i, cv2.CC_STAT_AREA]
+            if area < 12:
+                continue
+            here = labels == i
+            # An arm crosses the border on a stretch; a speck of noise only touches it.
+            crosses = (here & self._border).sum() >= 12 and area >= 60
+            keep[i] = crosses or (here & before).sum() > 0.3 * area
+        self.mask = keep[labels]
+        return self.mask
+
+    def learn(self, bins: np.ndarray, sure: np.ndarray) -> None:
+        """Learn skin's colours where `sure` (H, W) bool shows a hand beyond doubt."""
+        sure = erode(sure & self.mask, 2)
+        if sure.sum() < 80:
+            return
+        self._learned.learn(bins[sure], keep=0.95)
+        self._has_learned = True

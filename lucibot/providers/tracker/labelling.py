@@ -1,0 +1,119 @@
+"""Giving every pixel to one class: background, hand, or an object.
+
+Evidence per class comes from colours and from where each thing is expected; neighbours of similar
+colour are drawn to the same class by a few rounds of mean-field inference, which is what GrabCut's
+graph cut does for two classes.
+"""
+
+from __future__ import annotations
+
+import cv2
+import numba
+import numpy as np
+
+
+@numba.njit(cache=True, fastmath=True)
+def _mean_field(unary, lab, strength, contrast, rounds, box):
+    C, H, W = unary.shape
+    y0, y1, x0, x1 = box
+    q = np.empty((H, W, C), np.float32)
+    wr = np.zeros((H, W), np.float32)
+    wd = np.zeros((H, W), np.float32)
+    for y in range(H):
+        for x in range(W):
+            top = unary[0, y, x]
+            for c in range(1, C):
+                top = max(top, unary[c, y, x])
+            total = 0.0
+            for c in range(C):
+                q[y, x, c] = np.exp(unary[c, y, x] - top)
+                total += q[y, x, c]
+            for c in range(C):
+                q[y, x, c] /= total
+    k = 1.0 / (2.0 * contrast * contrast)
+    for y in range(max(y0 - 1, 0), y1):
+        for x in range(max(x0 - 1, 0), x1):
+            if x + 1 < W:
+                d = 0.0
+                for c in range(3):
+                    e = lab[y, x, c] - lab[y, x + 1, c]
+                    d += e * e
+                wr[y, x] = 0.15 + 0.85 * np.exp(-d * k)
+            if y + 1 < H:
+                d = 0.0
+                for c in range(3):
+                    e = lab[y, x, c] - lab[y + 1, x, c]
+                    d += e * e
+                wd[y, x] = 0.15 + 0.85 * np.exp(-d * k)
+    m = np.empty(C, np.float32)
+    for r in range(rounds):
+        # Red and black pixels in turn: updates see their neighbours' newest beliefs.
+        for colour in range(2):
+            for y in range(y0, y1):
+                for x in range(x0 + (y + colour + x0) % 2, x1, 2):
+                    top = -1e9
+                    for c in range(C):
+                        s = 0.0
+                        if x > 0:
+                            s += wr[y, x - 1] * q[y, x - 1, c]
+                        if x + 1 < W:
+                            s += wr[y, x] * q[y, x + 1, c]
+                        if y > 0:
+                            s += wd[y - 1, x] * q[y - 1, x, c]
+                        if y + 1 < H:
+                            s += wd[y, x] * q[y + 1, x, c]
+                        m[c] = unary[c, y, x] + strength * s
+                        top = max(top, m[c])
+                    total = 0.0
+                    for c in range(C):
+                        m[c] = np.exp(m[c] - top)
+                        total += m[c]
+                    for c in range(C):
+                        q[y, x, c] = m[c] / total
+    return q
+
+
+def mean_field(unary: np.ndarray, lab: np.ndarray, where: np.ndarray, *, strength: float = 1.3,
+               contrast: float = 10.0, rounds: int = 4) -> np.ndarray:  # fmt: skip
+    """Smoothed class beliefs.
+
+    Args:
+        unary: (C, H, W) float32 log-likelihoods plus log-priors.
+        lab: (H, W, 3) uint8, whose edges may separate classes.
+        where: (H, W) bool; only its bounding box is smoothed.
+
+    Returns:
+        (H, W, C) float32 probabilities.
+    """
+    ys, xs = np.nonzero(where.any(1))[0], np.nonzero(where.any(0))[0]
+    box = (int(ys[0]), int(ys[-1]) + 1, int(xs[0]), int(xs[-1]) + 1) if len(ys) else (0, 0, 0, 0)
+    return _mean_field(np.ascontiguousarray(unary, np.float32), lab.astype(np.float32), strength,
+                       contrast, rounds, box)  # fmt: skip
+
+
+def signed_distance(mask: np.ndarray) -> np.ndarray:
+    """(H, W) float32 [px]: positive inside `mask`, negative outside, zero on the boundary."""
+    m = mask.astype(np.uint8)
+    if not m.any():
+        return np.full(m.shape, -1e3, np.float32)
+    inside = cv2.distanceTransform(m, cv2.DIST_L2, 3)
+    outside = cv2.distanceTransform(1 - m, cv2.DIST_L2, 3)
+    return np.where(mask, inside - 0.5, 0.5 - outside).astype(np.float32)
+
+
+def dilate(mask: np.ndarray, radius: int) -> np.ndarray:
+    kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * radius + 1,) * 2)
+    return cv2.dilate(mask.astype(np.uint8), kernel) > 0
+
+
+def erode(mask: np.ndarray, radius: int) -> np.ndarray:
+    kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * radius + 1,) * 2)
+    return cv2.erode(mask.astype(np.uint8), kernel, borderValue=1) > 0
+
+
+def warp(image: np.ndarray, flow: np.ndarray) -> np.ndarray:
+    """Carry an image (H, W) along a forward flow (H, W, 2) [px], taken as locally constant."""
+    h, w = image.shape[:2]
+    gx, gy = np.meshgrid(np.arange(w, dtype=np.float32), np.arange(h, dtype=np.float32))
+    return cv2.remap(image.astype(np.float32), gx - flow[..., 0], gy - flow[..., 1],
+                     cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)  # fmt: skip

@@ -1,0 +1,213 @@
+"""Region-based tracking of one rigid object whose mesh and first pose are known.
+
+The pose that is looked for is the one whose drawn parts (say, a cup's outside and its inside) fall
+on pixels of their colours and leave none of them uncovered. It is found by the cross-entropy method
+around a prediction from optical flow: the gain is not smooth and has many flat directions, which a
+handful of samples handles better than a gradient does.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from lucibot.providers.tracker.raster import Mesh
+
+_N = 7  # Degrees of freedom of a change of pose, see `_moved`.
+
+
+def rotation(rotvec: np.ndarray) -> np.ndarray:
+    """(S, 3) rotation vectors [rad] to (S, 3, 3) matrices (Rodrigues)."""
+    angle = np.linalg.norm(rotvec, axis=-1)[:, None, None]
+    axis = rotvec / np.maximum(angle[..., 0], 1e-12)
+    x, y, z = axis.T
+    o = np.zeros_like(x)
+    K = np.stack([np.stack([o, -z, y], -1), np.stack([z, o, -x], -1), np.stack([-y, x, o], -1)], 1)
+    return np.eye(3) + np.sin(angle) * K + (1 - np.cos(angle)) * (K @ K)
+
+
+@dataclass(frozen=True)
+class Pose:
+    """Object to camera: rotation (3, 3), centre of the mesh (3,) [m, camera], and size ratio."""
+
+    R: np.ndarray
+    centre: np.ndarray
+    scale: float = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchSettings:
+    rounds: int = 7
+    samples: int = 40
+    elite: int = 8
+    spread_px: float = 1.5
+    """Standard deviation of the first round's shifts, beyond what flow says [work pixels]."""
+    spread_depth: float = 0.02
+    """Of the logarithm of depth."""
+    spread_rad: float = 0.07
+    spread_size: float = 0.006
+    """Of the logarithm of size: objects in generated videos slowly change theirs."""
+    prior_weight: float = 6.0
+    """Weight of the quadratic pull towards the prediction, in units of summed log-likelihood."""
+
+
+class RigidTrack:
+    """The state of one rigid object from frame to frame."""
+
+    def __init__(self, mesh: Mesh, T_cam_object: np.ndarray, K: np.ndarray, size, settings, rng):
+        """`K` (4,) and `size` (H, W) belong to the work grid; the first pose is exact."""
+        self.mesh, self.K, self.size, self.settings, self._rng = mesh, K, size, settings, rng
+        lo, hi = mesh.verts.min(0), mesh.verts.max(0)
+        self.middle = (lo + hi) / 2.0
+        R = T_cam_object[:3, :3]
+        self.pose = Pose(R, R @ self.middle + T_cam_object[:3, 3])
+        self.velocity = np.zeros(_N)
+        self.resting = True
+        self.still = 0
+        self.lost_for = 0
+        self.part, self.depth = self.draw(self.pose)
+
+    # -- geometry -------------------------------------------------------------------------------
+
+    def _affine(self, poses: list[Pose] | tuple[np.ndarray, np.ndarray, np.ndarray]):
+        R, centre, scale = poses
+        A = R * scale[:, None, None]
+        return A, centre - A @ self.middle
+
+    def draw(self, pose: Pose, K=None, size=None):
+        """(H, W) part and depth [m] of a pose on the work grid, or on another one."""
+        A, t = self._affine((pose.R[None], pose.centre[None], np.array([pose.scale])))
+        return self.mesh.draw(A[0], t[0], self.K if K is None else K, *(size or self.size))
+
+    def T_cam_object(self) -> np.ndarray:
+        """(4, 4) of the present pose about the mesh's centre; the size ratio is left out."""
+        T = np.eye(4)
+        T[:3, :3] = self.pose.R
+        T[:3, 3] = self.pose.centre - self.pose.R @ self.middle
+        return T
+
+    def _moved(self, base: Pose, d: np.ndarray):
+        """Poses after changes `d` (S, 7): shift [px], log depth, rotation [rad] about the centre in
+        camera axes, log size."""
+        fx, fy, cx, cy = self.K
+        x, y, z = base.centre
+        u, v = fx * x / z + cx + d[:, 0], fy * y / z + cy + d[:, 1]
+        zs = z * np.exp(d[:, 2])
+        centre = np.stack([(u - cx) / fx * zs, (v - cy) / fy * zs, zs], -1)
+        return rotation(d[:, 3:6]) @ base.R, centre, base.scale * np.exp(d[:, 6])
+
+    def _one(self, base: Pose, d: np.ndarray) -> Pose:
+        R, c, s = self._moved(base, d[None])
+        # Products of many rotations drift away from orthogonality.
+        U, _, Vt = np.linalg.svd(R[0])
+        return Pose(U @ Vt, c[0], float(s[0]))
+
+    # -- search ---------------------------------------------------------------------------------
+
+    def predict(self, flow: np.ndarray, visible: np.ndarray) -> np.ndarray:
+        """The (7,) change that optical flow suggests: shift, in-plane turn and approach.
+
+        Args:
+            flow: (H, W, 2) from the last frame to this one [work pixels].
+            visible: (H, W) bool, the object's pixels in the last frame.
+        """
+        d = np.zeros(_N)
+        ys, xs = np.nonzero(visible)
+        if len(xs) < 12:
+            return 0.5 * self.velocity
+        step = max(len(xs) // 250, 1)
+        src = np.stack([xs, ys], -1)[::step].astype(np.float32)
+        vec = flow[ys[::step], xs[::step]]
+        d[:2] = np.median(vec, axis=0)
+        if len(src) >= 20 and np.abs(d[:2]).max() > 0.3:
+            M, inside = cv2.estimateAffinePartial2D(
+                src, src + vec, method=cv2.RANSAC, ransacReprojThreshold=1.0, maxIters=200
+            )
+            if M is not None and inside.mean() > 0.5:
+                fx, fy, cx, cy = self.K
+                c = np.array([fx * self.pose.centre[0] / self.pose.centre[2] + cx - 0.5,
+                              fy * self.pose.centre[1] / self.pose.centre[2] + cy - 0.5])  # fmt: skip
+                d[:2] = M[:, :2] @ c + M[:, 2] - c
+                d[5] = np.clip(np.arctan2(M[1, 0], M[0, 0]), -0.2, 0.2)
+                d[2] = -np.clip(0.5 * np.log(np.hypot(M[0, 0], M[1, 0])), -0.03, 0.03)
+        return d
+
+    def search(self, gain: np.ndarray, guess: np.ndarray) -> tuple[Pose, float]:
+        """The best pose around `guess` (7,), and its score.
+
+        Args:
+            gain: (parts, H, W) float32 log-likelihood gained by drawing a part on a pixel.
+        """
+        s = self.settings
+        loose = 1.0 + min(self.lost_for, 6) * 0.7
+        shift = s.spread_px + 0.35 * float(np.abs(guess[:2]).max())
+        spread = loose * np.array(
+            [shift, shift, s.spread_depth, *[s.spread_rad] * 3, s.spread_size]
+        )  # fmt: skip
+        prior = np.array([4 * shift, 4 * shift, 2 * s.spread_depth, *[3 * s.spread_rad] * 3,
+                          s.spread_size]) * loose  # fmt: skip
+        base, coarse = self.pose, _halved(gain)
+        mean, std = guess.copy(), spread.copy()
+        starts = [np.zeros(_N), guess, self.velocity, 0.5 * (guess + self.velocity)]
+        pool_d, pool_f = np.zeros((0, _N)), np.zeros(0)
+        switch = s.rounds // 2
+        for r in range(s.rounds):
+            if r == switch and len(pool_d):
+                # Elites of the coarse grid are judged again on the fine one.
+                pool_d = pool_d[np.argsort(-pool_f)[: s.elite]]
+                pool_f = self._value(base, pool_d, gain, guess, prior, 1)
+            d = mean + std * self._rng.standard_normal((s.samples, _N))
+            if r == 0 or r == switch:
+                d = np.concatenate([np.array(starts), d])
+            f = self._value(base, d, coarse if r < switch else gain, guess, prior,
+                            2 if r < switch else 1)  # fmt: skip
+            pool_d, pool_f = np.concatenate([pool_d, d]), np.concatenate([pool_f, f])
+            best = np.argsort(-pool_f)[: s.elite]
+            pool_d, pool_f = pool_d[best], pool_f[best]
+            mean = 0.8 * pool_d.mean(0) + 0.2 * mean if r < s.rounds - 1 else pool_d.mean(0)
+            std = 0.7 * pool_d.std(0) + 0.3 * std * 0.6 + 1e-5
+        middle = self._value(base, mean[None], gain, guess, prior, 1)[0]
+        if middle >= pool_f[0]:
+            d, f = mean, float(middle)
+        else:
+            d, f = pool_d[0], float(pool_f[0])
+        self._step = d
+        return self._one(base, d), f
+
+    def _value(self, base, d, gain, guess, prior, stride) -> np.ndarray:
+        A, t = self._affine(self._moved(base, d))
+        total, _ = self.mesh.score(A, t, self.K / stride, gain)
+        pull = 0.5 * (((d - guess) / prior) ** 2).sum(-1)
+        # Sizes stay near the known one over the whole video, too.
+        size = np.log(base.scale) + d[:, 6]
+        return total * stride**2 - self.settings.prior_weight * (pull + 0.5 * (size / 0.1) ** 2)
+
+    def hold_value(self, gain: np.ndarray) -> float:
+        """The score of the present pose."""
+        zero = np.zeros((1, _N))
+        return float(self._value(self.pose, zero, gain, zero[0], np.ones(_N), 1)[0])
+
+    def accept(self, pose: Pose | None) -> None:
+        """Move to `pose`, or stay where it is (None)."""
+        if pose is None:
+            self.velocity = np.zeros(_N)
+            self.still += 1
+        else:
+            fx, fy, *_ = self.K
+            self.velocity = np.concatenate(
+                [0.6 * self._step[:2], [0.0], 0.3 * self._step[3:6], [0.0]]
+            )
+            self.still = self.still + 1 if np.abs(self._step[:2]).max() < 0.15 else 0
+            self.pose = pose
+        self.resting = self.still >= 5
+        self.part, self.depth = self.draw(self.pose)
+
+
+def _halved(gain: np.ndarray) -> np.ndarray:
+    """(P, H, W) averaged over 2 x 2 pixels."""
+    P, H, W = gain.shape
+    return np.stack([
+        cv2.resize(g, (W // 2, H // 2), interpolation=cv2.INTER_AREA) for g in gain
+    ])  # fmt: skip
