@@ -1,0 +1,164 @@
+"""Executes a batch of waypoint trajectories (paper, section 3.4: the simulated rollout)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lucibot.core.geometry import (
+    compose_rotvec,
+    interpolate_pose,
+    quat_to_rotvec,
+    rotvec_to_quat,
+)
+from lucibot.sim.scene import SimScene
+
+
+def run_rollout(
+    scene: SimScene,
+    waypoints: Tensor,
+    held: np.ndarray,
+    *,
+    on_keyframe: Callable[[int], None] | None = None,
+    on_step: Callable[[int], None] | None = None,
+) -> None:
+    """Reset the scene and move every actuator through its waypoints, all environments at once.
+
+    On its way to keyframe k a held actuator's servo target moves from its last waypoint to waypoint
+    k on a straight line with the shortest turn, starting and ending at rest (smooth-step). An
+    actuator that a hand takes up, at first or again, starts from where it really is. One that is
+    not held obeys gravity and contacts; where rigid bodies do not collide nothing would carry it,
+    so there it is kept where it is. After the last keyframe every actuator is let go in the same
+    sense and `settle_steps` more steps follow.
+
+    Args:
+        waypoints: (B, K, A, 6) pose vectors of the mesh frames [m, rad, world], actuators in task
+            order.
+        held: (K, A) bool, as in `Supervision.held`.
+        on_keyframe: called with k when keyframe k has been reached.
+        on_step: called after every step with the number of steps done.
+    """
+    spec = scene.task.spec.simulation
+    names = [o.name for o in scene.task.actuators]
+    B, K, A, _ = waypoints.shape
+    if B != scene.n_envs or A != len(names) or held.shape != (K, A):
+        raise ValueError(
+            f"waypoints {tuple(waypoints.shape)} and held {held.shape} do not fit "
+            f"{scene.n_envs} environments and {len(names)} actuators"
+        )
+    # Interpolated in double precision: near the Euler angles' pole single precision is too coarse.
+    goals = waypoints.to(device=scene.device, dtype=torch.float64)
+    lift = gravity_lift(scene)
+    scene.reset()
+    last = {n: measured_pose(scene, n) for n in names}
+    if not scene.collides:
+        for n in names:
+            _stand_still(scene, n, last[n], lift)
+    steps_done = 0
+    for k in range(K):
+        moving = [a for a in range(A) if held[k, a]]
+        for a in moving:
+            if k == 0 or not held[k - 1, a]:
+                last[names[a]] = measured_pose(scene, names[a])
+        if k > 0:
+            for a in range(A):
+                if held[k - 1, a] and not held[k, a]:
+                    _let_go(scene, names[a], last[names[a]], lift)
+        if moving:
+            starts = torch.stack([last[names[a]] for a in moving], dim=1)
+            targets, velocities = _segment(
+                starts, goals[:, k, moving], spec.steps_per_waypoint, spec.dt_s, lift
+            )
+        for i in range(spec.steps_per_waypoint):
+            if moving:
+                scene.servo([names[a] for a in moving], targets[i], velocities[i])
+            scene.step()
+            steps_done += 1
+            if on_step:
+                on_step(steps_done)
+        for a in moving:
+            last[names[a]] = goals[:, k, a]
+        if on_keyframe:
+            on_keyframe(k)
+    for a in range(A):
+        if K and held[K - 1, a]:
+            _let_go(scene, names[a], last[names[a]], lift)
+    for _ in range(spec.settle_steps):
+        scene.step()
+        steps_done += 1
+        if on_step:
+            on_step(steps_done)
+
+
+def gravity_lift(scene: SimScene) -> Tensor:
+    """(3,) [m]: how far a servo target must lie against gravity for the body not to sag."""
+    spec = scene.task.spec.simulation
+    g = torch.tensor(spec.gravity_m_s2, dtype=torch.float64, device=scene.device)
+    return -g / spec.servo_bandwidth_rad_s**2 if scene.collides else torch.zeros_like(g)
+
+
+def measured_pose(scene: SimScene, name: str) -> Tensor:
+    """(B, 6) float64 pose vectors of a body's mesh frame as it is now."""
+    p, q = scene.position(name).double(), scene.quaternion(name).double()
+    q = q / torch.linalg.vector_norm(q, dim=-1, keepdim=True)
+    return torch.cat([p, quat_to_rotvec(q)], dim=-1)
+
+
+def _let_go(scene: SimScene, name: str, pose: Tensor, lift: Tensor) -> None:
+    if scene.collides:
+        scene.release(name)
+    else:
+        _stand_still(scene, name, pose, lift)
+
+
+def _stand_still(scene: SimScene, name: str, pose: Tensor, lift: Tensor) -> None:
+    target = _servo_targets(pose, lift)
+    scene.servo([name], target, torch.zeros_like(target))
+
+
+def _segment(
+    start: Tensor, goal: Tensor, n: int, dt_s: float, lift: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Servo targets and velocities (n, B, 6 * A) float32 for the n steps from start to goal."""
+    t = (torch.arange(n, dtype=torch.float64, device=start.device) + 1) / n
+    s = t * t * (3 - 2 * t)
+    rate = 6 * t * (1 - t) / (n * dt_s)
+    B, A, _ = start.shape
+    poses = interpolate_pose(
+        start.expand(n, B, A, 6), goal.expand(n, B, A, 6), s[:, None, None].expand(n, B, A)
+    )
+    turn = compose_rotvec(goal[..., 3:], -start[..., 3:])
+    velocity = torch.cat([goal[..., :3] - start[..., :3], turn], dim=-1) * rate[:, None, None, None]
+    return (
+        _servo_targets(poses, lift).reshape(n, B, A * 6),
+        velocity.float().reshape(n, B, A * 6).contiguous(),
+    )
+
+
+def _servo_targets(pose: Tensor, lift: Tensor) -> Tensor:
+    """Pose vectors (..., 6) to positions and the intrinsic xyz Euler angles of Genesis's free
+    joints, (..., 6) float32."""
+    euler = intrinsic_xyz(rotvec_to_quat(pose[..., 3:]))
+    return torch.cat([pose[..., :3] + lift, euler], dim=-1).float().contiguous()
+
+
+def intrinsic_xyz(quat_wxyz: Tensor) -> Tensor:
+    """Angles (..., 3) [rad] with R = Rx(a) Ry(b) Rz(c).
+
+    The servo turns them back into a quaternion, so flips past 90 degrees do no harm; at the pole
+    the first angle is set to zero.
+    """
+    w, x, y, z = quat_wxyz.unbind(-1)
+    r00, r01 = 1 - 2 * (y * y + z * z), 2 * (x * y - w * z)
+    r02, r12 = 2 * (x * z + w * y), 2 * (y * z - w * x)
+    r22 = 1 - 2 * (x * x + y * y)
+    r10, r11 = 2 * (x * y + w * z), 1 - 2 * (x * x + z * z)
+    c = torch.sqrt(r12 * r12 + r22 * r22)
+    pole = c < 1e-7
+    a = torch.where(pole, torch.zeros_like(c), torch.atan2(-r12, r22))
+    b = torch.atan2(r02, c)
+    g = torch.where(pole, torch.atan2(r10, r11), torch.atan2(-r01, r00))
+    return torch.stack([a, b, g], dim=-1)

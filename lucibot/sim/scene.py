@@ -1,0 +1,328 @@
+"""`SimScene`: a task as a batch of Genesis environments (paper, section 3.1).
+
+Built once, reset as a whole between generations. Rigid objects are free bodies; actuators carry a
+servo that follows one target per environment. Everything that is read comes as torch tensors over
+the simulator's own memory where that is possible.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lucibot.core.camera import Camera
+from lucibot.core.progress import Progress, silent
+from lucibot.sim.engine import start_genesis, view
+from lucibot.sim.materials import (
+    background_morph,
+    mass_properties,
+    particle_material,
+    rigid_material,
+    rigid_morph,
+    surface,
+)
+from lucibot.task import ObjectSpec, Task
+
+ABSURD_SPEED_M_S = 20.0
+ABSURD_DISTANCE_M = 3.0
+
+
+class SimScene:
+    """B environments of one task.
+
+    Args:
+        camera: if given, environment 0 can be filmed with it; building the drawing context costs
+            a second and memory, so rollouts for fitness go without.
+        particles_as: how the camera draws particles: "surface", meshed anew, or "spheres".
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        *,
+        n_envs: int,
+        device: str = "cpu",
+        camera: Camera | None = None,
+        particles_as: str = "surface",
+        progress: Progress = silent,
+    ):
+        self.task, self.n_envs = task, n_envs
+        gs = start_genesis(device)
+        self.device = gs.device
+        sim = task.spec.simulation
+        self.dt_s, self.particle_sizes_m = sim.dt_s, {}
+        self.rigid_objects = [o for o in task.objects if o.is_rigid]
+        self.particle_objects = [o for o in task.objects if not o.is_rigid]
+        self.collides = sim.rigid_collision
+        progress(f"building {n_envs} environments of {task.name}")
+        self._scene = gs.Scene(show_viewer=False, **self._options(gs, camera))
+        with tempfile.TemporaryDirectory(prefix="lucibot_scene_") as scratch:
+            self._add_background(gs, Path(scratch), drawn=camera is not None)
+            self._entities = {
+                o.name: self._add_object(gs, o, Path(scratch), particles_as) for o in task.objects
+            }
+            self._camera = None if camera is None else self._add_camera(camera)
+            self._scene.build(n_envs=n_envs)
+        self._bind()
+        self.reset()
+
+    # Building -----------------------------------------------------------------------------------
+
+    def _options(self, gs, camera: Camera | None) -> dict:
+        """Solver options from `[simulation]`."""
+        sim = self.task.spec.simulation
+        options: dict = {
+            "sim_options": gs.options.SimOptions(
+                dt=sim.dt_s, substeps=sim.substeps, gravity=sim.gravity_m_s2
+            ),
+            "rigid_options": gs.options.RigidOptions(
+                enable_collision=sim.rigid_collision, enable_self_collision=False
+            ),
+            "vis_options": self._vis_options(gs),
+            "profiling_options": gs.options.ProfilingOptions(show_FPS=False),
+        }
+        sizes = {o.material.particle_size_m for o in self.particle_objects if not _is_liquid(o)}
+        if sim.mpm is not None and sizes:
+            # Genesis keeps particles three cells away from the grid's border; a task's bounds are
+            # those that particles can reach, so the grid is made that much larger.
+            pad = 3.0 / sim.mpm.grid_density
+            options["mpm_options"] = gs.options.MPMOptions(
+                particle_size=min(sizes), grid_density=sim.mpm.grid_density,
+                enable_CPIC=sim.mpm.cpic,
+                lower_bound=tuple(v - pad for v in sim.mpm.lower_m),
+                upper_bound=tuple(v + pad for v in sim.mpm.upper_m),
+            )  # fmt: skip
+        sizes = {o.material.particle_size_m for o in self.particle_objects if _is_liquid(o)}
+        if sim.sph is not None and sizes:
+            options["sph_options"] = gs.options.SPHOptions(
+                particle_size=min(sizes), pressure_solver="WCSPH",
+                lower_bound=sim.sph.lower_m, upper_bound=sim.sph.upper_m,
+            )  # fmt: skip
+        return options
+
+    def _vis_options(self, gs):
+        light = self.task.spec.light
+        return gs.options.VisOptions(
+            rendered_envs_idx=[0], segmentation_level="entity", shadow=True,
+            ambient_light=(light.ambient,) * 3, background_color=(0.75, 0.75, 0.75),
+            lights=[{"type": "directional", "dir": light.direction, "color": (1.0, 1.0, 1.0),
+                     "intensity": 3.0 * light.intensity}],
+        )  # fmt: skip
+
+    def _add_background(self, gs, scratch: Path, *, drawn: bool) -> None:
+        """Solid background always, the rest only where a camera needs it."""
+        for item in self.task.spec.background:
+            if not (item.solid or drawn):
+                continue
+            self._scene.add_entity(
+                background_morph(gs, self.task, item, scratch),
+                material=gs.materials.Rigid(
+                    friction=item.friction, coup_friction=item.coup_friction,
+                    needs_coup=bool(self.particle_objects) and item.solid,
+                ),
+                surface=surface(gs, self.task, item.look),
+            )  # fmt: skip
+
+    def _add_object(self, gs, obj: ObjectSpec, scratch: Path, particles_as: str):
+        recon = not obj.is_rigid and particles_as == "surface"
+        look = surface(gs, self.task, obj.look, recon=recon)
+        if obj.is_rigid:
+            # Where rigid bodies do not collide nothing would carry a body's weight.
+            material = rigid_material(
+                gs, obj.material, compensated=not self.collides,
+                couples=bool(self.particle_objects),
+            )  # fmt: skip
+            morph = rigid_morph(gs, self.task, obj, scratch, collides=self.collides)
+            return self._scene.add_entity(morph, material=material, surface=look)
+        file = scratch / f"{obj.name}.obj"
+        self.task.mesh(obj).export(file)
+        T = obj.T_world_object
+        morph = gs.morphs.Mesh(
+            file=str(file), pos=tuple(T[:3, 3]), euler=tuple(obj.rotation_deg), align=False
+        )
+        return self._scene.add_entity(
+            morph, material=particle_material(gs, obj.material), surface=look
+        )
+
+    def _add_camera(self, camera: Camera):
+        """Genesis's pinhole camera has its principal point in the middle and square pixels."""
+        T = camera.T_world_cam
+        eye, forward, down = T[:3, 3], T[:3, 2], T[:3, 1]
+        return self._scene.add_camera(
+            res=(camera.width, camera.height), fov=camera.vertical_fov_deg, pos=tuple(eye),
+            lookat=tuple(eye + forward), up=tuple(-down), near=0.02, far=10.0,
+        )  # fmt: skip
+
+    def _bind(self) -> None:
+        """Servo gains, and views of the state."""
+        rigid = self._scene.sim.rigid_solver
+        w = self.task.spec.simulation.servo_bandwidth_rad_s
+        for obj in self.rigid_objects:
+            entity, m = self._entities[obj.name], obj.material.mass_kg
+            entity.set_mass(m)
+            # The servo's axes are the world's while the inertia turns with the body, and the body
+            # turns about its frame's origin: gains for its largest inertia about that origin.
+            com, inertia = mass_properties(self.task.mesh(obj), m)
+            largest = float(np.linalg.eigvalsh(inertia).max() + m * com @ com)
+            entity.set_dofs_kp(np.r_[[m * w * w] * 3, [largest * w * w] * 3])
+            entity.set_dofs_kv(np.r_[[2 * m * w] * 3, [2 * largest * w] * 3])
+        links = rigid.dyn_state.links
+        self._link_pos, self._link_quat = view(links.pos), view(links.quat)
+        self._coupling = [view(links.cfrc_coupling_vel), view(links.cfrc_coupling_ang)]
+        self._link = {o.name: self._entities[o.name].base_link_idx for o in self.rigid_objects}
+        self._dofs = {
+            o.name: list(range(e.dof_start, e.dof_end))
+            for o in self.rigid_objects
+            if (e := self._entities[o.name]) is not None
+        }
+        self._dof_velocity = view(rigid.dyn_state.dofs.vel)
+        self._particle_solver = {
+            o.name: self._scene.sim.sph_solver if _is_liquid(o) else self._scene.sim.mpm_solver
+            for o in self.particle_objects
+        }
+        self.particle_sizes_m = {
+            o.name: float(self._particle_solver[o.name].particle_size)
+            for o in self.particle_objects
+        }
+
+    # Running ------------------------------------------------------------------------------------
+
+    def reset(self) -> None:
+        """All environments back to the initial state; afterwards the same controls give the same
+        bits.
+
+        Genesis keeps the last substep's coupling force and adds it to the next step after a reset,
+        so it is zeroed here.
+        """
+        self._scene.reset()
+        for force in self._coupling:
+            force.zero_()
+
+    def step(self) -> None:
+        self._scene.step(update_visualizer=False, refresh_visualizer=False)
+
+    def servo(self, names: list[str], pose_euler: Tensor, velocity: Tensor) -> None:
+        """Give servo targets for this and the following steps.
+
+        Args:
+            pose_euler: (B, 6 * len(names)) position [m] and intrinsic xyz Euler angles [rad].
+            velocity: the same shape: linear [m/s] and angular [rad/s] velocity, world axes.
+        """
+        dofs = [d for n in names for d in self._dofs[n]]
+        self._scene.sim.rigid_solver.control_dofs_position_velocity(pose_euler, velocity, dofs)
+
+    def release(self, name: str) -> None:
+        """Switch a body's servo off: gravity and contacts decide from here on."""
+        dofs = self._dofs[name]
+        zero = torch.zeros(self.n_envs, len(dofs), device=self.device)
+        self._scene.sim.rigid_solver.control_dofs_force(zero, dofs)
+
+    # Reading ------------------------------------------------------------------------------------
+
+    def position(self, name: str) -> Tensor:
+        """(B, 3) [m, world]: the origin of the body's mesh frame. A view."""
+        return self._link_pos[self._link[name]]
+
+    def quaternion(self, name: str) -> Tensor:
+        """(B, 4) (w, x, y, z), mesh frame to world. A view."""
+        return self._link_quat[self._link[name]]
+
+    def bodies(self) -> tuple[Tensor, Tensor]:
+        """Positions (B, R, 3) [m, world] and quaternions (B, R, 4) of `rigid_objects`, copied."""
+        index = [self._link[o.name] for o in self.rigid_objects]
+        return (
+            self._link_pos[index].transpose(0, 1).contiguous(),
+            self._link_quat[index].transpose(0, 1).contiguous(),
+        )
+
+    def velocity(self, name: str) -> Tensor:
+        """(B, 6): linear [m/s] and angular [rad/s] velocity of a body, world axes; copied."""
+        return self._dof_velocity[self._dofs[name]].T.contiguous()
+
+    def particles(self, name: str) -> Tensor:
+        """(N, B, 3) [m, world]. A contiguous view of the simulator's memory."""
+        return self._particle_field(name, "pos")
+
+    def particle_velocity(self, name: str) -> Tensor:
+        """(N, B, 3) [m/s, world]. A view."""
+        return self._particle_field(name, "vel")
+
+    def _particle_field(self, name: str, field: str) -> Tensor:
+        solver, entity = self._particle_solver[name], self._entities[name]
+        values = view(getattr(solver.particles, field))
+        if values.ndim == 4:  # MPM keeps one more axis, for the substeps of a gradient.
+            values = values[0]
+        return values[entity.particle_start : entity.particle_end]
+
+    def particle_bounds(self, name: str) -> tuple[np.ndarray, np.ndarray]:
+        """Lower and upper corner (3,) [m] of the box that particles cannot leave."""
+        solver = self._particle_solver[name]
+        if hasattr(solver, "boundary"):
+            return np.array(solver.boundary.lower), np.array(solver.boundary.upper)
+        return np.array(solver.lower_bound), np.array(solver.upper_bound)
+
+    def touching(self, a: str, b: str) -> Tensor:
+        """(B,) bool: two rigid bodies share a contact point in the last step."""
+        contacts = self._entities[a].get_contacts(with_entity=self._entities[b])
+        return contacts["valid_mask"].any(dim=-1)
+
+    def diverged(self) -> Tensor:
+        """(B,) bool: environments whose numbers can no longer be believed.
+
+        Genesis raises nothing and clamps particles, NaN included, to the border of the domain, so
+        divergence shows as many particles there, as absurd speeds, or as a body that is far away.
+        """
+        bad = torch.zeros(self.n_envs, dtype=torch.bool, device=self.device)
+        for obj in self.rigid_objects:
+            p, v = self.position(obj.name), self.velocity(obj.name)
+            far = torch.linalg.vector_norm(p, dim=-1) > ABSURD_DISTANCE_M
+            fast = torch.linalg.vector_norm(v[:, :3], dim=-1) > ABSURD_SPEED_M_S
+            bad |= far | fast | ~torch.isfinite(p).all(-1) | ~torch.isfinite(v).all(-1)
+        for obj in self.particle_objects:
+            p, v = self.particles(obj.name), self.particle_velocity(obj.name)
+            lower, upper = (
+                torch.as_tensor(b, dtype=p.dtype, device=p.device)
+                for b in self.particle_bounds(obj.name)
+            )
+            at_border = ((p <= lower + 1e-6) | (p >= upper - 1e-6)).any(-1)
+            fast = v.abs().amax(-1) > ABSURD_SPEED_M_S
+            bad |= at_border.float().mean(0) > 0.02
+            bad |= fast.any(0) | ~torch.isfinite(p).all(-1).all(0)
+        return bad
+
+    # Drawing ------------------------------------------------------------------------------------
+
+    def film_frame(self) -> np.ndarray:
+        """(H, W, 3) uint8 RGB of environment 0."""
+        return self._draw(rgb=True)[0]
+
+    def camera_labels(self) -> tuple[np.ndarray, np.ndarray]:
+        """Labels (H, W) int32 and depth (H, W) float32 [m] of environment 0, by Genesis's camera.
+
+        A slow twin of the observer's kernels, for checking them.
+        """
+        _, depth, segmentation = self._draw(rgb=False)
+        labels = np.zeros(segmentation.shape, np.int32)
+        key_of = {v: k for k, v in self._scene.segmentation_idx_dict.items()}
+        for i, obj in enumerate(self.task.objects):
+            key = key_of.get(self._entities[obj.name].idx)
+            if key is not None:
+                labels[segmentation == key] = i + 1
+        return labels, np.asarray(depth, np.float32)
+
+    def _draw(self, *, rgb: bool):
+        if self._camera is None:
+            raise ValueError("this SimScene was built without a camera")
+        self._scene.visualizer.update(force=True)
+        out = self._camera.render(
+            rgb=rgb, depth=not rgb, segmentation=not rgb, force_render=True
+        )  # fmt: skip
+        return [None if o is None else np.asarray(o).squeeze() for o in out[:3]]
+
+
+def _is_liquid(obj: ObjectSpec) -> bool:
+    return obj.material.kind == "liquid"
