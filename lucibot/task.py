@@ -35,8 +35,11 @@ class Look(_Spec):
     color: Color = (0.8, 0.8, 0.8)
     """Linear RGB in [0, 1]; multiplies nothing when a texture is given."""
     texture: str | None = None
-    """An image in the task folder, mapped by the mesh's texture coordinates."""
+    """An image in the task folder, mapped by the mesh's texture coordinates where it has any, else
+    laid flat on each face along the axis that the face looks along most."""
     texture_scale: float = 1.0
+    """Laid flat: metres that one image width covers before it repeats. With texture coordinates: a
+    factor on them."""
     roughness: float = 0.6
     metallic: float = 0.0
 

@@ -65,8 +65,8 @@ def plaster(rng: np.random.Generator, size: int = 512) -> np.ndarray:
     height = np.maximum(height, 0.42) + 0.15 * octaves((size, size), (20, 20), rng, 2)
     padded = np.pad(height, 1, mode="wrap")
     slope = padded[1:-1, 2:] - padded[1:-1, :-2] + padded[2:, 1:-1] - padded[:-2, 1:-1]
-    grey = 0.80 - 0.75 * slope
-    return np.repeat(np.clip(grey, 0.35, 0.97)[..., None], 3, -1)
+    grey = 0.88 - 0.85 * slope
+    return np.repeat(np.clip(grey, 0.40, 0.99)[..., None], 3, -1)
 
 
 def main(folders: list[str]) -> None:

@@ -182,16 +182,15 @@ def octaves(shape, cells, rng, count, gain=0.5) -> np.ndarray:
 
 
 def wood(rng: np.random.Generator) -> np.ndarray:
-    """A board of edge-glued staves, the grain along u."""
+    """A board of one piece, the grain along u."""
     h, w = 512, 768
     v = np.linspace(0, 1, h, dtype=np.float32)[:, None]
     wave = octaves((h, w), (3, 2), rng, 3)
     rings = 0.5 + 0.5 * np.sin(2 * np.pi * (v * 11 + 2.2 * wave))
     fibre = octaves((h, w), (128, 4), rng, 2)
-    stave = np.floor(v * 4 + 1e-4)
-    tint = rng.uniform(-0.10, 0.10, 5)[stave.astype(int)]
-    shade = 0.80 + 0.13 * rings**2 + 0.16 * (fibre - 0.5) + tint
-    return np.clip(shade[..., None] * np.array([0.78, 0.50, 0.23]), 0, 1)
+    shade = 0.86 + 0.10 * rings**3 + 0.22 * (fibre - 0.5)
+    shade += 0.10 * (octaves((h, w), (2, 3), rng, 2) - 0.5)
+    return np.clip(shade[..., None] * np.array([0.80, 0.55, 0.27]), 0, 1)
 
 
 def main() -> None:
