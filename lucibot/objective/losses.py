@@ -173,8 +173,7 @@ class Losses:
         P = len(cloud)
         if len(wanted) == 0:  # The video never showed it: the term has nothing to say.
             return torch.zeros(P, device=self._device)
-        there, back = chamfer(cloud, wanted)
-        return (0.5 * (there + back)).nan_to_num(FAR_M, posinf=FAR_M).clamp(max=FAR_M)
+        return chamfer(cloud, wanted).mean.nan_to_num(FAR_M, posinf=FAR_M).clamp(max=FAR_M)
 
     def _cloud(self, mask: Tensor, depth: Tensor) -> Tensor:
         """World points (P, CLOUD_POINTS, 3) of the pixels in `mask`, evenly thinned; NaN pads."""

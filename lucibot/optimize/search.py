@@ -7,6 +7,7 @@ the start's has lost something.
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,9 +41,13 @@ def search(
     *,
     seed: int,
     checkpoints: Path,
+    repair: Callable[[np.ndarray], np.ndarray] = lambda waypoints: waypoints,
     progress: Progress = silent,
 ) -> SearchResult:
     """Minimise the loss; resumes at the generation after the last checkpoint in `checkpoints`.
+
+    Args:
+        repair: makes sampled waypoints (P, K, A, 6) possible before they are rolled out.
 
     Raises:
         RunFailed: every rollout of a generation diverged.
@@ -63,7 +68,7 @@ def search(
         if g == 0 and config.include_start:
             # In place of the last sample: the population keeps its size, the start is told too.
             samples = np.concatenate([samples[:-1], np.zeros_like(samples[-1:])])
-        waypoints = parametrization.waypoints(samples)
+        waypoints = repair(parametrization.waypoints(samples))
         result = evaluate(waypoints)
         if result.failed.all():
             raise RunFailed(

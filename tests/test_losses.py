@@ -1,0 +1,141 @@
+"""Loss terms: zero for what the video shows, and right in sign for what it does not."""
+
+import numpy as np
+import pytest
+import torch
+
+from lucibot.core.camera import Camera
+from lucibot.objective.losses import FAR_M, Losses, Observation
+from lucibot.objective.supervision import Supervision
+from lucibot.objective.weights import FULL_WEIGHTS, PAPER_WEIGHTS, TERMS
+
+H, W, M = 48, 64, 1024
+CAMERA = Camera.look_at(
+    position=(0, -0.5, 0.4), target=(0, 0, 0), vertical_fov_deg=45, width=W, height=H
+)
+LABELS = {"tool": 1, "clay": 2}
+
+
+def blocks(*boxes) -> torch.Tensor:
+    """A label image (1, H, W) of boxes (label, top, left, bottom, right)."""
+    label = torch.zeros(1, H, W, dtype=torch.int32)
+    for value, top, left, bottom, right in boxes:
+        label[:, top:bottom, left:right] = value
+    return label
+
+
+def observation(label: torch.Tensor, contact=True) -> Observation:
+    depth = torch.full(label.shape, 0.6)
+    return Observation(label=label, depth=depth, contact=torch.tensor([[contact]]))
+
+
+TOOL = (1, 4, 4, 10, 20)
+HALVES = ((2, 20, 10, 35, 28), (2, 20, 32, 35, 50))
+
+
+def cloud(mask: np.ndarray) -> np.ndarray:
+    points = CAMERA.unproject(np.full((H, W), 0.6))[mask]
+    out = np.full((M, 3), np.nan, np.float32)
+    kept = points[:: max(1, -(-len(points) // M))]
+    out[: len(kept)] = kept
+    return out
+
+
+def supervision(valid=None) -> Supervision:
+    seen = blocks(TOOL, *HALVES)[0].numpy()
+    parts = np.stack([blocks(h)[0].numpy() == 2 for h in HALVES])
+    return Supervision(
+        camera=CAMERA, actuators=("tool",), targets=("clay",), contact_pairs=(("tool", "clay"),),
+        keyframes=np.arange(2), waypoints=np.zeros((2, 1, 6), np.float32),
+        waypoint_confidence=np.array([[1], [0]], np.float32), held=np.ones((2, 1), bool),
+        actuator_masks=np.stack([seen == 1] * 2)[:, None], target_masks=np.stack([seen == 2] * 2),
+        valid=np.ones((2, H, W), bool) if valid is None else valid,
+        actuator_clouds=cloud(seen == 1)[None], target_cloud=cloud(seen == 2),
+        contact=np.array([[True], [False]]), affordance=np.zeros((0, 3), np.float32),
+        affordance_actuator="tool", part_masks=parts,
+        part_clouds=np.stack([cloud(p) for p in parts]), part_valid=np.ones((H, W), bool),
+    )  # fmt: skip
+
+
+def goal_terms(label: torch.Tensor, alone: torch.Tensor | None = None) -> dict[str, float]:
+    losses = Losses(LABELS, supervision())
+    alone = torch.where(label == 2, label, 0) if alone is None else alone
+    terms = losses.at_goal(observation(label), observation(alone))
+    return {k: float(v[0]) for k, v in terms.items()}
+
+
+def test_what_the_video_shows_costs_nothing():
+    terms = goal_terms(blocks(TOOL, *HALVES))
+    keyframe = Losses(LABELS, supervision()).at_keyframe(0, observation(blocks(TOOL, *HALVES)))
+    assert set(terms) | set(keyframe) == set(TERMS)
+    assert all(v == pytest.approx(0, abs=2e-3) for v in terms.values()), terms
+    assert float(keyframe["actuator_iou"][0]) == 0 and float(keyframe["contact"][0]) == 0
+
+
+def test_an_uncut_block_misses_a_part_though_its_mask_fits_well():
+    whole = goal_terms(blocks(TOOL, (2, 20, 10, 35, 50)))
+    cut_and_slid = goal_terms(blocks(TOOL, (2, 22, 13, 37, 31), (2, 22, 36, 37, 54)))
+    assert whole["target_iou"] < cut_and_slid["target_iou"]  # The paper's term points the wrong way.
+    assert whole["part_count"] == 0.5 and cut_and_slid["part_count"] == 0
+    assert whole["part_iou"] > cut_and_slid["part_iou"]
+    assert whole["part_distance"] > 5 * cut_and_slid["part_distance"]
+
+
+def test_crumbs_are_no_parts():
+    crumbs = [(2, 2, 40 + 4 * i, 4, 42 + 4 * i) for i in range(5)]
+    assert goal_terms(blocks(TOOL, *HALVES, *crumbs))["part_count"] == 0
+
+
+def test_the_parts_are_read_with_the_tool_out_of_the_picture():
+    """A tool in front of an uncut block parts its mask, not the block."""
+    seen = blocks((2, 20, 10, 35, 50), (1, 15, 28, 40, 32))
+    assert goal_terms(seen, alone=blocks((2, 20, 10, 35, 50)))["part_count"] == 0.5
+
+
+def test_hidden_pixels_do_not_count_and_lost_keyframes_say_nothing():
+    valid = np.ones((2, H, W), bool)
+    valid[:, :, 12:] = False
+    losses = Losses(LABELS, supervision(valid))
+    half = blocks((1, 4, 4, 10, 12), *HALVES)
+    assert float(losses.at_keyframe(0, observation(half))["actuator_iou"][0]) == 0
+    second = losses.at_keyframe(1, observation(half))  # Lost, and no contact expected.
+    assert second["actuator_iou"].isnan().all() and second["contact"].isnan().all()
+
+
+def test_a_missed_contact_and_a_vanished_target_cost():
+    losses = Losses(LABELS, supervision())
+    assert float(losses.at_keyframe(0, observation(blocks(TOOL), False))["contact"][0]) == 1
+    gone = goal_terms(blocks())
+    assert gone["target_iou"] == 1 and gone["part_iou"] == 1 and gone["part_count"] == 1
+    assert gone["target_chamfer"] == pytest.approx(FAR_M)
+    assert gone["part_distance"] == pytest.approx(FAR_M)
+
+
+def test_batches_agree_with_one_by_one():
+    torch.manual_seed(0)
+    labels = torch.cat([
+        blocks(TOOL, *HALVES), blocks((2, 20, 10, 35, 50)), blocks(), blocks((1, 1, 1, 9, 9)),
+        torch.randint(0, 3, (1, H, W), dtype=torch.int32),
+    ])  # fmt: skip
+    alone = torch.where(labels == 2, labels, 0)
+    depth = 0.5 + 0.2 * torch.rand(labels.shape)
+    contact = torch.tensor([[True], [False], [True], [False], [True]])
+    losses = Losses(LABELS, supervision())
+
+    def at(i):
+        seen = Observation(label=labels[i], depth=depth[i], contact=contact[i])
+        bare = Observation(label=alone[i], depth=depth[i], contact=contact[i])
+        return losses.at_goal(seen, bare)
+
+    together = at(slice(0, 5))
+    for i in range(5):
+        single = at(slice(i, i + 1))
+        for name, value in together.items():
+            torch.testing.assert_close(value[i : i + 1], single[name], rtol=0, atol=0)
+
+
+def test_weights_make_the_sum():
+    terms = {n: torch.tensor([1.0, 2.0]) for n in TERMS}
+    paper = 1 + 1 + 10 + 10 + 1
+    torch.testing.assert_close(PAPER_WEIGHTS.total(terms), torch.tensor([1.0, 2.0]) * paper)
+    assert float(FULL_WEIGHTS.total(terms)[0]) == paper + 1 + 1 + 10 + 10
