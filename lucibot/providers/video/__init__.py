@@ -3,5 +3,8 @@
 from __future__ import annotations
 
 from lucibot.providers.video.file import FileVideo
+from lucibot.providers.video.storyboard import StoryboardVideo
 
-VideoConfig = FileVideo
+VideoConfig = StoryboardVideo | FileVideo
+
+__all__ = ["FileVideo", "StoryboardVideo", "VideoConfig"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import cv2
 import numpy as np
@@ -24,6 +25,7 @@ ASPECT_TOLERANCE = 0.01
 class FileVideo:
     """Takes one video file as the only candidate."""
 
+    kind: Literal["file"] = "file"
     path: Path
     """Anything that PyAV decodes; its first frame must show the task's scene."""
     least_similarity: float = 0.35
