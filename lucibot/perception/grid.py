@@ -1,0 +1,129 @@
+"""Tracks on the working grid: one label image a frame, and what lies in front of what."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numba
+import numpy as np
+
+from lucibot.core.camera import Camera
+from lucibot.core.scene_view import SceneView
+from lucibot.perception.contour import speaks_against
+from lucibot.perception.draw import fit_camera
+from lucibot.providers.tracker.base import Tracks
+
+UNSURE = 255
+"""Label of pixels that speak neither for nor against any object."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Grid:
+    """Tracks resized to a camera of moderate width."""
+
+    camera: Camera
+    label: np.ndarray
+    """(T, H, W) uint8: 0 background, i + 1 object i, UNSURE at and around hands."""
+    hand: np.ndarray
+    """(T, H, W) bool."""
+    first_depth_m: np.ndarray
+    """(H, W) float32, the known depth of the first moment."""
+    first_label: np.ndarray
+    """(H, W) uint8, the known labels of the first moment."""
+
+    def __len__(self) -> int:
+        return len(self.label)
+
+    def masks(self, i: int) -> np.ndarray:
+        """(T, H, W) bool of object i."""
+        return self.label == i + 1
+
+    @classmethod
+    def from_tracks(cls, view: SceneView, tracks: Tracks, width: int, hand_margin: int = 1) -> Grid:
+        camera = fit_camera(view.camera, width)
+        size = (camera.width, camera.height)
+        frames, count = tracks.masks.shape[:2]
+        label = np.zeros((frames, camera.height, camera.width), np.uint8)
+        hand = np.zeros(label.shape, bool)
+        kernel = np.ones((2 * hand_margin + 1,) * 2, np.uint8)
+        for t in range(frames):
+            hand[t] = resize_mask(tracks.hand[t], size)
+            if hand[t].any():
+                label[t][cv2.dilate(hand[t].astype(np.uint8), kernel) > 0] = UNSURE
+            for i in range(count):
+                if not tracks.lost[t, i]:
+                    label[t][resize_mask(tracks.masks[t, i], size) & ~hand[t]] = i + 1
+        return cls(
+            camera=camera, label=label, hand=hand,
+            first_depth_m=cv2.resize(view.depth_m, size, interpolation=cv2.INTER_NEAREST),
+            first_label=cv2.resize(view.labels, size, interpolation=cv2.INTER_NEAREST),
+        )  # fmt: skip
+
+    def carried_depth(self, i: int) -> np.ndarray:
+        """(H, W) float32 [m]: object i's first depth, carried to the pixels around it."""
+        return carried_depth(self.first_depth_m, self.first_label == i + 1)
+
+
+def resize_mask(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """A mask (H, W) on a grid of `size` (width, height): at least half of the pixel covered."""
+    if mask.shape == size[::-1]:
+        return mask
+    grow = size[0] > mask.shape[1]
+    how = cv2.INTER_LINEAR if grow else cv2.INTER_AREA
+    return cv2.resize(mask.astype(np.uint8) * 255, size, interpolation=how) > 127
+
+
+def carried_depth(depth_m: np.ndarray, known: np.ndarray) -> np.ndarray:
+    """Depth (H, W) of the nearest pixel at which it is `known`; 0 everywhere if it never is."""
+    if not known.any():
+        return np.zeros_like(depth_m)
+    _, nearest = cv2.distanceTransformWithLabels(
+        (~known).astype(np.uint8), cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL
+    )
+    index = np.zeros(nearest.max() + 1, np.int64)
+    flat = np.flatnonzero(known)
+    index[nearest.reshape(-1)[flat]] = flat
+    return depth_m.reshape(-1)[index[nearest]]
+
+
+@numba.njit(cache=True, parallel=True)
+def visible_iou(depth, label, own_label, depths, margins_m):
+    """IoU of drawn silhouettes with masks over pixels that can be judged.
+
+    Args:
+        depth: (B, H, W) float32 drawn depth, inf where nothing is drawn.
+        label: (B, H, W) uint8, see `Grid`.
+        depths, margins_m: see `edge_offsets`.
+
+    Returns:
+        IoU (B,) and the share (B,) of the drawn silhouette that can be judged.
+    """
+    batch, h, w = depth.shape
+    iou, seen = np.zeros(batch), np.zeros(batch)
+    for b in numba.prange(batch):
+        inter, union, all_drawn, judged = 0.0, 0.0, 0.0, 0.0
+        for v in range(h):
+            for u in range(w):
+                drawn = np.isfinite(depth[b, v, u])
+                what = label[b, v, u]
+                if drawn:
+                    all_drawn += 1
+                    if what == own_label:
+                        inter += 1
+                        union += 1
+                        judged += 1
+                    elif what == 0:
+                        union += 1
+                        judged += 1
+                    elif what != 255:
+                        against = speaks_against(
+                            depths[what - 1, b, v, u], depth[b, v, u], margins_m[what - 1]
+                        )
+                        union += against
+                        judged += against
+                elif what == own_label:
+                    union += 1
+        iou[b] = inter / union if union > 0 else 0.0
+        seen[b] = judged / all_drawn if all_drawn > 0 else 0.0
+    return iou, seen

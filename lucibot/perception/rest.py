@@ -1,0 +1,129 @@
+"""When objects are touched, when they move, and when they lie still, seen in the picture.
+
+Motion is measured in pixels of the working grid, not in metres: a resting cup whose estimate slides
+along the viewing ray does not move in the picture.
+"""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+
+from lucibot.core.camera import Camera
+from lucibot.perception.draw import DrawMesh
+from lucibot.perception.trajectory import Trajectory
+
+
+def touched_by_hand(
+    masks: np.ndarray, hand: np.ndarray, lost: np.ndarray, *, margin_px: int
+) -> np.ndarray:
+    """(T, N) bool: the hand layer lies on or beside an object's visible mask.
+
+    Args:
+        masks: (T, N, H, W) bool.
+        hand: (T, H, W) bool.
+        lost: (T, N) bool; a lost object keeps the answer of the last frame it was seen in.
+    """
+    frames, count = masks.shape[:2]
+    out = np.zeros((frames, count), bool)
+    size = 2 * margin_px + 1
+    kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (size, size))
+    for t in range(frames):
+        if not hand[t].any():
+            continue
+        near = cv2.dilate(hand[t].astype(np.uint8), kernel) > 0
+        # A handful of pixels may be noise on the outline; a touch is as long as the margin is wide.
+        out[t] = (masks[t] & near).sum((1, 2)) >= 3 * margin_px
+    for t in range(1, frames):
+        out[t] = np.where(lost[t], out[t - 1] & hand[t].any(), out[t])
+    return out
+
+
+def runs(flags: np.ndarray) -> list[tuple[int, int]]:
+    """Half-open intervals where (T,) `flags` is true."""
+    edges = np.flatnonzero(np.diff(np.concatenate([[0], flags.astype(np.int8), [0]])))
+    return [(int(a), int(b)) for a, b in edges.reshape(-1, 2)]
+
+
+def fill_gaps(flags: np.ndarray, longest: int) -> np.ndarray:
+    """Closes gaps of at most `longest` frames between true runs."""
+    out = flags.copy()
+    for a, b in runs(~flags):
+        if a > 0 and b < len(flags) and b - a <= longest:
+            out[a:b] = True
+    return out
+
+
+def drop_short(flags: np.ndarray, shortest: int) -> np.ndarray:
+    """Removes true runs shorter than `shortest` frames."""
+    out = flags.copy()
+    for a, b in runs(flags):
+        if b - a < shortest:
+            out[a:b] = False
+    return out
+
+
+def picture_points(mesh: DrawMesh, trajectory: Trajectory, camera: Camera) -> np.ndarray:
+    """(T, P, 2) pixel positions of some well-spread points of the object."""
+    low, high = mesh.vertices_m.min(0), mesh.vertices_m.max(0)
+    corners = np.array(np.meshgrid(*zip(low, high, strict=True), indexing="ij")).reshape(3, -1).T
+    T = trajectory.T_world_object
+    world = np.einsum("tij,pj->tpi", T[:, :3, :3], corners) + T[:, None, :3, 3]
+    return camera.project(world)[0]
+
+
+def apart_px(points: np.ndarray, reference: np.ndarray) -> np.ndarray:
+    """(T,) how far (T, P, 2) points have moved against (P, 2), in pixels: the common shift.
+
+    A symmetric object's spin about its axis moves corners but nothing that is seen, so the mean
+    over the corners is compared, not each of them.
+    """
+    return np.linalg.norm((points - reference).mean(1), axis=-1)
+
+
+def first_motion(points: np.ndarray, touched: np.ndarray, usable: np.ndarray, px: float) -> int:
+    """The first frame from which the object has left its first place for good; T if never.
+
+    Args:
+        points: (T, P, 2) from `picture_points`.
+        touched: (T,) bool; nothing moves before it is touched, if it ever is.
+        usable: (T,) bool, frames in which the object is seen.
+    """
+    away = (apart_px(points, points[0]) > px) & usable
+    if touched.any():
+        away[: int(np.argmax(touched))] = False
+    for a, b in runs(drop_short(fill_gaps(away, 2), 3)):
+        if b > a:
+            # The threshold is crossed after the motion began.
+            start = a
+            drift = apart_px(points, points[0])
+            while start > 0 and drift[start - 1] < drift[start] and drift[start] > 0.3 * px:
+                start -= 1
+            if touched.any():
+                start = max(start, int(np.argmax(touched)))
+            return start
+    return len(points)
+
+
+def rest_intervals(
+    points: np.ndarray, moved_from: int, touched: np.ndarray, usable: np.ndarray, px: float,
+    shortest: int,
+) -> list[tuple[int, int]]:  # fmt: skip
+    """Half-open intervals after `moved_from` in which the object lies still, let go by the hand."""
+    frames = len(points)
+    still = np.zeros(frames, bool)
+    a = moved_from
+    while a < frames:
+        b = a + 1
+        while b < frames and apart_px(points[b : b + 1], points[a:b].mean(0))[0] < px:
+            b += 1
+        if b - a >= shortest:
+            still[a:b] = True
+        a = b
+    out = []
+    for a, b in runs(still):
+        free = ~touched[a:b] & usable[a:b]
+        # It must lie there with no hand on it for a while, else it may be held in the air.
+        if free.sum() >= shortest and runs(free)[-1][1] - runs(free)[0][0] >= shortest:
+            out.append((a, b))
+    return out

@@ -1,0 +1,183 @@
+"""What holds objects up: depth along the viewing ray is a video's weak point, gravity is not.
+
+Heights come from drawing straight down: the top of whatever may carry the object, and the object's
+underside, both as height maps. The object has landed where the two first touch.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numba
+import numpy as np
+import trimesh
+from scipy.spatial.transform import Rotation
+
+from lucibot.perception.draw import DrawMesh
+from lucibot.perception.trajectory import Trajectory
+from lucibot.task import Task
+
+CELL_M = 0.0005
+"""Nested walls are steep: a cell's error in position is several times that in height."""
+STATIC_CELL_M = 0.002
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeightMap:
+    """Heights [m, world] over a grid of cells; -inf (tops) or inf (undersides) where there is
+    nothing."""
+
+    lower_xy_m: np.ndarray
+    cell_m: float
+    z: np.ndarray
+    """(nx, ny)."""
+
+    def at(self, xy: np.ndarray) -> np.ndarray:
+        """Heights (...) at world positions (..., 2); -inf outside the grid."""
+        cell = np.floor((xy - self.lower_xy_m) / self.cell_m).astype(int)
+        inside = ((cell >= 0) & (cell < self.z.shape)).all(-1)
+        cell = np.where(inside[..., None], cell, 0)
+        return np.where(inside, self.z[cell[..., 0], cell[..., 1]], -np.inf)
+
+
+def height_map(
+    vertices: np.ndarray, faces: np.ndarray, cell: float, *, top: bool, bounds=None
+) -> HeightMap:
+    """Top (or underside) of a mesh with world vertices (V, 3); `bounds` ((x, y), (x, y)) crops."""
+    low = vertices[:, :2].min(0) - cell if bounds is None else np.maximum(
+        vertices[:, :2].min(0) - cell, bounds[0])  # fmt: skip
+    high = vertices[:, :2].max(0) + cell if bounds is None else np.minimum(
+        vertices[:, :2].max(0) + cell, bounds[1])  # fmt: skip
+    low = np.floor(low / cell) * cell
+    shape = np.maximum(np.ceil((high - low) / cell).astype(int), 1)
+    z = np.full(tuple(shape), -np.inf)
+    sign = 1.0 if top else -1.0
+    _heights(vertices * (1, 1, sign), faces.astype(np.int32), low, cell, z)
+    return HeightMap(lower_xy_m=low, cell_m=cell, z=sign * z)
+
+
+@numba.njit(cache=True)
+def _heights(points, faces, low, cell, out):
+    nx, ny = out.shape
+    for f in range(faces.shape[0]):
+        x0, y0, z0 = points[faces[f, 0]]
+        x1, y1, z1 = points[faces[f, 1]]
+        x2, y2, z2 = points[faces[f, 2]]
+        u0, v0 = (x0 - low[0]) / cell - 0.5, (y0 - low[1]) / cell - 0.5
+        u1, v1 = (x1 - low[0]) / cell - 0.5, (y1 - low[1]) / cell - 0.5
+        u2, v2 = (x2 - low[0]) / cell - 0.5, (y2 - low[1]) / cell - 0.5
+        area = (u1 - u0) * (v2 - v0) - (v1 - v0) * (u2 - u0)
+        if abs(area) < 1e-12:
+            continue
+        for u in range(
+            max(0, int(np.ceil(min(u0, u1, u2)))), min(nx - 1, int(np.floor(max(u0, u1, u2)))) + 1
+        ):
+            for v in range(
+                max(0, int(np.ceil(min(v0, v1, v2)))),
+                min(ny - 1, int(np.floor(max(v0, v1, v2)))) + 1,
+            ):
+                a = ((u1 - u) * (v2 - v) - (v1 - v) * (u2 - u)) / area
+                c = ((u2 - u) * (v0 - v) - (v2 - v) * (u0 - u)) / area
+                e = 1.0 - a - c
+                if a < 0 or c < 0 or e < 0:
+                    continue
+                z = a * z0 + c * z1 + e * z2
+                if z > out[u, v]:
+                    out[u, v] = z
+
+
+def static_tops(task: Task) -> HeightMap:
+    """Tops of the solid background within reach of the objects (0.6 m around them)."""
+    places = np.array([o.position_m[:2] for o in task.objects])
+    bounds = (places.min(0) - 0.6, places.max(0) + 0.6)
+    solid = [b for b in task.spec.background if b.solid]
+    meshes = []
+    for b in solid:
+        mesh = task.mesh(b)
+        mesh.apply_transform(b.T_world_object)
+        meshes.append(mesh)
+    if not meshes:
+        return HeightMap(lower_xy_m=bounds[0], cell_m=STATIC_CELL_M, z=np.full((1, 1), -np.inf))
+    joined = trimesh.util.concatenate(meshes)
+    low = np.floor(bounds[0] / STATIC_CELL_M) * STATIC_CELL_M
+    shape = np.ceil((bounds[1] - low) / STATIC_CELL_M).astype(int)
+    z = np.full(tuple(shape), -np.inf)
+    _heights(
+        np.asarray(joined.vertices, float), joined.faces.astype(np.int32), low, STATIC_CELL_M, z
+    )
+    return HeightMap(lower_xy_m=low, cell_m=STATIC_CELL_M, z=z)
+
+
+def world_vertices(mesh: DrawMesh, pose: Trajectory, frame: int = 0) -> np.ndarray:
+    """(V, 3) [m, world] of a mesh at one frame of a trajectory."""
+    T = pose.T_world_object[frame]
+    return mesh.vertices_m @ T[:3, :3].T + T[:3, 3]
+
+
+def landing_height(under: HeightMap, top: HeightMap, shift_xy=(0.0, 0.0)) -> float:
+    """How far [m] an underside, moved by `shift_xy` [m], must be raised to clear `top`.
+
+    Negative when there is room to fall; -inf when nothing lies below.
+    """
+    cell = under.cell_m
+    start = np.round((under.lower_xy_m + shift_xy - top.lower_xy_m) / cell).astype(int)
+    a, b = np.maximum(start, 0), np.minimum(start + under.z.shape, top.z.shape)
+    if (a >= b).any():
+        return -np.inf
+    mine = under.z[a[0] - start[0] : b[0] - start[0], a[1] - start[1] : b[1] - start[1]]
+    gap = top.z[a[0] : b[0], a[1] : b[1]] - mine
+    return float(gap.max()) if gap.size else -np.inf
+
+
+def settle(under: HeightMap, top: HeightMap, *, reach_m: float) -> tuple[np.ndarray, float]:
+    """Slides downhill to where the object comes to rest.
+
+    A cup that is let go a little off another's axis slides to the middle; a cup on a table stays.
+
+    Returns:
+        The shift (2,) [m] in xy and the raise [m] in z that bring the object to rest.
+    """
+    shift = np.zeros(2)
+    height = landing_height(under, top, shift)
+    step = 0.004
+    around = [(1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (1, -1), (-1, 1), (-1, -1)]
+    while step >= 0.9 * CELL_M:
+        tries = [shift + step * np.array(d) for d in around]
+        tries = [s for s in tries if np.linalg.norm(s) <= reach_m]
+        heights = [landing_height(under, top, s) for s in tries]
+        best = int(np.argmin(heights)) if heights else 0
+        # Downhill by more than the map's own roughness, and not over an edge into nothing.
+        if heights and np.isfinite(heights[best]) and heights[best] < height - 0.1 * step:
+            shift, height = tries[best], heights[best]
+        else:
+            step /= 2
+    return shift, height
+
+
+def standing_directions(mesh: DrawMesh, initial_rotation: np.ndarray) -> np.ndarray:
+    """Body directions (n, 3) that may point straight down at rest: the one that did so at first and
+    the normals of the hull's large flat sides."""
+    hull = trimesh.Trimesh(mesh.vertices_m, mesh.faces, process=False).convex_hull
+    big = hull.facets_area > 0.05 * hull.area
+    flat = hull.facets_normal[big] if big.any() else np.zeros((0, 3))
+    first = -initial_rotation.T @ np.array([0.0, 0.0, 1.0])
+    return np.concatenate([first[None], flat])
+
+
+def stand_upright(
+    rotation: np.ndarray, directions: np.ndarray, *, within_deg: float
+) -> np.ndarray | None:
+    """The rotation (3, 3) turned the least way so that the nearest of `directions` points down.
+
+    None when none of them is within `within_deg`: the object then leans on something.
+    """
+    down = rotation @ directions.T
+    angle = np.arccos(np.clip(-down[2], -1, 1))
+    best = int(np.argmin(angle))
+    if np.rad2deg(angle[best]) > within_deg:
+        return None
+    axis = np.cross(down[:, best], (0.0, 0.0, -1.0))
+    norm = np.linalg.norm(axis)
+    if norm < 1e-12:
+        return rotation
+    return Rotation.from_rotvec(axis / norm * angle[best]).as_matrix() @ rotation

@@ -1,0 +1,199 @@
+"""The joint least-squares problem of one object's trajectory: all frames at once.
+
+The unknowns of frame t are the anchor's position, its rotation and the logarithm of its size,
+(T, 7). Each frame brings its own 7x7 normal equations (from silhouettes and depth); smoothness ties
+each frame to the next two, so the whole is block-pentadiagonal and solved by one banded Cholesky.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from scipy.linalg import solveh_banded
+from scipy.spatial.transform import Rotation
+
+D = 7
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trajectory:
+    """Poses of a mesh's anchor over T frames."""
+
+    position_m: np.ndarray
+    """(T, 3) world."""
+    rotation: np.ndarray
+    """(T, 3, 3)."""
+    log_scale: np.ndarray
+    """(T,) natural logarithm of the size against the mesh's."""
+
+    def __len__(self) -> int:
+        return len(self.position_m)
+
+    def __getitem__(self, index) -> Trajectory:
+        return Trajectory(
+            position_m=self.position_m[index], rotation=self.rotation[index],
+            log_scale=self.log_scale[index],
+        )  # fmt: skip
+
+    @property
+    def T_world_object(self) -> np.ndarray:
+        """(T, 4, 4), the size in the rotation block, as `draw_depth` takes it."""
+        T = np.zeros((len(self), 4, 4))
+        T[:, :3, :3] = self.rotation * np.exp(self.log_scale)[:, None, None]
+        T[:, :3, 3], T[:, 3, 3] = self.position_m, 1
+        return T
+
+    @classmethod
+    def from_poses(cls, poses: np.ndarray, anchor_m: np.ndarray) -> Trajectory:
+        """From object pose vectors (T, 6)."""
+        R = Rotation.from_rotvec(poses[:, 3:]).as_matrix()
+        return cls(
+            position_m=poses[:, :3] + R @ anchor_m, rotation=R, log_scale=np.zeros(len(poses))
+        )
+
+    def poses(self, anchor_m: np.ndarray) -> np.ndarray:
+        """Object pose vectors (T, 6)."""
+        position = self.position_m - self.rotation @ anchor_m
+        return np.concatenate([position, Rotation.from_matrix(self.rotation).as_rotvec()], axis=1)
+
+    def moved(self, step: np.ndarray) -> Trajectory:
+        """After a step (T, 7) of world translation [m], world rotation [rad] and log size."""
+        turn = Rotation.from_rotvec(step[:, 3:6])
+        R = (turn * Rotation.from_matrix(self.rotation)).as_matrix()
+        return Trajectory(
+            position_m=self.position_m + step[:, :3], rotation=R,
+            log_scale=self.log_scale + step[:, 6],
+        )  # fmt: skip
+
+    def with_frames(self, index, other: Trajectory) -> Trajectory:
+        """`other`'s values at `index`."""
+        position, R, s = self.position_m.copy(), self.rotation.copy(), self.log_scale.copy()
+        position[index], R[index], s[index] = other.position_m, other.rotation, other.log_scale
+        return replace(self, position_m=position, rotation=R, log_scale=s)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Smoothness:
+    """How an object carried by a hand moves; standard deviations per frame, already scaled by the
+    frame rate."""
+
+    acceleration_m: float
+    acceleration_rad: float
+    velocity_m: float
+    velocity_rad: float
+    scale_step: float
+    scale: float
+
+
+def rotvec_between(Ra: np.ndarray, Rb: np.ndarray) -> np.ndarray:
+    """Rotation vectors (T, 3) of Rb Ra^T."""
+    return Rotation.from_matrix(Rb @ np.swapaxes(Ra, -1, -2)).as_rotvec()
+
+
+def solve(
+    trajectory: Trajectory,
+    H: np.ndarray,
+    g: np.ndarray,
+    smoothness: Smoothness,
+    damping: float = 1e-4,
+) -> np.ndarray:
+    """One Gauss-Newton step (T, 7).
+
+    Args:
+        H, g: (T, 7, 7) and (T, 7), each frame's own normal equations H step = g.
+    """
+    n = len(trajectory)
+    blocks = [H.copy(), np.zeros((n, D, D)), np.zeros((n, D, D))]
+    rhs = g.copy()
+    position, R = trajectory.position_m, trajectory.rotation
+
+    def add(coefficients, residual, columns, weight):
+        """Adds |sum_k c_k x_{t+k} + residual|^2 weight(t) for the given columns, for every t."""
+        m = len(residual)
+        for a, ca in enumerate(coefficients):
+            rows = slice(a, a + m)
+            rhs[rows, columns] -= ca * residual * weight[:, None]
+            for b in range(a, len(coefficients)):
+                for c in range(*columns.indices(D)):
+                    blocks[b - a][rows, c, c] += ca * coefficients[b] * weight
+
+    def robust(residual, sigma):
+        """Cauchy weights: a jerk is unlikely, not impossible."""
+        square = np.sum(residual**2, axis=1) / sigma**2
+        return 1 / (sigma**2 * (1 + square / 9))
+
+    every = np.ones(max(n - 1, 0))
+    if n > 2:
+        spin = rotvec_between(R[:-1], R[1:])
+        bend = position[2:] - 2 * position[1:-1] + position[:-2]
+        add((1, -2, 1), bend, slice(0, 3), robust(bend, smoothness.acceleration_m))
+        bend = spin[1:] - spin[:-1]
+        add((1, -2, 1), bend, slice(3, 6), robust(bend, smoothness.acceleration_rad))
+    if n > 1:
+        spin = rotvec_between(R[:-1], R[1:])
+        add((-1, 1), np.diff(position, axis=0), slice(0, 3), every / smoothness.velocity_m**2)
+        add((-1, 1), spin, slice(3, 6), every / smoothness.velocity_rad**2)
+        drift = np.diff(trajectory.log_scale)[:, None]
+        add((-1, 1), drift, slice(6, 7), every / smoothness.scale_step**2)
+    add((1,), trajectory.log_scale[:, None], slice(6, 7), np.ones(n) / smoothness.scale**2)
+
+    diagonal = np.arange(D)
+    blocks[0][:, diagonal, diagonal] *= 1 + damping
+    blocks[0][:, diagonal, diagonal] += 1e-9
+    return solveh_banded(_banded(blocks, n), rhs.reshape(-1), lower=True).reshape(n, D)
+
+
+def _banded(blocks: list[np.ndarray], n: int) -> np.ndarray:
+    """Lower banded storage of the block matrix with `blocks[k][t]` coupling frames t and t + k."""
+    ab = np.zeros((3 * D, n * D))
+    for k, block in enumerate(blocks):
+        for t in range(n - k):
+            for c in range(D):
+                if k == 0:
+                    ab[: D - c, t * D + c] = block[t, c:, c]
+                else:
+                    # Entry (row r of frame t + k, column c of frame t).
+                    ab[k * D - c : (k + 1) * D - c, t * D + c] = block[t, c, :]
+    return ab
+
+
+def normal_equations(
+    trajectory: Trajectory,
+    camera,
+    points: np.ndarray,
+    normals: np.ndarray,
+    z: np.ndarray,
+    offset: np.ndarray,
+    weight: np.ndarray,
+    sigma_px: float,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Silhouette terms: H (B, 7, 7), g (B, 7) and robust cost (B,).
+
+    Args:
+        points, normals, z, offset, weight: see `lucibot.perception.contour`.
+        sigma_px: scale of the Cauchy loss; larger offsets count less and less.
+    """
+    p_cam = np.stack(
+        [
+            (points[..., 0] - camera.cx) / camera.fx * z,
+            (points[..., 1] - camera.cy) / camera.fy * z,
+            z,
+        ],
+        axis=-1,
+    )
+    T = camera.T_world_cam
+    arm = p_cam @ T[:3, :3].T + T[:3, 3] - trajectory.position_m[:, None]
+    safe = np.maximum(z, 1e-3)
+    # Derivative of the pixel along the normal with respect to the point in the camera frame.
+    du, dv = normals[..., 0] * camera.fx / safe, normals[..., 1] * camera.fy / safe
+    along = -(du * p_cam[..., 0] + dv * p_cam[..., 1]) / safe
+    grad = np.stack([du, dv, along], axis=-1) @ T[:3, :3].T
+    J = np.concatenate([grad, np.cross(arm, grad), np.sum(grad * arm, -1, keepdims=True)], axis=-1)
+    r = offset / sigma_px
+    w = weight / (1 + r**2) / sigma_px**2
+    Jt = np.swapaxes(J, 1, 2)
+    H = (Jt * w[:, None]) @ J
+    g = (Jt @ (w * offset)[..., None])[..., 0]
+    cost = np.sum(weight * np.log1p(r**2), axis=1)
+    return H, g, cost
