@@ -1,0 +1,49 @@
+"""Batched tensor kernels of LuciBot: one Quadrants source for CPU and GPU, on torch tensors.
+
+Each kernel has a checked wrapper, exported here, and a slow readable torch twin in
+`lucibot_kernels.twins`. Importing this package imports neither torch nor Quadrants.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from lucibot_kernels.clouds import Chamfer, chamfer, min_distance, nearest_distance
+    from lucibot_kernels.components import connected_components
+    from lucibot_kernels.observe import Observation, Observer
+    from lucibot_kernels.overlap import label_iou, mask_iou
+    from lucibot_kernels.runtime import ensure_initialized
+
+_HOME = {
+    "Chamfer": "clouds",
+    "chamfer": "clouds",
+    "min_distance": "clouds",
+    "nearest_distance": "clouds",
+    "connected_components": "components",
+    "Observation": "observe",
+    "Observer": "observe",
+    "label_iou": "overlap",
+    "mask_iou": "overlap",
+    "ensure_initialized": "runtime",
+}
+
+__all__ = [
+    "Chamfer",
+    "Observation",
+    "Observer",
+    "chamfer",
+    "connected_components",
+    "ensure_initialized",
+    "label_iou",
+    "mask_iou",
+    "min_distance",
+    "nearest_distance",
+]
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOME:
+        raise AttributeError(f"module 'lucibot_kernels' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"lucibot_kernels.{_HOME[name]}"), name)

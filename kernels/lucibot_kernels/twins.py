@@ -1,0 +1,162 @@
+"""Slow, readable torch twins of the kernels: what each computes, with nothing done for speed.
+
+The twins work in float64 where the kernels work in float32, and take no shortcut that a kernel
+takes (no clipping, no grid, no union-find), so that agreement means something.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+NEAR_M = 0.01
+
+
+def observe(
+    *,
+    width: int,
+    height: int,
+    fx: float,
+    fy: float,
+    cx: float,
+    cy: float,
+    T_cam_world: torch.Tensor,
+    vertices_m: torch.Tensor,
+    faces: torch.Tensor,
+    vertex_body: torch.Tensor,
+    body_label: torch.Tensor,
+    position_m: torch.Tensor,
+    quaternion: torch.Tensor,
+    particles_m: torch.Tensor,
+    particle_radius_m: torch.Tensor,
+    particle_label: torch.Tensor,
+    background_label: torch.Tensor,
+    background_depth_m: torch.Tensor,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Label (B, H, W), depth (B, H, W) f64 [m] and face (B, H, W); see `Observer`.
+
+    A ray through each pixel centre meets each triangle and each sphere.
+    """
+    T = torch.as_tensor(T_cam_world, dtype=torch.float64)
+    u, v = torch.meshgrid(torch.arange(width), torch.arange(height), indexing="xy")
+    ray = torch.stack([(u + 0.5 - cx) / fx, (v + 0.5 - cy) / fy, torch.ones(u.shape)], -1).double()
+    batch = position_m.shape[0]
+    label = background_label.expand(batch, height, width).clone()
+    depth = background_depth_m.double().expand(batch, height, width).clone()
+    face = torch.full((batch, height, width), -1, dtype=torch.int32)
+    for b in range(batch):
+        R = rotation(quaternion[b])
+        world = (R[vertex_body.long()] @ vertices_m.double()[..., None])[..., 0]
+        world = world + position_m[b].double()[vertex_body.long()]
+        camera = world @ T[:3, :3].T + T[:3, 3]
+        for f, corners in enumerate(faces.long()):
+            z = triangle_depth(ray, camera[corners])
+            nearer = z < depth[b]
+            depth[b][nearer], face[b][nearer] = z[nearer], f
+            label[b][nearer] = body_label[vertex_body[corners[0]]]
+        centres = particles_m[b].double() @ T[:3, :3].T + T[:3, 3]
+        for n, centre in enumerate(centres):
+            z = sphere_depth(ray, centre, float(particle_radius_m[n]))
+            nearer = z < depth[b]
+            depth[b][nearer], face[b][nearer] = z[nearer], -1
+            label[b][nearer] = particle_label[n]
+    return label, depth, face
+
+
+def rotation(quaternion: torch.Tensor) -> torch.Tensor:
+    """Rotation matrices (..., 3, 3) f64 of quaternions (..., 4) wxyz."""
+    w, x, y, z = torch.nn.functional.normalize(quaternion.double(), dim=-1).unbind(-1)
+    zero = torch.zeros_like(w)
+    cross = torch.stack([zero, -z, y, z, zero, -x, -y, x, zero], -1).unflatten(-1, (3, 3))
+    return torch.eye(3) + 2 * w[..., None, None] * cross + 2 * cross @ cross
+
+
+def triangle_depth(ray: torch.Tensor, corners: torch.Tensor) -> torch.Tensor:
+    """Depth z [m] at which rays (..., 3) with z = 1 meet a triangle (3, 3); infinite if never."""
+    a, b, c = corners
+    weights = ray @ torch.stack([b.cross(c, dim=0), c.cross(a, dim=0), a.cross(b, dim=0)], -1)
+    total = weights.sum(-1)
+    z = a.dot(b.cross(c, dim=0)) / total
+    hit = (weights / total[..., None] >= 0).all(-1) & (z >= NEAR_M)
+    return torch.where(hit, z, torch.inf)
+
+
+def sphere_depth(ray: torch.Tensor, centre: torch.Tensor, radius: float) -> torch.Tensor:
+    """Depth z [m] at which rays (..., 3) with z = 1 meet a sphere; infinite if never."""
+    a, b = (ray * ray).sum(-1), ray @ centre
+    gap = b * b - a * (centre.dot(centre) - radius**2)
+    root = gap.clamp(min=0).sqrt()
+    near, far = (b - root) / a, (b + root) / a
+    z = torch.where(near >= NEAR_M, near, far)
+    return torch.where((gap >= 0) & (z >= NEAR_M), z, torch.inf)
+
+
+def mask_iou(a: torch.Tensor, b: torch.Tensor, valid: torch.Tensor | None = None) -> torch.Tensor:
+    """See `overlap.mask_iou`."""
+    a, b = a.bool(), b.bool()
+    inter, union = a & b, a | b
+    if valid is not None:
+        inter, union = inter & valid.bool(), union & valid.bool()
+    inter, union = inter.sum((-2, -1)), union.sum((-2, -1))
+    return torch.where(union > 0, inter / union, 1.0)
+
+
+def label_iou(
+    label: torch.Tensor,
+    wanted: int | Sequence[int],
+    mask: torch.Tensor,
+    valid: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """See `overlap.label_iou`."""
+    labels = [wanted] if isinstance(wanted, int) else list(wanted)
+    if mask.ndim == 3:
+        return mask_iou(torch.stack([label == w for w in labels], 1), mask, valid)
+    return mask_iou(sum(label == w for w in labels), mask, valid)
+
+
+def nearest_distance(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    """Distances (N,) f64 [m] from points a (N, 3) to the nearest of b (M, 3), all of them real."""
+    difference = a.double()[:, None] - b.double()[None]
+    return difference.square().sum(-1).sqrt().amin(1)
+
+
+def chamfer(a: torch.Tensor, b: torch.Tensor) -> tuple[float, float]:
+    """Mean distances [m] a to b and b to a of two clouds; see `clouds.chamfer` for empty ones."""
+    a, b = a[torch.isfinite(a).all(1)], b[torch.isfinite(b).all(1)]
+    if len(a) == 0 or len(b) == 0:
+        value = 0.0 if len(a) == len(b) else torch.inf
+        return value, value
+    return float(nearest_distance(a, b).mean()), float(nearest_distance(b, a).mean())
+
+
+def min_distance(a: torch.Tensor, b: torch.Tensor) -> float:
+    """The smallest distance [m] between two clouds; infinite if one is empty."""
+    a, b = a[torch.isfinite(a).all(1)], b[torch.isfinite(b).all(1)]
+    return float(nearest_distance(a, b).min()) if len(a) and len(b) else torch.inf
+
+
+def connected_components(mask: torch.Tensor) -> list[tuple[torch.Tensor, list[int]]]:
+    """For each image its labels (H, W) and the areas of its components, largest first.
+
+    The number of each pixel spreads to its neighbours until nothing changes: every component ends
+    up with its first pixel's, which is the largest since the numbers fall.
+    """
+    results = []
+    for image in mask.bool():
+        number = torch.arange(image.numel(), 0, -1, dtype=torch.float64).view(image.shape)
+        number = number * image
+        while True:
+            spread = torch.nn.functional.max_pool2d(number[None], 3, stride=1, padding=1)[0] * image
+            if torch.equal(spread, number):
+                break
+            number = spread
+        first, areas = number[image].unique(return_counts=True)
+        ranked = sorted(
+            zip(areas.tolist(), first.tolist(), strict=True), key=lambda x: (-x[0], -x[1])
+        )
+        label = torch.zeros(image.shape, dtype=torch.int32)
+        for rank, (_, pixel) in enumerate(ranked):
+            label[number == pixel] = rank + 1
+        results.append((label, [area for area, _ in ranked]))
+    return results

@@ -1,0 +1,493 @@
+"""The kernels against their readable twins, against closed forms, and on bad input."""
+
+from __future__ import annotations
+
+import math
+import subprocess
+import sys
+
+import lucibot_kernels as lk
+import pytest
+import torch
+from lucibot_kernels import observe as observe_module
+from lucibot_kernels import runtime, twins
+
+I32 = torch.int32
+
+
+@pytest.fixture(autouse=True)
+def _seed():
+    torch.manual_seed(0)
+
+
+# --- observe ------------------------------------------------------------------------------------
+
+
+def camera(width: int = 61, height: int = 47) -> dict:
+    """From (0.1, -0.8, 0.5) towards the origin."""
+    eye = torch.tensor([0.1, -0.8, 0.5], dtype=torch.float64)
+    forward = -eye / eye.norm()
+    right = forward.cross(torch.tensor([0.0, 0.0, 1.0], dtype=torch.float64), dim=0)
+    right /= right.norm()
+    T = torch.eye(4, dtype=torch.float64)
+    T[:3, :3] = torch.stack([right, forward.cross(right, dim=0), forward])
+    T[:3, 3] = -T[:3, :3] @ eye
+    return {
+        "width": width, "height": height, "fx": 70.0, "fy": 75.0,
+        "cx": width / 2 + 1.3, "cy": height / 2 - 0.7, "T_cam_world": T,
+    }  # fmt: skip
+
+
+FRONT = {  # a camera at the origin that looks along +z
+    "width": 40, "height": 30, "fx": 50.0, "fy": 50.0, "cx": 20.0, "cy": 15.0,
+    "T_cam_world": torch.eye(4, dtype=torch.float64),
+}  # fmt: skip
+
+
+def meshes() -> dict:
+    """A tetrahedron and a large triangle."""
+    vertices = [
+        [0.1, 0.1, 0.1], [0.1, -0.1, -0.1], [-0.1, 0.1, -0.1], [-0.1, -0.1, 0.1],
+        [-0.3, -0.2, 0], [0.35, 0, 0], [0, 0.3, 0],
+    ]  # fmt: skip
+    return {
+        "vertices_m": torch.tensor(vertices),
+        "faces": torch.tensor([[0, 1, 2], [0, 3, 1], [0, 2, 3], [1, 3, 2], [4, 5, 6]], dtype=I32),
+        "vertex_body": torch.tensor([0, 0, 0, 0, 1, 1, 1], dtype=I32),
+        "body_label": torch.tensor([3, 1], dtype=I32),
+    }
+
+
+def no_meshes() -> dict:
+    return {
+        "vertices_m": torch.zeros(0, 3), "faces": torch.zeros(0, 3, dtype=I32),
+        "vertex_body": torch.zeros(0, dtype=I32), "body_label": torch.zeros(0, dtype=I32),
+    }  # fmt: skip
+
+
+def backgrounds(cam: dict) -> dict:
+    shape = (cam["height"], cam["width"])
+    depth = 0.8 + 0.4 * torch.rand(shape)
+    depth[:, :20] = torch.inf
+    return {
+        "background_label": torch.randint(4, 7, shape, dtype=I32), "background_depth_m": depth
+    }  # fmt: skip
+
+
+def assert_like_twin(seen: lk.Observation, cam: dict, *, sharp: float = 0.8, **scene) -> None:
+    """The kernel agrees with the twin, up to a thousandth of a pixel.
+
+    Rounding decides pixels on an edge, so the twin draws five times, the camera shifted by 1e-3
+    pixels: the kernel's depth must lie in the range of those, and its label and face be theirs
+    where all five agree, which must be so for most pixels.
+    """
+    drawn = [
+        twins.observe(**{**cam, "cx": cam["cx"] + dx, "cy": cam["cy"] + dy}, **scene)
+        for dx, dy in ((0, 0), (1e-3, 1e-3), (1e-3, -1e-3), (-1e-3, 1e-3), (-1e-3, -1e-3))
+    ]
+    label, depth, face = (torch.stack(x) for x in zip(*drawn, strict=True))
+    assert (seen.depth >= depth.amin(0) * (1 - 3e-5)).all()
+    assert (seen.depth <= depth.amax(0) * (1 + 3e-5)).all()
+    same = (label == label[0]).all(0) & (face == face[0]).all(0)
+    assert same.double().mean() > sharp
+    assert torch.equal(seen.label[same], label[0][same])
+    if seen.face is not None:
+        assert torch.equal(seen.face[same], face[0][same])
+
+
+def random_scene(batch: int, particles: int, *, spread: float = 0.15) -> dict:
+    return {
+        "position_m": torch.randn(batch, 2, 3) * spread,
+        "quaternion": torch.randn(batch, 2, 4),
+        "particles_m": torch.randn(batch, particles, 3) * spread,
+        "particle_radius_m": 0.004 + 0.03 * torch.rand(particles),
+        "particle_label": torch.randint(7, 9, (particles,), dtype=I32),
+    }
+
+
+def draw(cam: dict, fixed: dict, scene: dict, **options) -> lk.Observation:
+    radius, label = scene["particle_radius_m"], scene["particle_label"]
+    observer = lk.Observer(**cam, **fixed, particle_radius_m=radius, particle_label=label)
+    return observer.observe(
+        scene["position_m"], scene["quaternion"], scene["particles_m"], **options
+    )
+
+
+@pytest.mark.parametrize("parallel", [False, True], ids=["serial", "parallel"])
+@pytest.mark.parametrize(("batch", "particles"), [(1, 0), (1, 7), (3, 11), (0, 4)])
+def test_observe_is_its_twin(batch, particles, parallel, monkeypatch):
+    if parallel:  # the GPU's passes, with room for two environments at a time
+        monkeypatch.setattr(observe_module, "cpu_threads", lambda: None)
+        monkeypatch.setattr(observe_module, "_GPU_SCRATCH_BYTES", 2 * 8 * 61 * 47)
+    cam = camera()
+    fixed, scene = {**meshes(), **backgrounds(cam)}, random_scene(batch, particles)
+    seen = draw(cam, fixed, scene, with_face=True)
+    if batch == 0:
+        assert seen.label.shape == (0, 47, 61)
+        return
+    assert_like_twin(seen, cam, **fixed, **scene)
+    assert {3, 1} & set(seen.label.unique().tolist())
+
+
+def test_observe_cuts_at_the_near_plane():
+    """Triangles and spheres around, across and behind the camera."""
+    for seed in range(8):
+        torch.manual_seed(seed)
+        scene = random_scene(2, 6, spread=0.12)
+        fixed = {**meshes(), **backgrounds(FRONT)}
+        seen = draw(FRONT, fixed, scene, with_face=True)
+        assert_like_twin(seen, FRONT, sharp=0.5, **fixed, **scene)
+
+
+def test_a_floor_under_the_camera_reaches_the_bottom_of_the_image():
+    """One corner of this triangle lies far behind the camera; the plane y = 0.2 is z = 0.2 / dy."""
+    corners = torch.tensor([[-50.0, 0.2, 40.0], [50.0, 0.2, 40.0], [0.0, 0.2, -80.0]])
+    observer = lk.Observer(
+        **FRONT, vertices_m=corners, faces=torch.tensor([[0, 1, 2]], dtype=I32),
+        vertex_body=torch.zeros(3, dtype=I32), body_label=torch.ones(1, dtype=I32),
+    )  # fmt: skip
+    seen = observer.observe(torch.zeros(1, 1, 3), torch.tensor([[[1.0, 0, 0, 0]]]))
+    rows = (torch.arange(30) + 0.5 - 15) / 50
+    expected = (0.2 / rows[16:])[:, None].expand(14, 40)
+    torch.testing.assert_close(seen.depth[0, 16:], expected, rtol=2e-5, atol=0)
+    assert (seen.label[0, 16:] == 1).all()
+    assert torch.isinf(seen.depth[0, :15]).all()
+
+
+def test_depth_of_a_tilted_plane_and_of_a_sphere():
+    ray_x = ((torch.arange(40) + 0.5 - 20) / 50).double()
+    ray_y = ((torch.arange(30) + 0.5 - 15) / 50).double()[:, None]
+    # The plane z = 1 + 0.5 x - 0.3 y fills the image.
+    corner = torch.tensor([[-3.0, -3.0], [4.0, -3.0], [-3.0, 4.0]])
+    z = 1 + 0.5 * corner[:, :1] - 0.3 * corner[:, 1:]
+    plane = lk.Observer(
+        **FRONT, vertices_m=torch.cat([corner, z], 1), faces=torch.tensor([[0, 1, 2]], dtype=I32),
+        vertex_body=torch.zeros(3, dtype=I32), body_label=torch.ones(1, dtype=I32),
+    )  # fmt: skip
+    pose = torch.zeros(1, 1, 3), torch.tensor([[[2.0, 0, 0, 0]]])
+    seen = plane.observe(*pose)
+    expected = 1 / (1 - 0.5 * ray_x + 0.3 * ray_y)
+    torch.testing.assert_close(seen.depth[0].double(), expected, rtol=3e-6, atol=0)
+    # Its corners turn clockwise as this camera sees them, so it shows its back.
+    assert torch.isinf(plane.observe(*pose, cull_backfaces=True).depth).all()
+
+    ball = lk.Observer(**FRONT, particle_radius_m=0.1, particle_label=torch.ones(1, dtype=I32))
+    seen = ball.observe(particles_m=torch.tensor([[[0.03, -0.02, 0.7]]]))
+    a = ray_x**2 + ray_y**2 + 1
+    b = 0.03 * ray_x - 0.02 * ray_y + 0.7
+    gap = b**2 - a * (0.03**2 + 0.02**2 + 0.7**2 - 0.1**2)
+    hit = gap >= 0
+    assert torch.equal(seen.label[0] == 1, hit)
+    expected = ((b - gap.clamp(min=0).sqrt()) / a)[hit]
+    torch.testing.assert_close(seen.depth[0][hit].double(), expected, rtol=1e-5, atol=0)
+
+
+def test_observe_culls_faces_that_turn_away():
+    """The closed tetrahedron looks the same without its far faces, and is seen from inside out."""
+    cam, scene = camera(), random_scene(4, 0)
+    fixed = {k: v[:4] if k in ("faces", "vertices_m", "vertex_body") else v[:1]
+             for k, v in meshes().items()}  # fmt: skip
+    scene["position_m"], scene["quaternion"] = (
+        scene["position_m"][:, :1],
+        scene["quaternion"][:, :1],
+    )
+    scene = {k: v.contiguous() for k, v in scene.items()}
+    both = draw(cam, fixed, scene, with_face=True)
+    volume = torch.linalg.det(
+        fixed["vertices_m"][fixed["faces"][0].long()] - fixed["vertices_m"][3]
+    )
+    if volume < 0:  # the corners must turn counter-clockwise as seen from outside
+        fixed["faces"] = fixed["faces"].flip(1).contiguous()
+    culled = draw(cam, fixed, scene, with_face=True, cull_backfaces=True)
+    assert torch.equal(culled.label, both.label)
+    assert ((culled.depth - both.depth).abs() < 1e-4)[both.label == 3].double().mean() > 0.99
+    fixed["faces"] = fixed["faces"].flip(1).contiguous()
+    inside = draw(cam, fixed, scene, cull_backfaces=True)
+    seen = both.label == 3
+    assert (inside.depth[seen] > both.depth[seen] + 1e-3).double().mean() > 0.9
+
+
+def test_observe_draws_subsets_regions_and_nothing():
+    cam = camera()
+    fixed, scene = {**meshes(), **backgrounds(cam)}, random_scene(2, 9)
+    full = draw(cam, fixed, scene)
+    alone = draw(
+        cam, fixed, scene, background=False, draw=torch.tensor([True, False]),
+        draw_particle=torch.zeros(9, dtype=torch.bool),
+    )  # fmt: skip
+    assert set(alone.label.unique().tolist()) == {0, 3}
+    assert torch.equal(torch.isinf(alone.depth), alone.label == 0)
+    # A region is a window into the whole image, and both particle layouts draw alike.
+    observer = lk.Observer(
+        **cam, **fixed, roi=(13, 9, 31, 20), particle_radius_m=scene["particle_radius_m"],
+        particle_label=scene["particle_label"],
+    )  # fmt: skip
+    genesis_layout = scene["particles_m"].transpose(0, 1).contiguous().transpose(0, 1)
+    assert not genesis_layout.is_contiguous()
+    part = observer.observe(scene["position_m"], scene["quaternion"], genesis_layout)
+    window = (slice(None), slice(9, 29), slice(13, 44))
+    assert (part.label == full.label[window]).double().mean() > 0.995
+    close = (part.depth - full.depth[window]).abs() < 1e-5
+    assert (close | torch.isinf(part.depth)).double().mean() > 0.995
+    # Off the screen, behind the camera or diverged: the background remains, and nothing crashes.
+    for value in (30.0, 1e9, -1e38, math.inf, math.nan):
+        gone = {**scene, "position_m": torch.full((2, 2, 3), value),
+                "particles_m": torch.full((2, 9, 3), value)}  # fmt: skip
+        gone["position_m"][..., :2] = scene["position_m"][..., :2]
+        seen = draw(cam, fixed, gone)
+        assert torch.equal(seen.label[1], fixed["background_label"])
+        assert torch.equal(seen.depth[1], fixed["background_depth_m"])
+    zero = draw(cam, fixed, {**scene, "quaternion": torch.zeros(2, 2, 4)})
+    assert not ((zero.label == 3) | (zero.label == 1)).any()
+
+
+def test_observe_writes_into_what_it_is_given_and_repeats_to_the_bit():
+    cam = camera()
+    fixed, scene = {**meshes(), **backgrounds(cam)}, random_scene(3, 40)
+    first = draw(cam, fixed, scene, with_face=True)
+    again = draw(
+        cam, fixed, scene, with_face=True, out=draw(cam, fixed, random_scene(3, 40), with_face=True)
+    )
+    one = draw(cam, fixed, {k: v[1:2] if v.ndim == 3 else v for k, v in scene.items()})
+    assert torch.equal(first.label, again.label) and torch.equal(first.face, again.face)
+    assert torch.equal(first.depth, again.depth)
+    assert torch.equal(first.depth[1:2], one.depth) and torch.equal(first.label[1:2], one.label)
+
+
+def test_observe_names_what_is_wrong():
+    cam = camera()
+    observer = lk.Observer(**cam, **meshes())
+    pose = torch.zeros(2, 2, 3), torch.ones(2, 2, 4)
+    with pytest.raises(ValueError, match=r"quaternion: expected .*\(B, Nb, 4\) with B=2, Nb=2"):
+        observer.observe(pose[0], torch.ones(3, 2, 4))
+    with pytest.raises(TypeError, match=r"position_m: .*float32.* got float64 \(2, 2, 3\) on cpu"):
+        observer.observe(pose[0].double(), pose[1])
+    with pytest.raises(ValueError, match="position_m: expected a contiguous"):
+        observer.observe(torch.zeros(2, 2, 6)[..., ::2], pose[1])
+    with pytest.raises(ValueError, match=r"faces: expected indices in 0\.\.6, got 0\.\.7"):
+        lk.Observer(**cam, **{**meshes(), "faces": torch.tensor([[0, 1, 7]], dtype=I32)})
+    with pytest.raises(ValueError, match="background_depth_m: expected positive"):
+        lk.Observer(**cam, **meshes(), background_depth_m=torch.zeros(47, 61))
+    with pytest.raises(ValueError, match="roi: expected a box"):
+        lk.Observer(**cam, **meshes(), roi=(50, 0, 20, 10))
+    with pytest.raises(TypeError, match="particles_m: expected a tensor float32"):
+        lk.Observer(**cam, particle_radius_m=0.1, particle_label=torch.ones(3, dtype=I32)).observe()
+
+
+# --- overlap ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", [(8, 8), (5, 7), (1, 1), (0, 4), (33, 16)])
+@pytest.mark.parametrize("lead", [(1,), (3,), (4, 2), (2, 3, 2), (0, 2), ()])
+def test_mask_iou_is_its_twin(lead, size):
+    a = torch.rand(*lead, *size) > 0.6
+    valid = torch.rand(size) > 0.3
+    for start in range(len(lead) + 1):
+        b = torch.rand(*lead[start:], *size) > 0.5
+        for v in (None, valid, torch.rand(*lead[start:], *size) > 0.3):
+            torch.testing.assert_close(lk.mask_iou(a, b, v), twins.mask_iou(a, b, v))
+    loose = torch.where(a, torch.randint(1, 255, a.shape, dtype=torch.uint8), 0)
+    assert torch.equal(lk.mask_iou(loose.to(torch.uint8), b), lk.mask_iou(a, b))
+
+
+def test_mask_iou_of_views_and_empty_masks():
+    a, b = torch.rand(2, 3, 16, 24) > 0.5, torch.rand(4, 16, 24) > 0.5
+    assert torch.equal(lk.mask_iou(a[:, :, 3:, ::2], b[1:, 3:, ::2]), 
+                       twins.mask_iou(a[:, :, 3:, ::2], b[1:, 3:, ::2]))  # fmt: skip
+    odd = (torch.rand(5 * 64 + 3) > 0.5)[3:].view(5, 8, 8)  # its memory starts inside a word
+    assert torch.equal(lk.mask_iou(odd, odd), torch.ones(5))
+    none = torch.zeros(2, 8, 8, dtype=torch.bool)
+    assert torch.equal(lk.mask_iou(none, none), torch.ones(2))
+    assert torch.equal(lk.mask_iou(none, ~none), torch.zeros(2))
+    assert torch.equal(lk.mask_iou(none, ~none, none[0]), torch.ones(2))
+    with pytest.raises(ValueError, match=r"b: expected leading axes that end those of a, \(2, 3\)"):
+        lk.mask_iou(a, b)
+    with pytest.raises(TypeError, match="b: expected a tensor bool or uint8"):
+        lk.mask_iou(a, b.float())
+
+
+@pytest.mark.parametrize("batch", [0, 1, 5])
+def test_label_iou_is_its_twin(batch):
+    label = torch.randint(0, 5, (batch, 13, 11), dtype=I32)
+    masks, valid = torch.rand(3, 13, 11) > 0.5, torch.rand(13, 11) > 0.2
+    for wanted, mask in ((2, masks[0]), ([1, 3], masks[0]), ([4, 9, 1], masks)):
+        for v in (None, valid, mask.roll(1, -1)):
+            got = lk.label_iou(label, wanted, mask, v)
+            torch.testing.assert_close(got, twins.label_iou(label, wanted, mask, v))
+    with pytest.raises(ValueError, match=r"mask: expected .* L=2 wanted labels"):
+        lk.label_iou(label, [1, 2], masks)
+
+
+# --- clouds -------------------------------------------------------------------------------------
+
+
+def cloud(kind: str, *shape: int) -> torch.Tensor:
+    x = torch.rand(*shape, 3)
+    match kind:
+        case "plane":
+            x[..., 2] = 0.25
+        case "line":
+            x[..., 1:] = 0.0
+        case "same":
+            x[:] = 0.5
+        case "outlier":
+            x[..., :1, :] = 40.0
+        case "far":
+            x += 5.0
+        case "away from the origin":
+            x = x * 0.01 + 30.0
+        case "lattice":  # many equal distances, and coordinates on the borders of cells
+            x = (x * 8).round() / 8
+    return x
+
+
+KINDS = ["cube", "plane", "line", "same", "outlier", "far", "away from the origin", "lattice"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("other", ["cube", "plane", "lattice"])
+def test_clouds_are_their_twins(kind, other):
+    a, b = cloud(kind, 3, 150), cloud(other, 3, 97)
+    nearest, least, both = lk.nearest_distance(a, b), lk.min_distance(a, b), lk.chamfer(a, b)
+    exact = torch.stack([twins.nearest_distance(x, y) for x, y in zip(a, b, strict=True)])
+    torch.testing.assert_close(nearest.double(), exact, rtol=1e-5, atol=1e-7)
+    torch.testing.assert_close(least, nearest.amin(1), rtol=0, atol=0)
+    for i in range(3):
+        expected = torch.tensor(twins.chamfer(a[i], b[i]))
+        got = torch.stack([both.a_to_b[i], both.b_to_a[i]])
+        torch.testing.assert_close(got, expected, rtol=1e-5, atol=1e-7)
+    assert torch.equal(both.mean * 2, both.sum) and torch.equal(both.sum, both[0] + both[1])
+
+
+@pytest.mark.parametrize(("batch", "n", "m"), [(1, 1, 1), (2, 1, 300), (4, 700, 3), (0, 5, 5)])
+def test_clouds_of_any_size_and_shared_clouds(batch, n, m):
+    a, b = torch.randn(batch, n, 3), torch.randn(m, 3)
+    genesis_layout = a.transpose(0, 1).contiguous().transpose(0, 1)
+    both = lk.chamfer(genesis_layout, b)
+    assert both.a_to_b.shape == (batch,)
+    each = lk.chamfer(a, b.expand(batch, m, 3).contiguous())
+    assert torch.equal(both.a_to_b, each.a_to_b) and torch.equal(both.b_to_a, each.b_to_a)
+    for i in range(batch):
+        assert both.a_to_b[i].item() == pytest.approx(twins.chamfer(a[i], b)[0], rel=1e-5)
+        assert lk.min_distance(a, b)[i].item() == pytest.approx(
+            twins.min_distance(a[i], b), rel=1e-5
+        )
+
+
+def test_padding_is_not_there():
+    a, b = torch.rand(3, 60, 3), torch.rand(3, 80, 3)
+    a[0, 10:20, 1] = torch.nan
+    a[1, 5:, 0] = torch.inf
+    b[2, ::2] = torch.nan
+    length = torch.tensor([60, 60, 17], dtype=I32)
+    both = lk.chamfer(a, b, a_length=length)
+    nearest = lk.nearest_distance(a, b, a_length=length)
+    least = lk.min_distance(a, b, a_length=length)
+    for i in range(3):
+        x = a[i, : length[i]]
+        ab, ba = twins.chamfer(x, b[i])
+        assert both.a_to_b[i].item() == pytest.approx(ab, rel=1e-5)
+        assert both.b_to_a[i].item() == pytest.approx(ba, rel=1e-5)
+        assert least[i].item() == pytest.approx(twins.min_distance(x, b[i]), rel=1e-5)
+        exists = torch.isfinite(a[i]).all(1) & (torch.arange(60) < length[i])
+        assert torch.equal(~torch.isnan(nearest[i]), exists)
+
+
+def test_empty_clouds_have_a_defined_distance():
+    some, gone = torch.rand(2, 4, 3), torch.full((2, 3, 3), torch.nan)
+    for nothing in (gone, torch.zeros(2, 0, 3)):
+        assert torch.isinf(torch.stack(lk.chamfer(some, nothing))).all()
+        assert torch.isinf(torch.stack(lk.chamfer(nothing, some))).all()
+        assert torch.equal(torch.stack(lk.chamfer(nothing, nothing)), torch.zeros(2, 2))
+        assert torch.isinf(lk.min_distance(nothing, some)).all()
+        assert torch.isinf(lk.min_distance(nothing, nothing)).all()
+        assert torch.isinf(lk.nearest_distance(some, nothing)).all()
+    # One empty cloud leaves the others of the batch alone.
+    gone[0] = 0.5
+    assert torch.equal(torch.isinf(lk.chamfer(some, gone).sum), torch.tensor([False, True]))
+    with pytest.raises(ValueError, match=r"a_length: expected 0\.\.4 points, got 1\.\.5"):
+        lk.chamfer(some, some, a_length=torch.tensor([1, 5], dtype=I32))
+    with pytest.raises(ValueError, match=r"b: expected a tensor float32 \(B, M, 3\) with B=2"):
+        lk.chamfer(some, torch.zeros(3, 4, 3))
+
+
+# --- components ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 1), (3, 9, 13), (2, 1, 20), (2, 17, 1), (4, 32, 32)])
+def test_connected_components_are_their_twin(shape):
+    for fill in (0.1, 0.4, 0.6, 0.9):
+        mask = torch.rand(shape) < fill
+        labels, sizes = lk.connected_components(mask)
+        for i, (label, areas) in enumerate(twins.connected_components(mask)):
+            assert torch.equal(labels[i], label)
+            assert sizes[i].tolist() == areas + [0] * (sizes.shape[1] - len(areas))
+
+
+def test_connected_components_of_a_spiral_and_of_nothing():
+    spiral = torch.zeros(1, 11, 11, dtype=torch.uint8)
+    for ring in range(0, 5, 2):
+        spiral[0, ring, ring : 11 - ring] = 7
+        spiral[0, ring : 11 - ring, 10 - ring] = 7
+        spiral[0, 10 - ring, ring : 11 - ring] = 7
+        spiral[0, ring + 2 : 11 - ring, ring] = 7
+        spiral[0, ring + 2, ring : ring + 3] = 7
+    labels, sizes = lk.connected_components(spiral)
+    assert sizes.tolist() == [[int((spiral > 0).sum())]]
+    assert torch.equal(labels > 0, spiral > 0)
+    labels, sizes = lk.connected_components(torch.zeros(2, 3, 4, dtype=torch.bool))
+    assert sizes.shape == (2, 0) and not labels.any()
+    assert lk.connected_components(torch.zeros(0, 3, 4, dtype=torch.bool))[1].shape == (0, 0)
+
+
+# --- runtime ------------------------------------------------------------------------------------
+
+
+def test_importing_the_package_is_light():
+    code = (
+        "import sys, lucibot_kernels; print({'torch', 'quadrants', 'genesis'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
+
+
+def test_the_runtime_is_started_once_and_never_replaced():
+    up = lk.ensure_initialized("cpu")
+    program = runtime._quadrants().lang.impl.get_runtime()._prog
+    assert lk.ensure_initialized("cuda") == up == runtime.active_device()
+    assert runtime._quadrants().lang.impl.get_runtime()._prog is program
+    with pytest.raises(ValueError, match="device: expected 'cpu' or 'cuda', got 'tpu'"):
+        lk.ensure_initialized("tpu")
+    with pytest.raises(ValueError, match="device: expected tensors on cpu or cuda, got meta"):
+        lk.mask_iou(*torch.zeros(2, 1, 8, 8, dtype=torch.bool, device="meta"))
+
+
+@pytest.mark.slow
+def test_the_kernels_give_the_same_bits_under_genesis_and_alone():
+    """Also that they survive Genesis replacing the runtime that they had started."""
+    code = """
+import torch
+import lucibot_kernels as lk
+
+def results():
+    torch.manual_seed(0)
+    a, b = torch.rand(4, 500, 3), torch.rand(4, 400, 3)
+    eye = torch.eye(4)
+    eye[2, 3] = 2.0
+    observer = lk.Observer(width=64, height=48, fx=60.0, fy=60.0, cx=32.0, cy=24.0,
+        T_cam_world=eye, particle_radius_m=0.02, particle_label=torch.ones(500, dtype=torch.int32))
+    seen = observer.observe(particles_m=a)
+    mask = seen.label > 0
+    return [*lk.chamfer(a, b), lk.min_distance(a, b + 1), seen.depth, seen.label,
+            lk.mask_iou(mask, mask.roll(3, 1)), *lk.connected_components(mask)]
+
+alone = results()
+import genesis as gs
+gs.init(backend=gs.cpu, logging_level="error")
+assert lk.ensure_initialized("cpu") == "cpu"
+for x, y in zip(alone, results(), strict=True):
+    assert torch.equal(x, y)
+print("same")
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout.strip().endswith("same"), done.stderr[-2000:]
