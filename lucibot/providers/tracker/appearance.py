@@ -78,14 +78,16 @@ class ColourModel:
 
 def skin_rule_table() -> np.ndarray:
     """Density of skin before any was seen: uniform over the colours that the usual rules allow."""
-    l, a, b = np.meshgrid(*[np.arange(n) * s + s // 2 for n, s in zip(_BINS, _STEP, strict=True)],
-                          indexing="ij")  # fmt: skip
-    lab = np.stack([l, a, b], -1).astype(np.uint8).reshape(1, -1, 3)
+    axes = [np.arange(n) * s + s // 2 for n, s in zip(_BINS, _STEP, strict=True)]
+    lab = np.stack(np.meshgrid(*axes, indexing="ij"), -1).astype(np.uint8).reshape(1, -1, 3)
     rgb = cv2.cvtColor(lab, cv2.COLOR_Lab2RGB)
     back = cv2.cvtColor(rgb, cv2.COLOR_RGB2Lab).astype(int)
     possible = np.abs(back - lab.astype(int)).max(-1)[0] <= 6
     y, cr, cb = (c.astype(int) for c in cv2.split(cv2.cvtColor(rgb, cv2.COLOR_RGB2YCrCb)))
     rule = (cr > 136) & (cr < 182) & (cb > 75) & (cb < 128) & (y > 30) & (cr - cb > 12)
+    # Grey things in warm light, and reflections of red ones, pass the usual rules.
+    chroma = np.hypot(*(lab[0, :, 1:].astype(float) - 128).T)
+    rule = rule & (chroma >= 13)
     allowed = (rule[0] & possible).astype(np.float32).reshape(_BINS)
     allowed = gaussian_filter(allowed, 0.7)
     return (allowed / (allowed.sum() * _VOLUME)).ravel() + 0.02 * UNIFORM
@@ -128,7 +130,8 @@ class BackgroundPlate:
         d2 = self.deviation2(lab)
         loose = 1 + 1.5 * (1 - self.trust)
         volume = (2 * np.pi) ** 1.5 * self._noise[0] * self._noise[1] ** 2 * loose**3 * 4
-        near = np.exp(-0.5 * np.minimum(d2, 60)) / volume
+        # Gloss and reflections tint the background a little: a broad tail allows for that.
+        near = (0.9 * np.exp(-0.5 * np.minimum(d2, 60)) + 0.1 / 27 * np.exp(-d2 / 18)) / volume
         general = self._general.density(bins)
         # Where the place has been seen, the scene's other colours hardly ever turn up there.
         share = 0.02 + 0.28 * (1 - self.trust)

@@ -31,6 +31,7 @@ from lucibot.providers.tracker.labelling import (
     dilate,
     erode,
     mean_field,
+    most_likely,
     signed_distance,
     warp,
 )
@@ -218,7 +219,7 @@ class _State:
         for n, i in enumerate(rigid):
             o = self.objects[i]
             others = np.zeros(self.size, np.float32)
-            for j, q in enumerate(self.objects):
+            for j in range(len(self.objects)):
                 if j != i:
                     others = np.maximum(others, 0.5 * near[j] * p_parts[j].max(0))
             own = p_parts[i].max(0)
@@ -244,7 +245,8 @@ class _State:
             not q.track.resting and (dilate(drawn, 4) & (q.track.part >= 0)).any()
             for j, q in enumerate(self.objects) if j != i and isinstance(q, _Rigid)
         )  # fmt: skip
-        if track.resting and not touched and self._count % 4:
+        # Rest is checked now and then, and more often once something is near.
+        if track.resting and self._count % (2 if touched else 4):
             track.accept(None)
         else:
             pose, value = track.search(gain, guess)
@@ -283,10 +285,12 @@ class _State:
                 drawn = np.take_along_axis(p_parts[i], part[None], 0)[0]
                 density = np.where(shown, 0.6 * drawn + 0.4 * p_parts[i].max(0), p_parts[i].max(0))
                 prior = np.where(d > 0, np.minimum(0.8 * d, 2.5), 1.6 * d) - 0.7
-                prior -= 0.7 * (shown & (o.track.depth > nearest + 0.003))
+                behind = np.where(shown, o.track.depth, 0) - np.where(shown, nearest, 0)
+                # Depth along the ray is weakly known, so it only tips the balance.
+                prior -= np.clip(behind / 0.02, 0, 1.5)
                 prior[d < -4] = -30
                 # The inside of a silhouette is not background, whatever it looks like.
-                unary[0] -= np.where(d > 2.5, 2.5, 0)
+                unary[0] -= np.clip(2 * d - 3, 0, 6)
                 unary[2 + i] = np.log(np.maximum(density, 0.3 * UNIFORM)) + prior
                 where |= d > -6
             else:
@@ -299,14 +303,15 @@ class _State:
         """Masks at full size; update of everything that learns."""
         H, W = self.full
         N = len(self.objects)
-        label = belief.argmax(-1)
+        label = most_likely(belief)
         hand = self.hand.update(label == 1, warped_hand)
         # What was taken for a hand without being one goes to whatever comes second.
         belief[..., 1] *= dilate(hand, 1)
+        label = self._without_holes(belief)
         touched = np.zeros(self.size, bool)
         confidence, poses = np.zeros(N, np.float32), np.full((N, 6), np.nan, np.float32)
         for i, o in enumerate(self.objects):
-            seen = belief.argmax(-1) == 2 + i
+            seen = label == 2 + i
             if isinstance(o, _Rigid):
                 o.visible = erode(seen, 1) & (o.track.part >= 0)
                 confidence[i] = o.confidence
@@ -325,13 +330,40 @@ class _State:
             for i, o in enumerate(self.objects):
                 self._learn_colours(i, o, belief, bins)
         self._count += 1
-        up = np.stack([
-            cv2.resize(np.ascontiguousarray(belief[..., c]), (W, H), interpolation=cv2.INTER_LINEAR)
-            for c in range(2 + N)
-        ])  # fmt: skip
-        full = up.argmax(0)
+        full = most_likely(cv2.resize(belief, (W, H), interpolation=cv2.INTER_LINEAR))
         masks = np.stack([full == 2 + i for i in range(N)])
         return masks, full == 1, confidence, poses
+
+    def _without_holes(self, belief) -> np.ndarray:
+        """(h, w) classes, after closing small holes in rigid objects whose meshes have none there.
+
+        Shading inside a cup can look like another cup or the table. A hole that shows a hand, or
+        most of what is seen of another object, stays open.
+        """
+        label = most_likely(belief)
+        for i, o in enumerate(self.objects):
+            if not isinstance(o, _Rigid):
+                continue
+            mine = label == 2 + i
+            area = int(mine.sum())
+            n, parts, stats, _ = cv2.connectedComponentsWithStats(
+                (~mine).astype(np.uint8), connectivity=4
+            )
+            for k in range(1, n):
+                x, y, w, h, size = stats[k]
+                if size > 0.2 * area or x == 0 or y == 0 or x + w == self.w or y + h == self.h:
+                    continue
+                hole = parts == k
+                counts = np.bincount(label[hole], minlength=belief.shape[-1])
+                what = int(counts.argmax())
+                if what == 1 or (o.track.part[hole] >= 0).mean() < 0.9:
+                    continue
+                if what >= 2 and counts[what] > 0.3 * (label == what).sum():
+                    continue
+                label[hole] = 2 + i
+                belief[hole] = 0
+                belief[hole, 2 + i] = 1
+        return label
 
     def _learn_colours(self, i, o, belief, bins) -> None:
         sure = erode(belief[..., 2 + i] > 0.95, 2)

@@ -12,6 +12,8 @@ import numpy as np
 from lucibot.providers.tracker.appearance import ColourModel, skin_rule_table
 from lucibot.providers.tracker.labelling import dilate, erode, signed_distance
 
+_OPENING = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (5, 5))
+
 
 class HandLayer:
     """State of the hand layer on the work grid."""
@@ -42,6 +44,9 @@ class HandLayer:
 
     def update(self, belief: np.ndarray, warped: np.ndarray) -> np.ndarray:
         """Keep the parts of `belief` (H, W) bool that reach the border or were a hand before."""
+        # Mixed colours along an object's edge can pass for skin, but only as a line.
+        core = cv2.morphologyEx(belief.astype(np.uint8), cv2.MORPH_OPEN, _OPENING) > 0
+        belief = belief & dilate(core, 1)
         n, labels, stats, _ = cv2.connectedComponentsWithStats(
             belief.astype(np.uint8), connectivity=8
         )

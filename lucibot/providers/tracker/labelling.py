@@ -46,7 +46,7 @@ def _mean_field(unary, lab, strength, contrast, rounds, box):
                     d += e * e
                 wd[y, x] = 0.15 + 0.85 * np.exp(-d * k)
     m = np.empty(C, np.float32)
-    for r in range(rounds):
+    for _ in range(rounds):
         # Red and black pixels in turn: updates see their neighbours' newest beliefs.
         for colour in range(2):
             for y in range(y0, y1):
@@ -74,7 +74,7 @@ def _mean_field(unary, lab, strength, contrast, rounds, box):
 
 
 def mean_field(unary: np.ndarray, lab: np.ndarray, where: np.ndarray, *, strength: float = 1.3,
-               contrast: float = 10.0, rounds: int = 4) -> np.ndarray:  # fmt: skip
+               contrast: float = 10.0, rounds: int = 3) -> np.ndarray:  # fmt: skip
     """Smoothed class beliefs.
 
     Args:
@@ -89,6 +89,21 @@ def mean_field(unary: np.ndarray, lab: np.ndarray, where: np.ndarray, *, strengt
     box = (int(ys[0]), int(ys[-1]) + 1, int(xs[0]), int(xs[-1]) + 1) if len(ys) else (0, 0, 0, 0)
     return _mean_field(np.ascontiguousarray(unary, np.float32), lab.astype(np.float32), strength,
                        contrast, rounds, box)  # fmt: skip
+
+
+@numba.njit(cache=True)
+def most_likely(belief):
+    """(H, W) uint8 class of the largest belief; `belief` is (H, W, C)."""
+    H, W, C = belief.shape
+    out = np.zeros((H, W), np.uint8)
+    for y in range(H):
+        for x in range(W):
+            best = belief[y, x, 0]
+            for c in range(1, C):
+                if belief[y, x, c] > best:
+                    best = belief[y, x, c]
+                    out[y, x] = c
+    return out
 
 
 def signed_distance(mask: np.ndarray) -> np.ndarray:

@@ -195,7 +195,6 @@ class RigidTrack:
             self.velocity = np.zeros(_N)
             self.still += 1
         else:
-            fx, fy, *_ = self.K
             self.velocity = np.concatenate(
                 [0.6 * self._step[:2], [0.0], 0.3 * self._step[3:6], [0.0]]
             )
@@ -207,7 +206,7 @@ class RigidTrack:
 
 def _halved(gain: np.ndarray) -> np.ndarray:
     """(P, H, W) averaged over 2 x 2 pixels."""
-    P, H, W = gain.shape
+    _, H, W = gain.shape
     return np.stack([
         cv2.resize(g, (W // 2, H // 2), interpolation=cv2.INTER_AREA) for g in gain
     ])  # fmt: skip
