@@ -66,7 +66,7 @@ STAGES: tuple[Stage, ...] = (
     Stage(number=30, name="select", version=1, needs=("scene", "imagine"), config="select"),
     Stage(number=40, name="perceive", version=1, needs=("scene", "imagine", "select"),
           config="perceive"),
-    Stage(number=50, name="optimize", version=1, needs=("perceive",), config="optimize",
+    Stage(number=50, name="optimize", version=1, needs=("scene", "perceive"), config="optimize",
           seeded=True, keep=("checkpoints",)),
     Stage(number=60, name="execute", version=1, needs=("perceive", "optimize"), config="execute"),
     Stage(number=70, name="report", version=1, needs=("scene", "imagine", "select", "perceive",

@@ -1,0 +1,80 @@
+"""The search for a trajectory that does what the video shows (paper, section 3.4)."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+
+from lucibot.core.scene_view import SceneView
+from lucibot.objective.supervision import Supervision
+from lucibot.optimize.clearance import Clearance
+from lucibot.optimize.parametrization import Parametrization
+from lucibot.optimize.prefit import prefit
+from lucibot.optimize.search import SearchResult, search
+from lucibot.pipeline import Context
+from lucibot.store.run import write_json
+
+
+def run(ctx: Context) -> None:
+    """Writes `trajectory.npz`, `history.npz`, `search.json`, and a checkpoint each generation."""
+    from lucibot.sim.workers import create_evaluator
+
+    view = SceneView.load(ctx.inputs["scene"])
+    supervision = Supervision.load(ctx.inputs["perceive"] / "supervision.npz")
+    config = ctx.config
+    clear = Clearance.of(ctx.task)
+
+    estimate = np.asarray(supervision.waypoints, np.float32)
+    fitted, iou = estimate, None
+    if config.prefit is not None:
+        fitted, iou = prefit(
+            ctx.task, supervision, _background_depth(view, supervision), config.prefit,
+            seed=ctx.seed, device=config.device, progress=ctx.progress,
+        )  # fmt: skip
+    start = clear.lift(fitted)
+
+    parametrization = Parametrization(
+        start=start, free=supervision.held,
+        sigma_position_m=config.search.sigma_position_m,
+        sigma_rotation_rad=np.deg2rad(config.search.sigma_rotation_deg),
+        correlation=config.search.correlation,
+    )  # fmt: skip
+    with create_evaluator(
+        ctx.task, supervision, config.weights, population=config.search.population,
+        workers=config.workers, device=config.device, environments=config.environments,
+        progress=ctx.progress,
+    ) as evaluator:  # fmt: skip
+        found = search(
+            evaluator.evaluate, parametrization, config.search, seed=ctx.seed,
+            checkpoints=ctx.folder / "checkpoints", repair=clear.lift, progress=ctx.progress,
+        )  # fmt: skip
+    _save(ctx, found, estimate, start, iou, supervision, config.search.include_start)
+
+
+def _background_depth(view: SceneView, supervision: Supervision) -> np.ndarray:
+    size = (supervision.camera.width, supervision.camera.height)
+    return cv2.resize(view.background_depth_m, size, interpolation=cv2.INTER_NEAREST)
+
+
+def _save(
+    ctx: Context, found: SearchResult, estimate, start, iou, supervision, start_was_told: bool
+) -> None:
+    np.savez_compressed(
+        ctx.folder / "trajectory.npz", waypoints=found.waypoints, start=start, estimate=estimate,
+        held=supervision.held, keyframes=supervision.keyframes,
+        **({} if iou is None else {"prefit_iou_before": iou["before"],
+                                   "prefit_iou_after": iou["after"]}),
+    )  # fmt: skip
+    names = [n for n in found.history[0] if n != "waypoints"]
+    np.savez_compressed(
+        ctx.folder / "history.npz",
+        waypoints=np.stack([h["waypoints"] for h in found.history]),
+        **{n: np.stack([h[n] for h in found.history]) for n in names},
+    )
+    write_json(
+        ctx.folder / "search.json",
+        {"loss": found.loss, "terms": found.terms, "rollouts": found.rollouts,
+         "generations": len(found.history),
+         "failed": int(sum(h["failed"].sum() for h in found.history)),
+         "start_loss": float(found.history[0]["loss"][-1]) if start_was_told else None},
+    )  # fmt: skip
