@@ -1,4 +1,4 @@
-"""Makes the marble table top and the plaster wall that tasks share: `python make_textures.py FOLDER...`
+"""Makes the marble table and the plaster wall that tasks share: `make_textures.py FOLDER...`
 
 Each folder gets assets/marble.jpg and assets/plaster.jpg, so that a task folder stays complete in
 itself. Both are drawn from seeded noise and tile without a seam.
@@ -70,7 +70,10 @@ def plaster(rng: np.random.Generator, size: int = 512) -> np.ndarray:
 
 
 def main(folders: list[str]) -> None:
-    images = {"marble": marble(np.random.default_rng(11)), "plaster": plaster(np.random.default_rng(5))}
+    images = {
+        "marble": marble(np.random.default_rng(11)),
+        "plaster": plaster(np.random.default_rng(5)),
+    }
     for folder in folders:
         for name, image in images.items():
             path = Path(folder) / "assets" / f"{name}.jpg"

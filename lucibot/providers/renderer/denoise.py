@@ -1,8 +1,8 @@
 """Smoothing of path-tracing noise: an edge-avoiding a-trous wavelet filter.
 
-Dammertz et al., "Edge-avoiding a-trous wavelet transform for fast global illumination filtering",
-2010. The surface's colour is divided out first, so textures stay sharp and only the light on them is
-smoothed.
+Dammertz et al., "Edge-avoiding a-trous wavelet transform for fast global illumination filtering"
+(2010). The surface's colour is divided out first, so textures stay sharp and only the light on them
+is smoothed.
 """
 
 from __future__ import annotations
@@ -29,6 +29,8 @@ def denoise(
         sigma_light: how large a relative step in light counts as an edge at the first level.
     """
     base = np.maximum(albedo, 0.02)
+    length = np.linalg.norm(normal, axis=-1, keepdims=True)
+    normal = (normal / np.maximum(length, 1e-6)).astype(np.float32)
     light = (color / base).astype(np.float32)
     slope = np.hypot(*np.gradient(depth.astype(np.float32))) + 1e-4
     for level in range(levels):
@@ -46,13 +48,17 @@ def _level(light, normal, depth, slope, step: int, sigma: float) -> np.ndarray:
             near_light, near_tone, near_normal, near_depth = (
                 _shifted(a, dy, dx) for a in (light, tone, normal, depth)
             )
+            if dy == dx == 0:
+                total += (wy * wx) * light
+                weights += wy * wx
+                continue
             facing = np.clip((near_normal * normal).sum(-1), 0, 1) ** 64
             apart = np.abs(near_depth - depth) / (slope * (abs(dy) + abs(dx) + 1) + 1e-3)
             edge = np.abs(near_tone - tone) / sigma
             w = (wy * wx) * facing * np.exp(-apart - edge**2)
             total += w[..., None] * near_light
             weights += w
-    return total / np.maximum(weights, 1e-8)[..., None]
+    return total / weights[..., None]
 
 
 def _shifted(a: np.ndarray, dy: int, dx: int) -> np.ndarray:

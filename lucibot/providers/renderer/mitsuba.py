@@ -34,13 +34,13 @@ class MitsubaRenderer:
     """Path tracing on the CPU."""
 
     kind: Literal["mitsuba"] = "mitsuba"
-    spp: int = 32
+    spp: int = 8
     """Light paths a pixel."""
     variant: Literal["auto", "llvm_ad_rgb", "scalar_rgb"] = "auto"
     """Mitsuba's back end; "auto" takes LLVM where a probe in a subprocess survives."""
     denoise: bool = True
     """Smooth what noise is left, guided by normals, depth and surface colour."""
-    max_depth: int = 5
+    max_depth: int = 4
     """Longest light path, in edges."""
     seed: int = 0
 
@@ -63,7 +63,7 @@ class Buffers:
     labels: np.ndarray
     """(H, W) uint8, exactly at pixel centres: 0 background, i + 1 for object i."""
     depth_m: np.ndarray
-    """(H, W) float32 [m], exactly at pixel centres, along the optical axis; inf where nothing is."""
+    """(H, W) float32 [m], at pixel centres, along the optical axis; inf where nothing is."""
 
 
 @dataclass

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 LIGHT_DISTANCE_M = 6.0
+NEAR_M = 0.01
 
 
 def probe(mi) -> None:
@@ -49,26 +50,26 @@ def draw(mi, folder: Path) -> None:
     at_centres = np.array(mi.render(scene, sensor=centred, integrator=exact, spp=1))
     length, index = at_centres[..., -2], np.round(at_centres[..., -1]).astype(int)
 
+    # Mitsuba counts shapes from 1; 0 is a ray that meets nothing.
     label_of = np.zeros(len(scene.shapes()) + 1, np.uint8)
     for k, found in enumerate(scene.shapes()):
         if found.id().startswith("shape_"):
-            label_of[k] = spec["shapes"][int(found.id()[6:9])]["label"]
-    hit = length > 0
-    labels = np.where(hit, label_of[np.clip(index, 0, len(label_of) - 1)], 0).astype(np.uint8)
+            label_of[k + 1] = spec["shapes"][int(found.id()[6:9])]["label"]
     np.savez(
         folder / "buffers.npz", color=image[..., :3].astype(np.float32),
         albedo=image[..., -7:-4].astype(np.float32), normal=image[..., -4:-1].astype(np.float32),
-        ray_length_m=image[..., -1].astype(np.float32), labels=labels,
-        depth_m=np.where(hit, camera_z(length, spec["camera"]), np.inf).astype(np.float32),
+        ray_length_m=image[..., -1].astype(np.float32), labels=label_of[index],
+        depth_m=np.where(index > 0, camera_z(length, spec["camera"]), np.inf).astype(np.float32),
     )  # fmt: skip
 
 
 def camera_z(length: np.ndarray, camera: dict) -> np.ndarray:
-    """Mitsuba's depth is the length of the ray; ours is the coordinate along the optical axis."""
+    """Mitsuba's depth is the length of the ray, counted from the near plane; ours is the coordinate
+    along the optical axis."""
     h, w = length.shape
     x = (np.arange(w) + 0.5 - camera["cx"]) / camera["fx"]
     y = (np.arange(h) + 0.5 - camera["cy"]) / camera["fy"]
-    return length / np.sqrt(1 + x[None, :] ** 2 + y[:, None] ** 2)
+    return NEAR_M + length / np.sqrt(1 + x[None, :] ** 2 + y[:, None] ** 2)
 
 
 def lights(mi, spec: dict) -> dict:
@@ -97,7 +98,7 @@ def sensor(mi, camera: dict, sampler: dict):
     w, h = camera["width"], camera["height"]
     pose = np.asarray(camera["T_world_cam"]) @ np.diag([-1.0, -1.0, 1.0, 1.0])
     return mi.load_dict({
-        "type": "perspective", "fov_axis": "y", "near_clip": 0.01, "far_clip": 100.0,
+        "type": "perspective", "fov_axis": "y", "near_clip": NEAR_M, "far_clip": 100.0,
         "fov": float(np.rad2deg(2 * np.arctan(0.5 * h / camera["fy"]))),
         "principal_point_offset_x": 0.5 - camera["cx"] / w,
         "principal_point_offset_y": 0.5 - camera["cy"] / h,

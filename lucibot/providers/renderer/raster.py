@@ -12,12 +12,11 @@ from lucibot.core.progress import Progress, silent
 from lucibot.providers.renderer.surfaces import (
     Surface,
     linear_to_srgb,
+    look_through,
     srgb_to_linear,
     task_surfaces,
 )
 from lucibot.task import LightSpec, Task
-
-NEAR_M = 0.02
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,96 +41,48 @@ class Rasterizer:
         progress(f"drawing {task.name}")
         n, camera = self.config.samples, task.camera
         fine = camera.resized(camera.width * n, camera.height * n)
-        image = np.full((fine.height, fine.width, 3), task.spec.light.ambient, np.float32)
-        z = np.full(image.shape[:2], np.inf, np.float32)
-        for surface in task_surfaces(task, foreground=foreground):
-            _draw(surface, fine, task.spec.light, image, z)
+        surfaces = task_surfaces(task, foreground=foreground)
+        _, _, face = look_through(surfaces, fine)
+        image = np.full((*face.shape, 3), task.spec.light.ambient, np.float32)
+        first = 0
+        for s in surfaces:
+            hit = (face >= first) & (face < first + len(s.corners_m))
+            image[hit] = _shade(s, face[hit] - first, _rays(fine, hit), fine, task.spec.light)
+            first += len(s.corners_m)
         mean = image.reshape(camera.height, n, camera.width, n, 3).mean((1, 3))
         return np.round(255 * linear_to_srgb(mean)).astype(np.uint8)
 
 
-def surface_depth(surfaces: list[Surface], camera: Camera) -> tuple[np.ndarray, np.ndarray]:
-    """Labels (H, W) uint8 and depth (H, W) float32 [m] along the optical axis at pixel centres; inf
-    where nothing is."""
-    z = np.full((camera.height, camera.width), np.inf, np.float32)
-    labels = np.zeros(z.shape, np.uint8)
-    for s in surfaces:
-        corners, _ = clip_near(_to_camera(s.corners_m, camera), [])
-        triangle, _ = _rasterize(corners, camera, z)
-        labels[triangle >= 0] = s.label
-    return labels, z
+def _rays(camera: Camera, hit: np.ndarray) -> np.ndarray:
+    """(P, 3) world directions through the centres of the pixels that are set in `hit` (H, W)."""
+    v, u = np.nonzero(hit)
+    d = np.stack([(u + 0.5 - camera.cx) / camera.fx, (v + 0.5 - camera.cy) / camera.fy,
+                  np.ones(len(u))], -1)  # fmt: skip
+    return d @ camera.T_world_cam[:3, :3].T
 
 
-def _draw(s: Surface, camera: Camera, light: LightSpec, image: np.ndarray, z: np.ndarray) -> None:
-    corners = _to_camera(s.corners_m, camera)
-    corners, (normals, uv, colors) = clip_near(corners, [s.normals, s.uv, s.colors])
-    triangle, weights = _rasterize(corners, camera, z)
-    hit = triangle >= 0
-    t, b = triangle[hit], weights[hit]
-    normal = np.einsum("pc,pck->pk", b, normals[t])
+def _shade(
+    s: Surface, face: np.ndarray, rays: np.ndarray, camera: Camera, light: LightSpec
+) -> np.ndarray:
+    """(P, 3) linear RGB of the points where `rays` (P, 3) meet the triangles `face` (P,)."""
+    # The ray d from the eye e meets the triangle at e + t d = a w_a + b w_b + c w_c; the weights,
+    # once scaled to sum to 1, are perspective-correct.
+    corners = s.corners_m[face].astype(float) - camera.T_world_cam[:3, 3]
+    a, b, c = np.moveaxis(corners, 1, 0)
+    weights = np.stack(
+        [np.einsum("pk,pk->p", rays, np.cross(p, q)) for p, q in ((b, c), (c, a), (a, b))], -1
+    )
+    weights /= weights.sum(-1, keepdims=True)
+    normal = np.einsum("pc,pck->pk", weights, s.normals[face])
     normal /= np.maximum(np.linalg.norm(normal, axis=-1, keepdims=True), 1e-9)
-    base = np.einsum("pc,pck->pk", b, colors[t])
+    base = np.einsum("pc,pck->pk", weights, s.colors[face])
     if s.texture is not None:
-        base = _sample(s.texture, np.einsum("pc,pck->pk", b, uv[t]))
+        base = _sample(s.texture, np.einsum("pc,pck->pk", weights, s.uv[face]))
     travel = np.asarray(light.direction, float) / np.linalg.norm(light.direction)
     sun = np.clip(-(normal @ travel), 0, None) * light.intensity / np.pi
     # A surface sees more of the sky the more it faces up.
     sky = light.ambient * (0.75 + 0.25 * normal[:, 2])
-    image[hit] = base * (sun + sky)[:, None]
-
-
-def _to_camera(corners_m: np.ndarray, camera: Camera) -> np.ndarray:
-    T = camera.T_cam_world
-    return corners_m.astype(np.float64) @ T[:3, :3].T + T[:3, 3]
-
-
-def clip_near(corners: np.ndarray, attributes: list[np.ndarray]):
-    """Cut triangles (F, 3, 3) in camera coordinates, and their corner attributes, at z = NEAR_M.
-
-    A triangle with one corner behind becomes two, one with two corners behind a smaller one.
-    """
-    kept = [np.concatenate([corners, *attributes], axis=-1)]
-    behind = (corners[..., 2] < NEAR_M).sum(1)
-    data = kept.pop()
-    out = [data[behind == 0]]
-    for k in (1, 2):
-        some = data[behind == k]
-        if not len(some):
-            continue
-        # Turn each triangle so that the odd corner out comes first.
-        odd = (some[..., 2] < NEAR_M) == (k == 1)
-        order = (odd.argmax(1)[:, None] + np.arange(3)) % 3
-        a, b, c = np.moveaxis(np.take_along_axis(some, order[..., None], axis=1), 1, 0)
-        ab, ac = (_cross(a, p) for p in (b, c))
-        if k == 1:
-            out += [np.stack([ab, b, c], 1), np.stack([ab, c, ac], 1)]
-        else:
-            out.append(np.stack([a, ab, ac], 1))
-    data = np.concatenate(out)
-    splits = np.cumsum([3, *[a.shape[-1] for a in attributes]])[:-1]
-    corners, *rest = np.split(data, splits, axis=-1)
-    return corners, rest
-
-
-def _cross(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    t = (NEAR_M - a[:, 2:3]) / (b[:, 2:3] - a[:, 2:3])
-    return a + t * (b - a)
-
-
-def _rasterize(corners: np.ndarray, camera: Camera, z: np.ndarray):
-    """Draw into `z` (H, W); return the index (H, W) int32 of the triangle that is now in front, -1
-    elsewhere, and perspective-correct corner weights (H, W, 3)."""
-    from lucibot.providers.renderer._fill import fill
-
-    w = 1 / corners[..., 2]
-    screen = np.stack(
-        [camera.fx * corners[..., 0] * w + camera.cx, camera.fy * corners[..., 1] * w + camera.cy, w],
-        -1,
-    )
-    triangle = np.full(z.shape, -1, np.int32)
-    weights = np.zeros((*z.shape, 3), np.float32)
-    fill(np.ascontiguousarray(screen), z, triangle, weights)
-    return triangle, weights
+    return base * (sun + sky)[:, None]
 
 
 def _sample(texture, uv: np.ndarray) -> np.ndarray:

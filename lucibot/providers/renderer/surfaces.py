@@ -1,4 +1,4 @@
-"""A task's surfaces as triangles with normals, texture coordinates and colours, ready for drawing."""
+"""A task's surfaces as triangles with normals, texture coordinates and colours."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from lucibot.core.camera import Camera
 from lucibot.task import BackgroundSpec, Look, ObjectSpec, Task
 
 CREASE_DEG = 35.0
@@ -39,6 +40,38 @@ def task_surfaces(task: Task, *, foreground: bool) -> list[Surface]:
     if foreground:
         found += [_surface(task, o, i + 1) for i, o in enumerate(task.objects)]
     return found
+
+
+def look_through(
+    surfaces: list[Surface], camera: Camera
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """What a camera sees at its pixel centres, by the simulator's own observer.
+
+    Returns:
+        labels (H, W) uint8, depth (H, W) float32 [m] along the optical axis (inf where nothing is)
+        and the index (H, W) int32 of the triangle seen, counted through all surfaces, -1 for none.
+    """
+    import torch
+    from lucibot_kernels import Observer
+
+    count = [len(s.corners_m) for s in surfaces]
+    vertices = np.concatenate([s.corners_m for s in surfaces]).reshape(-1, 3)
+    body = np.repeat(np.arange(len(surfaces)), np.array(count) * 3)
+    i32 = {"dtype": torch.int32}
+    observer = Observer(
+        width=camera.width, height=camera.height, fx=camera.fx, fy=camera.fy, cx=camera.cx,
+        cy=camera.cy, T_cam_world=camera.T_cam_world, vertices_m=torch.from_numpy(vertices),
+        faces=torch.arange(len(vertices), **i32).view(-1, 3),
+        vertex_body=torch.as_tensor(body, **i32),
+        body_label=torch.tensor([s.label for s in surfaces], **i32),
+    )  # fmt: skip
+    at_origin = torch.zeros(1, len(surfaces), 3)
+    upright = torch.tensor([1.0, 0, 0, 0]).repeat(1, len(surfaces), 1)
+    seen = observer.observe(at_origin, upright, with_face=True)
+    return (
+        seen.label[0].numpy().astype(np.uint8), seen.depth[0].numpy().copy(),
+        seen.face[0].numpy().copy(),
+    )  # fmt: skip
 
 
 def _surface(task: Task, spec: ObjectSpec | BackgroundSpec, label: int) -> Surface:

@@ -2,7 +2,7 @@
 
 knife.obj: one watertight mesh [m]. Object frame: x runs from the handle to the tip, z from the
 cutting edge to the spine, y through the blade. The origin is the middle of the cutting edge, so the
-blade spans x in [-0.08, 0.08], its edge lies at z = 0 (curving up to the tip) and its spine at
+blade spans x in [-0.08, 0.08], its edge lies at z = 0 (and curves up to the tip from x = 0.03 on) and its spine at
 z = 0.045; the handle spans x in [-0.20, -0.08], z in [0.02, 0.045].
 dough.obj: a block with rounded edges [m], 0.12 x 0.06 x 0.045, its base centred on the origin.
 Colours are stored as vertex colours (sRGB).
@@ -49,7 +49,7 @@ def loft(rings: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def blade_ring(x: float, t: np.ndarray) -> np.ndarray:
     """Half section of the blade at x: rows t in [0, 1] from edge to spine, as (y, z)."""
     u = np.clip((x + BLADE / 2) / BLADE, 0, 1)
-    edge = BLADE_HEIGHT * 0.78 * np.clip((u - 0.35) / 0.65, 0, 1) ** 2.6
+    edge = BLADE_HEIGHT * 0.78 * np.clip((u - 0.70) / 0.30, 0, 1) ** 2.2
     spine = BLADE_HEIGHT * (1 - 0.20 * np.clip((u - 0.45) / 0.55, 0, 1) ** 2)
     z = edge + (spine - edge) * t
     taper = 1 - 0.75 * np.clip((u - 0.1) / 0.9, 0, 1)
@@ -198,7 +198,8 @@ def main() -> None:
         mesh.export(HERE / f"{name}.obj", digits=6)
         print(name, len(mesh.faces), "faces", mesh.extents.round(4), f"{mesh.volume * 1e6:.1f} cm3")
     image = wood(np.random.default_rng(3))
-    cv2.imwrite(str(HERE / "wood.jpg"), np.round(255 * image[..., ::-1]).astype(np.uint8), [cv2.IMWRITE_JPEG_QUALITY, 88])
+    bgr = np.round(255 * image[..., ::-1]).astype(np.uint8)
+    cv2.imwrite(str(HERE / "wood.jpg"), bgr, [cv2.IMWRITE_JPEG_QUALITY, 88])
 
 
 if __name__ == "__main__":

@@ -39,8 +39,8 @@ def profile() -> tuple[np.ndarray, np.ndarray]:
     whether each point is white (N,)."""
     under = HEIGHT - BEAD_HIGH
     turn = np.deg2rad([-60, -25, 10, 45, 80])
-    middle_r, middle_z = RIM_RADIUS - BEAD_HIGH / 2, HEIGHT - BEAD_HIGH / 2
-    bead = [(middle_r + BEAD_HIGH / 2 * np.cos(a), middle_z + BEAD_HIGH / 2 * np.sin(a)) for a in turn]
+    r = BEAD_HIGH / 2
+    bead = [(RIM_RADIUS - r + r * np.cos(a), HEIGHT - r + r * np.sin(a)) for a in turn]
     top_in = (outer_radius(HEIGHT) - WALL, HEIGHT - 0.0012)
     groove = 0.0005
     grooves = []
@@ -65,8 +65,11 @@ def cup(outside: tuple[float, float, float]) -> trimesh.Trimesh:
     k, kn = np.arange(SEGMENTS), (np.arange(SEGMENTS) + 1) % SEGMENTS
     i = np.arange(len(rings) - 1)[:, None] * SEGMENTS
     a, b = i + k, i + kn
-    faces = np.concatenate([np.stack([a, b, a + SEGMENTS], -1).reshape(-1, 3),
-                            np.stack([b, b + SEGMENTS, a + SEGMENTS], -1).reshape(-1, 3)])  # fmt: skip
+    above = a + SEGMENTS
+    faces = np.concatenate([
+        np.stack([a, b, above], -1).reshape(-1, 3),
+        np.stack([b, b + SEGMENTS, above], -1).reshape(-1, 3),
+    ])  # fmt: skip
     n = len(points)
     last = (len(rings) - 1) * SEGMENTS
     caps = [np.stack([kn, k, np.full(SEGMENTS, n)], -1),
