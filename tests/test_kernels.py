@@ -241,6 +241,33 @@ def test_observe_draws_subsets_regions_and_nothing():
     assert not ((zero.label == 3) | (zero.label == 1)).any()
 
 
+def test_neighbouring_triangles_leave_no_cracks():
+    """A tilted quad of 1,800 triangles covers every pixel of an image that it surrounds."""
+    n = 31
+    grid = torch.stack(torch.meshgrid(*[torch.linspace(-4, 4, n)] * 2, indexing="ij"), -1)
+    vertices = torch.cat([grid, 0.1 * torch.rand(n, n, 1)], -1).view(-1, 3)
+    i = (torch.arange(n - 1)[:, None] * n + torch.arange(n - 1)).reshape(-1, 1)
+    faces = torch.cat([i + torch.tensor([0, 1, n]), i + torch.tensor([1, n + 1, n])]).to(I32)
+    observer = lk.Observer(
+        **{**FRONT, "width": 320, "height": 240, "fx": 300.0, "fy": 300.0, "cx": 160, "cy": 120},
+        vertices_m=vertices, faces=faces, vertex_body=torch.zeros(n * n, dtype=I32),
+        body_label=torch.ones(1, dtype=I32),
+    )  # fmt: skip
+    quaternion = torch.cat([torch.ones(16, 1, 1), 0.1 * torch.randn(16, 1, 3)], -1)
+    seen = observer.observe(torch.tensor([0.0, 0, 2.0]) + 0.1 * torch.randn(16, 1, 3), quaternion)
+    assert (seen.label == 1).all()
+
+
+def test_the_passes_of_the_gpu_give_the_bits_of_the_cpu(monkeypatch):
+    cam = camera()
+    fixed, scene = {**meshes(), **backgrounds(cam)}, random_scene(5, 60)
+    serial = draw(cam, fixed, scene, with_face=True)
+    monkeypatch.setattr(observe_module, "cpu_threads", lambda: None)
+    parallel = draw(cam, fixed, scene, with_face=True)
+    for name in ("label", "depth", "face"):
+        assert torch.equal(getattr(serial, name), getattr(parallel, name))
+
+
 def test_observe_writes_into_what_it_is_given_and_repeats_to_the_bit():
     cam = camera()
     fixed, scene = {**meshes(), **backgrounds(cam)}, random_scene(3, 40)

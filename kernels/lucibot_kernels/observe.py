@@ -75,7 +75,8 @@ class Observer:
         roi: (left, top, width, height) [pixels], the only part of the image to draw: outputs have
             its size. Backgrounds are still given for the whole image.
         """
-        self.device = torch.device(device)
+        # The device of a tensor carries an index ("cuda:0") that its name may lack.
+        self.device = torch.empty(0, device=device).device
         left, top, w, h = (0, 0, width, height) if roi is None else (int(r) for r in roi)
         if min(w, h) < 1 or left < 0 or top < 0 or left + w > width or top + h > height:
             raise ValueError(
