@@ -43,8 +43,11 @@ class OptimizeConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class ExecuteConfig:
-    film_fps: float = 25.0
+    film_frames: int = 60
+    """Pictures in the film of the replay."""
+    film_fps: float = 20.0
     film_width: int = 640
+    """Width of the film [pixels], at most the task camera's."""
 
 
 @dataclass(frozen=True, kw_only=True)

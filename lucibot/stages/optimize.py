@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import cv2
 import numpy as np
 
@@ -74,7 +76,7 @@ def _save(
     write_json(
         ctx.folder / "search.json",
         {"loss": found.loss, "terms": found.terms, "rollouts": found.rollouts,
-         "generations": len(found.history),
+         "generations": len(found.history), "weights": dataclasses.asdict(ctx.config.weights),
          "failed": int(sum(h["failed"].sum() for h in found.history)),
          "start_loss": float(found.history[0]["loss"][-1]) if start_was_told else None},
     )  # fmt: skip
