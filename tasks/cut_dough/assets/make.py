@@ -2,8 +2,8 @@
 
 knife.obj: one watertight mesh [m]. Object frame: x runs from the handle to the tip, z from the
 cutting edge to the spine, y through the blade. The origin is the middle of the cutting edge, so the
-blade spans x in [-0.08, 0.08], its edge lies at z = 0 (and curves up to the tip from x = 0.03 on) and its spine at
-z = 0.045; the handle spans x in [-0.20, -0.08], z in [0.02, 0.045].
+blade spans x in [-0.08, 0.08]. The edge lies at z = 0 and curves up to the tip from x = 0.03 on;
+the spine lies at z = 0.045. The handle spans x in [-0.20, -0.08], z in [0.02, 0.045].
 dough.obj: a block with rounded edges [m], 0.12 x 0.06 x 0.045, its base centred on the origin.
 Colours are stored as vertex colours (sRGB).
 """

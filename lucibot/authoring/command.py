@@ -1,0 +1,64 @@
+"""`lucibot tasks list | check NAME | new NAME`."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+
+def command(argv: list[str]) -> int:
+    """Run one subcommand; returns the exit status."""
+    parser = argparse.ArgumentParser(prog="lucibot tasks", description="Task folders.")
+    sub = parser.add_subparsers(dest="what", required=True)
+    sub.add_parser("list", help="the shipped tasks")
+    check = sub.add_parser("check", help="try everything that a task needs, one line a check")
+    check.add_argument("task", help="a shipped task's name, or a task folder")
+    check.add_argument("--out", type=Path, default=Path("."), help="where the thumbnail goes")
+    new = sub.add_parser("new", help="write a small working task folder to start from")
+    new.add_argument("name")
+    new.add_argument("--dir", type=Path, default=Path("."), help="where the folder is made")
+    arguments = parser.parse_args(argv)
+    if arguments.what == "list":
+        return _list()
+    if arguments.what == "check":
+        return _check(arguments.task, arguments.out)
+    return _new(arguments.name, arguments.dir)
+
+
+def _list() -> int:
+    from rich.console import Console
+    from rich.table import Table
+
+    from lucibot.authoring import list_tasks
+
+    table = Table(box=None, pad_edge=False)
+    for heading in ("name", "title", "materials", "actuators -> targets"):
+        table.add_column(heading)
+    for row in list_tasks():
+        moves = f"{', '.join(row['actuators'])} -> {', '.join(row['targets'])}"
+        table.add_row(row["name"], row["title"], ", ".join(dict.fromkeys(row["materials"])), moves)
+    Console().print(table)
+    return 0
+
+
+def _check(task: str, out: Path) -> int:
+    from lucibot.authoring.check import check_task
+
+    failed = 0
+
+    def show(check) -> None:
+        nonlocal failed
+        failed += not check.passed
+        print(f"{'ok  ' if check.passed else 'FAIL'}  {check.name}: {check.message}", flush=True)
+
+    check_task(task, out, on_check=show)
+    print(f"{task}: {failed} checks failed" if failed else f"{task}: all checks passed")
+    return 1 if failed else 0
+
+
+def _new(name: str, folder: Path) -> int:
+    from lucibot.authoring.new import new_task
+
+    made = new_task(name, folder)
+    print(f"wrote {made}; next: lucibot tasks check {made}")
+    return 0
