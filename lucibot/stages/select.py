@@ -49,7 +49,8 @@ def run(ctx: Context) -> None:
             f"`lucibot resume {ctx.run.path} --force-video {best}`"
         )
     if forced is not None and not verdicts[forced].usable:
-        ctx.note(f"candidate {forced} was forced; its {verdicts[forced].total:.1f} points reject it")
+        points = verdicts[forced].total
+        ctx.note(f"candidate {forced} was forced; its {points:.1f} points reject it")
 
 
 def chosen_video(imagine: Path, select: Path) -> Path:
