@@ -1,0 +1,9 @@
+"""The verifier family. `VerifierConfig` is the closed union of its members."""
+
+from __future__ import annotations
+
+from lucibot.providers.verifier.pixels import PixelVerifier
+
+VerifierConfig = PixelVerifier
+
+__all__ = ["PixelVerifier", "VerifierConfig"]

@@ -349,7 +349,6 @@ class Drawer:
         h, w = static_labels.shape
         projected = [stage._project(i.vertices, s) for i in items]
         window = _window(projected, w * s, h * s, s)
-        parts = np.zeros((h, w, 0), bool)
         names = plan.names
         masks = np.stack([static_labels == i + 1 for i in range(len(names))])
         hand = np.zeros((h, w), bool)

@@ -65,7 +65,7 @@ def _new_object(stage: Stage, plan: Plan, rng: np.random.Generator) -> Plan:
 def _free_spot(stage: Stage, rng: np.random.Generator, size: float) -> np.ndarray:
     """A point (3,) [m, world] of a level surface in the picture, clear of the objects."""
     points, normals = stage.surface["empty"]
-    h, w = points.shape[:2]
+    h = len(points)
     clear = (normals[..., 2] > 0.95) & (stage.half_labels == 0)
     margin = h // 10
     clear[:margin], clear[-margin:], clear[:, :margin], clear[:, -margin:] = (False,) * 4
@@ -80,9 +80,11 @@ def _free_spot(stage: Stage, rng: np.random.Generator, size: float) -> np.ndarra
 def _camera_drift(camera: Camera, plan: Plan, rng: np.random.Generator) -> Plan:
     """A slow zoom and pan of the whole picture: (T, 2, 3) affine maps from scene to picture."""
     t = np.linspace(0, 1, len(plan)) ** 1.3
-    zoom = 1 + rng.uniform(0.05, 0.12) * t
+    zoom = 1 + rng.uniform(0.06, 0.12) * t
     angle = rng.uniform(0, 2 * np.pi)
-    pan = camera.width * rng.uniform(0.02, 0.05) * t[:, None] * [np.cos(angle), np.sin(angle)]
+    # The pan stays within what the zoom leaves over, so that no border comes into the picture.
+    margin = 0.5 * camera.height * (zoom - 1)
+    pan = rng.uniform(0.5, 0.95) * margin[:, None] * [np.cos(angle), np.sin(angle)]
     centre = np.array([camera.width, camera.height]) / 2
     A = np.zeros((len(plan), 2, 3))
     A[:, 0, 0] = A[:, 1, 1] = zoom

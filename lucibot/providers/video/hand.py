@@ -9,6 +9,7 @@ image. All lengths are metres.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -138,8 +139,8 @@ def _skeleton(radius: float, openness: float, slant: float):
         (k, wrist + across * 0.011 * np.sign(k[0]) * min(abs(k[0]) / 0.03, 1), 0.0115, 0.0165)
         for k in knuckles
     ]
-    palm += [(a, b, 0.0112, 0.0112) for a, b in zip(knuckles, knuckles[1:], strict=False)]
-    # The thumb starts beside the wrist and closes on the cylinder's -y side, tangent like a finger.
+    palm += [(a, b, 0.0112, 0.0112) for a, b in pairwise(knuckles)]
+    # The thumb starts beside the wrist and closes on the cylinder's -y side.
     root = wrist + across * 0.024 - back * 0.018 + np.array([0, 0, -0.006])
     rho = radius + 0.0095
     lengths = np.array([0.040, 0.032, 0.026])

@@ -183,8 +183,8 @@ def load_storyboard(task: Task) -> StoryboardSpec:
     path = task.folder / "storyboard.toml"
     if not path.is_file():
         raise UserError(
-            f"task {task.name!r} has no storyboard.toml, so the embedded video stand-in cannot draw "
-            "it; write one or give a video file with --video"
+            f"task {task.name!r} has no storyboard.toml, so the storyboard cannot draw it; "
+            "write one or give a video file with --video"
         )
     try:
         spec = StoryboardSpec.model_validate(tomllib.loads(path.read_text()))
@@ -254,7 +254,7 @@ def make_plan(
 
 
 def _time_warp(spec: StoryboardSpec, rng: np.random.Generator):
-    """A monotone map from storyboard time to video time: each stretch is a bit longer or shorter."""
+    """A monotone map from storyboard to video time: each stretch is a bit longer or shorter."""
     events = {0.0, spec.duration_s}
     events |= {k.at_s for t in spec.track for k in t.key}
     events |= {t for h in spec.hand for t in (h.enter_s, h.grasp_s, h.release_s, h.leave_s)}

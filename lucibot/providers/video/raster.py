@@ -1,4 +1,4 @@
-"""Compiled loops of the storyboard's drawing: a z-buffer with interpolated colours, and shadow maps.
+"""Compiled loops of the storyboard: a z-buffer with interpolated colours, and shadow maps.
 
 Images are windows of a supersampled picture; meshes come as vertices in pixels plus depth. These
 loops differ from the batched observer of the simulation in that they interpolate colours and shade.
@@ -122,28 +122,28 @@ def light_reaching(points, normals, axes, weights, maps, origin, cell, bias, tot
         full, seen = np.float32(0), np.float32(0)
         px, py, pz = points[i, 0], points[i, 1], points[i, 2]
         nx, ny, nz = normals[i, 0], normals[i, 1], normals[i, 2]
-        for l in range(weights.shape[0]):
-            cosine = nx * axes[l, 2, 0] + ny * axes[l, 2, 1] + nz * axes[l, 2, 2]
+        for k in range(weights.shape[0]):
+            cosine = nx * axes[k, 2, 0] + ny * axes[k, 2, 1] + nz * axes[k, 2, 2]
             if cosine <= 0:
                 continue
-            e = weights[l] * cosine
+            e = weights[k] * cosine
             full += e
-            u = (px * axes[l, 0, 0] + py * axes[l, 0, 1] + pz * axes[l, 0, 2] - origin[l, 0]) / cell
-            v = (px * axes[l, 1, 0] + py * axes[l, 1, 1] + pz * axes[l, 1, 2] - origin[l, 1]) / cell
-            d = px * axes[l, 2, 0] + py * axes[l, 2, 1] + pz * axes[l, 2, 2] + bias
+            u = (px * axes[k, 0, 0] + py * axes[k, 0, 1] + pz * axes[k, 0, 2] - origin[k, 0]) / cell
+            v = (px * axes[k, 1, 0] + py * axes[k, 1, 1] + pz * axes[k, 1, 2] - origin[k, 1]) / cell
+            d = px * axes[k, 2, 0] + py * axes[k, 2, 1] + pz * axes[k, 2, 2] + bias
             x, y = int(np.floor(u)), int(np.floor(v))
             if x < 0 or y < 0 or x >= size - 1 or y >= size - 1:
                 seen += e
                 continue
             fx, fy = u - x, v - y
             open_ = np.float32(0)
-            if maps[l, y, x] <= d:
+            if maps[k, y, x] <= d:
                 open_ += (1 - fx) * (1 - fy)
-            if maps[l, y, x + 1] <= d:
+            if maps[k, y, x + 1] <= d:
                 open_ += fx * (1 - fy)
-            if maps[l, y + 1, x] <= d:
+            if maps[k, y + 1, x] <= d:
                 open_ += (1 - fx) * fy
-            if maps[l, y + 1, x + 1] <= d:
+            if maps[k, y + 1, x + 1] <= d:
                 open_ += fx * fy
             seen += e * open_
         total[i] = full

@@ -105,7 +105,8 @@ def smooth(
     )
     return Shape(
         vertices=corners[first, :3], normals=normals[first],
-        faces=inverse.reshape(-1, 3).astype(np.int32), albedo=corners[first, 3:6].astype(np.float32),
+        faces=inverse.reshape(-1, 3).astype(np.int32),
+        albedo=corners[first, 3:6].astype(np.float32),
     )  # fmt: skip
 
 

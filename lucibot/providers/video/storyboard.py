@@ -60,7 +60,7 @@ class StoryboardModel:
     def imagine(
         self, task: Task, view: SceneView, *, seed: int, out_dir: Path, progress: Progress
     ) -> list[Path]:
-        """Write `candidate_<i>.mp4` and, for measurement only, `planted/candidate_<i>.{npz,json}`."""
+        """Write `candidate_<i>.mp4` and, for measurement only, `planted/candidate_<i>.*`."""
         c = self.config
         spec = self._plan.load_storyboard(task)
         progress("preparing shapes, light and hands", 0.0)
@@ -182,7 +182,7 @@ def _write_planted(folder: Path, i, plan, fps, masks, hand, contact, tips, piece
         poses=pose_np(plan.T_world_object).astype(np.float32), scale=plan.scale, held=holds,
         contact=np.array([[c[p] for p in pairs] for c in contact]).reshape(len(plan), len(pairs)),
         tips_m=np.stack(tips), hand_present=present,
-        piece_masks=np.stack([pieces[n] for n in piece_names]) if pieces else np.zeros((0, *shape[2:]), bool),
+        piece_masks=np.reshape([pieces[n] for n in piece_names], (-1, *shape[2:])).astype(bool),
     )  # fmt: skip
     first = int(np.argmax(held)) if held.any() else None
     gone = int(len(seen) - np.argmax(seen[::-1])) if seen.any() else None

@@ -1,0 +1,266 @@
+"""The embedded verifier: the paper's rubric (section 3.2) measured from pixels, without a VLM.
+
+It sees the video, the known first frame with its masks, the roles and the goal relations; never
+what a video model planned. Each deduction carries the value that was measured.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import cv2
+import numpy as np
+
+from lucibot.core.scene_view import SceneView
+from lucibot.core.similarity import scene_similarity
+from lucibot.core.video import Video
+from lucibot.providers.verifier import goals
+from lucibot.providers.verifier.base import Verdict
+from lucibot.providers.verifier.regions import HAND, UNKNOWN, Regions, classify
+from lucibot.task import Task
+
+
+@dataclass(frozen=True, kw_only=True)
+class PixelVerifier:
+    """Judges videos by first-frame match, background drift, unexplained regions, motion and goal."""
+
+    kind: Literal["pixels"] = "pixels"
+    width: int = 320
+    """Pixels across at which the video is classified."""
+    samples_per_s: float = 8.0
+    """Frames a second that are looked at."""
+    same_scene: float = 0.75
+    """First-frame similarity from which on nothing is deducted."""
+    drift_free: float = 0.004
+    """Mean displacement of the picture's corners over its width that feature tracking may give for
+    a camera that stands still: a pixel and a bit at the working size."""
+    drift_bad: float = 0.012
+    """From here on the camera has moved for certain."""
+    new_object_area: float = 0.0012
+    """Least share of the picture that an unexplained thing covers."""
+    new_object_s: float = 0.6
+    """How long it must stay at one place."""
+    new_object_contrast: float = 18.0
+    """Least mean colour difference (CIE76) to what was there; reflections and stains stay below."""
+    self_motion: float = 0.20
+    """Share of an object's region that may differ between moments although no hand is near."""
+    held_s: float = 0.5
+    """How long before the end the goal must hold."""
+
+    def create(self) -> Judge:
+        return Judge(self)
+
+
+class Judge:
+    def __init__(self, config: PixelVerifier):
+        self.config = config
+
+    def judge(self, task: Task, view: SceneView, video: Video) -> Verdict:
+        """The rubric's points for one video on the task camera's grid."""
+        c = self.config
+        step = max(1, round(video.fps / c.samples_per_s))
+        regions = classify(view, video, width=c.width, step=step)
+        seconds = regions.frames / video.fps
+        reasons: list[str] = []
+        evidence: dict[str, float] = {"noise": regions.noise}
+
+        match = 6.0 - self._first_frame(view, video, reasons, evidence)
+        match -= self._drift(regions, reasons, evidence)
+        slides = self._self_motion(task, regions, seconds, reasons, evidence)
+        match -= 2.0 * slides
+        motion = 3.0 - 2.0 * slides - self._hands(regions, reasons, evidence)
+        new_object = self._new_object(regions, seconds, reasons, evidence)
+        goal = self._goal(task, view, video, regions, seconds, reasons, evidence)
+        return Verdict(
+            match=float(np.clip(match, 2, 6)), motion=float(np.clip(motion, 1, 3)),
+            goal=float(np.clip(goal, 2, 6)), new_object=new_object, reasons=tuple(reasons),
+            evidence=evidence,
+        )  # fmt: skip
+
+    def _first_frame(self, view, video: Video, reasons, evidence) -> float:
+        similarity = scene_similarity(video.frames[0], view)
+        worst = min(similarity, key=similarity.get)
+        evidence["first_frame_similarity"] = similarity[worst]
+        # Other scenes give 0.5 at most; there the video is of something else.
+        lost = 4.0 * float(np.clip((self.config.same_scene - similarity[worst]) / 0.25, 0, 1))
+        if lost > 0:
+            reasons.append(
+                f"the first frame shows {worst!r} otherwise than the scene does (similarity "
+                f"{similarity[worst]:.2f}, wanted {self.config.same_scene:.2f})"
+            )
+        return lost
+
+    def _drift(self, regions: Regions, reasons, evidence) -> float:
+        c = self.config
+        # The median over neighbours: one frame hidden by an arm says nothing about the camera.
+        smooth = np.array([np.median(regions.shift[max(k - 1, 0) : k + 2])
+                           for k in range(len(regions.shift))])  # fmt: skip
+        drift = float(np.max(smooth[regions.tracked > 0.15], initial=0.0))
+        evidence["background_drift"] = drift
+        lost = 4.0 * float(np.clip((drift - c.drift_free) / (c.drift_bad - c.drift_free), 0, 1))
+        if lost > 0:
+            reasons.append(f"the camera moves: the background drifts by {drift:.1%} of the width")
+        return lost
+
+    def _self_motion(self, task: Task, regions: Regions, seconds, reasons, evidence) -> float:
+        """How sure it is, in [0, 1], that an object moves although nothing that moves touches it."""
+        c, worst, who, when = self.config, 0.0, "", 0.0
+        h, w = regions.labels.shape[1:]
+        reach = np.ones((2 * round(0.03 * w) + 1,) * 2, np.uint8)
+        hand = np.stack([cv2.dilate(m.astype(np.uint8), reach) > 0 for m in regions.hand])
+        for i, spec in enumerate(task.objects):
+            mine = regions.object(i)
+            others = np.isin(regions.labels, [j + 1 for j in range(len(task.objects)) if j != i])
+            touched = (hand & _grown_all(mine, 3)).reshape(len(mine), -1).sum(1) > 3
+            area = max(mine[0].sum(), 1)
+            for k in range(1, len(mine)):
+                for before in range(k - 1, -1, -1):
+                    gap = seconds[k] - seconds[before]
+                    if gap > 1.0 or touched[before : k + 1].any():
+                        break
+                    if gap < 0.25:
+                        continue
+                    # Pixels that other things cover in either moment cannot be compared.
+                    open_ = ~(others[before] | others[k])
+                    a, b = mine[before] & open_, mine[k] & open_
+                    if min(a.sum(), b.sum()) < 0.25 * area:
+                        continue
+                    if self._carried(regions, i, before, k, hand):
+                        continue
+                    change = (a ^ b).sum() / max((a | b).sum(), 1)
+                    if change > worst:
+                        worst, who, when = float(change), spec.name, float(seconds[k])
+        evidence["self_motion"] = worst
+        sure = float(np.clip((worst - c.self_motion) / 0.10, 0, 1))
+        if sure > 0:
+            reasons.append(
+                f"{who!r} moves without being touched: {worst:.0%} of its region changes before "
+                f"{when:.1f} s with no hand near"
+            )
+        return sure
+
+    @staticmethod
+    def _carried(regions: Regions, i: int, before: int, after: int, hand: np.ndarray) -> bool:
+        """Another object that a hand holds touches object i in between (a tool may push it)."""
+        near = _grown_all(regions.object(i)[before : after + 1], 7)
+        part = slice(before, after + 1)
+        for label in np.unique(regions.labels[part]):
+            if label in (0, i + 1, HAND, UNKNOWN):
+                continue
+            other = regions.labels[part] == label
+            held = (other & hand[part]).reshape(len(near), -1).sum(1) > 8
+            meets = (other & near).reshape(len(near), -1).sum(1) > 3
+            if (held & meets).any():
+                return True
+        return False
+
+    def _hands(self, regions: Regions, reasons, evidence) -> float:
+        """Deductions for a hand that does not come from outside, or is not there at all."""
+        hand = regions.hand
+        area = hand.reshape(len(hand), -1).mean(1)
+        seen = area > 0.004
+        evidence["hand_share_of_frames"] = float(seen.mean())
+        if not seen.any():
+            reasons.append("no hand is seen in the video")
+            return 1.0
+        border = np.concatenate(
+            [hand[:, :2].reshape(len(hand), -1), hand[:, -2:].reshape(len(hand), -1),
+             hand[:, :, :2].reshape(len(hand), -1), hand[:, :, -2:].reshape(len(hand), -1)], axis=1
+        )  # fmt: skip
+        first = int(np.argmax(seen))
+        comes_in = bool(border[max(first - 1, 0) : first + 2].any())
+        # A hand that is there from one sample to the next all over the picture was not moved in.
+        leap = float(np.max(np.diff(area), initial=0.0))
+        evidence["hand_leap"] = leap
+        lost = 0.0
+        if not comes_in:
+            lost += 1.0
+            reasons.append(
+                "the hand appears inside the picture instead of entering over its border"
+            )
+        if leap > 0.20:
+            lost += 0.5
+            reasons.append(f"the hand leaps: it covers {leap:.0%} more of the picture at once")
+        return lost
+
+    def _new_object(self, regions: Regions, seconds, reasons, evidence) -> bool:
+        """A compact region that nothing explains and that stays where it is."""
+        c = self.config
+        h, w = regions.labels.shape[1:]
+        # Where an object stood at first, what lies under it is not known well enough to compare.
+        start = (regions.labels[0] > 0) & (regions.labels[0] < HAND)
+        margin = 2 * round(0.035 * w) + 1
+        known = cv2.dilate(start.astype(np.uint8), np.ones((margin, margin))) > 0
+        delta = np.linalg.norm(regions.lab - regions.lab[0], axis=-1)
+        run = np.zeros((h, w), np.float32)
+        longest = np.zeros((h, w), np.float32)
+        contrast = np.zeros((h, w), np.float32)
+        for k in range(1, len(regions.labels)):
+            odd = _unexplained(regions.labels[k]) & ~known
+            covered = regions.labels[k] == HAND
+            gap = seconds[k] - seconds[k - 1]
+            # A hand in front neither ends nor lengthens the stay.
+            run = np.where(odd, run + gap, np.where(covered, run, 0)).astype(np.float32)
+            better = run > longest
+            longest[better], contrast[better] = run[better], delta[k][better]
+        stays = (longest >= c.new_object_s).astype(np.uint8)
+        stays = cv2.morphologyEx(stays, cv2.MORPH_OPEN, np.ones((5, 5)))
+        _, parts, stats, _ = cv2.connectedComponentsWithStats(stays)
+        best, where = 0.0, (0, 0)
+        for p in range(1, len(stats)):
+            share = stats[p, cv2.CC_STAT_AREA] / (h * w)
+            if contrast[parts == p].mean() >= c.new_object_contrast and share > best:
+                best = float(share)
+                ys, xs = np.nonzero(parts == p)
+                where = (round(xs.mean() / w, 2), round(ys.mean() / h, 2))
+        evidence["unexplained_area"] = best
+        if best < c.new_object_area:
+            return False
+        reasons.append(
+            f"something appears that was not in the first frame: {best:.2%} of the picture near "
+            f"({where[0]:.0%}, {where[1]:.0%}) of its width and height"
+        )
+        return True
+
+    def _goal(self, task, view, video, regions, seconds, reasons, evidence) -> float:
+        c = self.config
+        if not task.spec.goal:
+            reasons.append("the task names no goal relation, so none could be checked")
+            return 2.0
+        last = seconds >= seconds[-1] - c.held_s
+        shares = []
+        for relation in task.spec.goal:
+            holds = goals.measure(task, view, video, regions, relation)
+            judged = holds[last & np.isfinite(holds)]
+            name = f"{relation['relation']} {relation['object']}"
+            share = float(judged.mean()) if len(judged) else 0.0
+            evidence[f"goal: {name}"] = share
+            if not len(judged):
+                reasons.append(f"a hand hides whether the goal '{name}' is reached at the end")
+            elif share < 0.8:
+                ever = np.nanmean(holds) > 0.1
+                what = "is not held" if ever else "is not reached"
+                reasons.append(
+                    f"the goal '{name}' {what}: it holds in {share:.0%} of the last {c.held_s} s"
+                )
+            shares.append(share)
+        return 2.0 + 4.0 * float(np.clip(min(shares) / 0.8, 0, 1))
+
+
+def _grown_all(masks: np.ndarray, size: int) -> np.ndarray:
+    return np.stack([cv2.dilate(m.astype(np.uint8), np.ones((size, size))) > 0 for m in masks])
+
+
+def _unexplained(labels: np.ndarray) -> np.ndarray:
+    """Unknown regions, but those enclosed by a hand or a known object: highlights on them."""
+    odd = cv2.morphologyEx((labels == UNKNOWN).astype(np.uint8), cv2.MORPH_OPEN, np.ones((3, 3)))
+    count, parts = cv2.connectedComponents(odd)
+    out = odd > 0
+    something = (labels > 0) & (labels != UNKNOWN)
+    for p in range(1, count):
+        part = parts == p
+        ring = (cv2.dilate(part.astype(np.uint8), np.ones((5, 5))) > 0) & ~part
+        if something[ring].mean() > 0.5:
+            out[part] = False
+    return out

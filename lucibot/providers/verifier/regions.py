@@ -1,0 +1,266 @@
+"""What each changed pixel of a video is: hand, a known object, background under a shadow, or none.
+
+A pixel that looks as in the first frame is what it was there. A changed one is explained, in this
+order, by the background at that place (lit or shaded), by a hand (skin that has come in over the
+border), by an object's colours, or by nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from lucibot.core.scene_view import SceneView
+from lucibot.core.video import Video
+
+HAND = 254
+UNKNOWN = 255
+FEATURES = 250
+BINS = (14, 16, 16)
+"""Histogram bins in L, a, b."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Regions:
+    """The classified video at a reduced size. K sampled frames, h x w pixels."""
+
+    frames: np.ndarray
+    """(K,) indices into the video."""
+    labels: np.ndarray
+    """(K, h, w) uint8: 0 background, i + 1 objects, `HAND`, `UNKNOWN`."""
+    lab: np.ndarray
+    """(K, h, w, 3) float32 CIE Lab, stabilised and light-compensated."""
+    shift: np.ndarray
+    """(K,) global motion since the first frame: the mean displacement of the corners / width."""
+    tracked: np.ndarray
+    """(K,) share of background features behind that figure."""
+    noise: float
+    """Standard deviation of the lightness from sample to sample where nothing moves."""
+
+    def object(self, i: int) -> np.ndarray:
+        """(K, h, w) bool, visible pixels of object i."""
+        return self.labels == i + 1
+
+    @property
+    def hand(self) -> np.ndarray:
+        return self.labels == HAND
+
+
+def classify(view: SceneView, video: Video, *, width: int, step: int) -> Regions:
+    """Classify every `step`-th frame and the last ten at `width` pixels across."""
+    h0, w0 = view.labels.shape
+    size = (width, round(width * h0 / w0))
+    tail = np.arange(max(len(video) - 10, 0), len(video))
+    frames = np.unique(np.concatenate([np.arange(0, len(video), step), tail]))
+    small = [cv2.resize(video.frames[i], size, interpolation=cv2.INTER_AREA) for i in frames]
+    labels0 = cv2.resize(view.labels, size, interpolation=cv2.INTER_NEAREST)
+
+    small, shift, tracked = _stabilise(small, labels0)
+    noise = _noise(small[:24])
+    model = _Model(small[0], labels0, noise)
+    labels, lab, before = [], [], labels0
+    for frame in small:
+        image = _lab(model.same_light(frame, before))
+        before = model.classify(image, before)
+        labels.append(before)
+        lab.append(image)
+    return Regions(
+        frames=frames, labels=np.stack(labels), lab=np.stack(lab), shift=shift, tracked=tracked,
+        noise=noise,
+    )  # fmt: skip
+
+
+def _noise(frames: list[np.ndarray]) -> float:
+    """Standard deviation of lightness [0, 100] from sample to sample where nothing moves."""
+    gray = np.stack([cv2.cvtColor(f, cv2.COLOR_RGB2GRAY) for f in frames]).astype(np.float32)
+    change = np.abs(np.diff(gray, axis=0)) / 2.55
+    calm = change[change < np.quantile(change, 0.9)] if change.size else np.zeros(1)
+    # The mean of the lower nine tenths of a half normal is 0.70 standard deviations.
+    return float(calm.mean() / 0.70 / np.sqrt(2))
+
+
+def _stabilise(frames: list[np.ndarray], labels0: np.ndarray):
+    """Undo the camera's own motion, measured on background features (hands are outliers)."""
+    h, w = labels0.shape
+    first = cv2.cvtColor(frames[0], cv2.COLOR_RGB2GRAY)
+    background = (cv2.dilate((labels0 > 0).astype(np.uint8), np.ones((9, 9))) == 0).astype(np.uint8)
+    points = cv2.goodFeaturesToTrack(first, FEATURES, 0.01, 5, mask=background)
+    shift, tracked = np.zeros(len(frames)), np.zeros(len(frames))
+    if points is None or len(points) < 12:
+        return frames, shift, tracked
+    corners = np.array([[0, 0], [w, 0], [0, h], [w, h]], float)
+    out = []
+    guess = points.copy()
+    lk = {"winSize": (17, 17), "maxLevel": 3}
+    for k, frame in enumerate(frames):
+        gray = cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY)
+        seen, ok, _ = cv2.calcOpticalFlowPyrLK(
+            first, gray, points, guess.copy(), flags=cv2.OPTFLOW_USE_INITIAL_FLOW, **lk
+        )
+        back, ok_back, _ = cv2.calcOpticalFlowPyrLK(gray, first, seen, None, **lk)
+        good = (ok & ok_back).ravel() > 0
+        good &= np.linalg.norm((back - points).reshape(-1, 2), axis=1) < 1.0
+        A, inliers = None, np.zeros(0)
+        if good.sum() >= 12:
+            A, inliers = cv2.estimateAffinePartial2D(
+                points[good], seen[good], method=cv2.RANSAC, ransacReprojThreshold=1.5
+            )
+        if A is None or inliers.sum() < 0.3 * good.sum():
+            # Too little background is seen; the camera is taken to stand as it did before.
+            shift[k] = shift[k - 1] if k else 0.0
+            out.append(frame)
+            continue
+        tracked[k] = inliers.sum() / len(points)
+        moved = corners @ A[:, :2].T + A[:, 2]
+        shift[k] = np.linalg.norm(moved - corners, axis=1).mean() / w
+        guess = (points.reshape(-1, 2) @ A[:, :2].T + A[:, 2]).astype(np.float32)[:, None]
+        if shift[k] > 0.002:
+            frame = cv2.warpAffine(
+                frame, A, (w, h), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
+                borderMode=cv2.BORDER_REPLICATE,
+            )  # fmt: skip
+        out.append(frame)
+    return out, shift, tracked
+
+
+def _lab(rgb: np.ndarray) -> np.ndarray:
+    lab = cv2.cvtColor(rgb.astype(np.float32) / 255, cv2.COLOR_RGB2LAB)
+    return cv2.GaussianBlur(lab, (0, 0), 0.8)
+
+
+class _Model:
+    """Appearance of background and objects, learned from the first frame."""
+
+    def __init__(self, first_rgb: np.ndarray, labels0: np.ndarray, noise: float):
+        self.first_rgb, self.labels0 = first_rgb.astype(np.float32), labels0
+        self.first = first = _lab(first_rgb)
+        self.objects = int(labels0.max())
+        # Compression moves whole blocks: the thresholds are floors, raised by the video's noise.
+        self.light, self.chroma = max(8.0, 5 * noise), max(5.5, 4 * noise)
+        objects = cv2.dilate((labels0 > 0).astype(np.uint8), np.ones((5, 5)))
+        # Lab lies within [0, 100] and about [-128, 127]; inpainting wants bytes.
+        as_bytes = np.clip(first * [2.55, 1, 1] + [0, 128, 128], 0, 255).astype(np.uint8)
+        empty = cv2.merge(
+            [cv2.inpaint(c, objects, 5, cv2.INPAINT_TELEA) for c in cv2.split(as_bytes)]
+        )
+        empty = (empty.astype(np.float32) - [0, 128, 128]) / [2.55, 1, 1]
+        self.empty = np.where(objects[..., None] > 0, empty, first).astype(np.float32)
+        self.histograms = np.stack([self._histogram(labels0 == i + 1) for i in range(self.objects)])
+
+    def _bins(self, lab: np.ndarray) -> tuple[np.ndarray, ...]:
+        """Bin indices of colours (n, 3)."""
+        at = ((lab - np.float32([0, -80, -80])) / np.float32([100, 160, 160]) * BINS).astype(int)
+        return tuple(np.clip(at[:, k], 0, BINS[k] - 1) for k in range(3))
+
+    def _histogram(self, mask: np.ndarray) -> np.ndarray:
+        """Density over Lab bins, widened along lightness: a thing that moves is lit otherwise."""
+        from scipy.ndimage import gaussian_filter
+
+        counts = np.zeros(BINS, np.float32)
+        np.add.at(counts, self._bins(self.first[mask]), 1.0)
+        wide = gaussian_filter(counts, (1.5, 0.6, 0.6), mode="nearest")
+        return wide / max(wide.sum(), 1e-9)
+
+    def same_light(self, rgb: np.ndarray, before: np.ndarray) -> np.ndarray:
+        """Divide out a slow change of exposure and colour: median ratios over blocks of what was
+        background in the sample before, smoothed, and bounded so that no new thing is divided
+        out."""
+        h, w = before.shape
+        background = (before == 0) & (self.labels0 == 0)
+        ratio = (rgb + np.float32(8)) / (self.first_rgb + 8)
+        whole = np.median(ratio[background], axis=0) if background.any() else np.ones(3)
+        rows, columns = 6, 8
+        gain = np.tile(whole.astype(np.float32), (rows, columns, 1))
+        for i in range(rows):
+            for j in range(columns):
+                block = np.s_[
+                    i * h // rows : (i + 1) * h // rows, j * w // columns : (j + 1) * w // columns
+                ]
+                inside = background[block]
+                if inside.mean() > 0.4:
+                    local = np.median(ratio[block][inside], axis=0)
+                    gain[i, j] = np.clip(local, 0.85 * whole, 1.18 * whole)
+        gain = cv2.resize(cv2.blur(gain, (3, 3)), (w, h), interpolation=cv2.INTER_LINEAR)
+        return np.clip((rgb + np.float32(8)) / gain - 8, 0, 255).astype(np.uint8)
+
+    def classify(self, image: np.ndarray, before: np.ndarray) -> np.ndarray:
+        """(h, w) labels of one frame, given the labels of the sample before."""
+        labels = self.labels0.copy()
+        ys, xs = np.nonzero(self._differs(image - self.first))
+        if len(ys) == 0:
+            return labels
+        lab, empty = image[ys, xs], self.empty[ys, xs]
+        # A shadow or a highlight changes lightness within bounds and hardly any hue; hue scales
+        # with lightness, so the expected hue is scaled along.
+        ratio = (lab[:, 0] + 3) / (empty[:, 0] + 3)
+        scaled = np.clip(ratio, 0.3, 1.5)[:, None] * empty[:, 1:]
+        hue = np.linalg.norm(lab[:, 1:] - scaled, axis=1)
+        behind = (ratio > 0.42) & (ratio < 1.25) & (hue < 1.2 * self.chroma)
+        density = self.histograms[(slice(None), *self._bins(lab))]
+        best, like = density.argmax(0), density.max(0)
+        known = (before > 0) & (before < HAND)
+        near = cv2.dilate(known.astype(np.uint8), np.ones((9, 9)))[ys, xs] > 0
+        # Skin colours spread over some hundred bins, so about one in a hundred is their density.
+        skin = _skin(lab) & (like < np.where(near, 0.008, 0.03))
+        own = like > np.where(near, 0.0015, 0.004)
+        # Where an object was, or next to it, its colours count for more than a shadow.
+        background = behind & ~(near & (like > 0.01))
+        label = np.full(len(ys), UNKNOWN, np.uint8)
+        label[own] = (best + 1)[own]
+        label[skin] = HAND
+        label[background] = 0
+        labels[ys, xs] = label
+        return self._clean(labels, before)
+
+    def _differs(self, delta: np.ndarray) -> np.ndarray:
+        chroma = np.hypot(delta[..., 1], delta[..., 2])
+        return (np.abs(delta[..., 0]) > self.light) | (chroma > self.chroma)
+
+    def _clean(self, labels: np.ndarray, before: np.ndarray) -> np.ndarray:
+        """Continuity: skin counts as hand where it hangs together with the border or with the hand
+        before, an object's colours where they touch its region before or a hand; anything else in
+        those colours is unknown."""
+        labels = cv2.medianBlur(labels, 3)
+        skin = cv2.morphologyEx((labels == HAND).astype(np.uint8), cv2.MORPH_CLOSE, np.ones((5, 5)))
+        border = _border_mask(labels.shape)
+        keep = _touching(skin, border)
+        if keep.any():
+            # Blur and shadow may part a hand from its arm; without any arm it is no hand.
+            keep |= _touching(skin, _grown(before == HAND, 15))
+        labels[(labels == HAND) & ~keep] = UNKNOWN
+        hand = _grown(labels == HAND, 7)
+        for i in range(1, self.objects + 1):
+            mine = labels == i
+            seed = _grown(before == i, 9) | (hand & _grown(before == i, 41)) | (self.labels0 == i)
+            labels[mine & ~_touching(mine.astype(np.uint8), seed)] = UNKNOWN
+        return labels
+
+
+def _skin(lab: np.ndarray) -> np.ndarray:
+    """Skin of any lightness under warm to neutral light; wood is yellower, red paint redder."""
+    lightness, a, b = lab[..., 0], lab[..., 1], lab[..., 2]
+    return (
+        (lightness > 18) & (lightness < 93) & (a > 6) & (a < 42) & (b > 0) & (b < 36)
+        & (b < 2.1 * a + 3) & (a < 3.0 * b + 10)
+    )  # fmt: skip
+
+
+def _grown(mask: np.ndarray, size: int) -> np.ndarray:
+    return cv2.dilate(mask.astype(np.uint8), np.ones((size, size))) > 0
+
+
+def _border_mask(shape: tuple[int, int]) -> np.ndarray:
+    out = np.zeros(shape, bool)
+    out[:2], out[-2:], out[:, :2], out[:, -2:] = True, True, True, True
+    return out
+
+
+def _touching(mask: np.ndarray, seed: np.ndarray) -> np.ndarray:
+    """The connected parts of `mask` that meet `seed`."""
+    count, parts = cv2.connectedComponents(mask)
+    keep = np.zeros(count, bool)
+    keep[np.unique(parts[seed & (mask > 0)])] = True
+    keep[0] = False
+    return keep[parts]
