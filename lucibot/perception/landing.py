@@ -8,9 +8,12 @@ that explains the masks best, with the least change of size, is taken.
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 
-from lucibot.perception.draw import DrawMesh
+from lucibot.perception.draw import DrawMesh, draw_depth
+from lucibot.perception.grid import visible_iou
 from lucibot.perception.problem import Pin, Problem, add_pin, clamp, frame_terms
 from lucibot.perception.support import (
     CELL_M,
@@ -25,6 +28,8 @@ from lucibot.perception.trajectory import Trajectory, rotvec_between
 
 UPRIGHT_WITHIN_DEG = 25.0
 """An estimate that stands this nearly is taken to stand."""
+EXTEND_S = 0.5
+"""How long before the hand lets go an object may already stand."""
 SLIDE_M = 0.025
 """The farthest that an object slides to the middle of what it is put in."""
 
@@ -32,40 +37,105 @@ OVERLAP_M = 0.005
 """Overlap with another object that an estimate is forgiven."""
 
 
-def fit_rest(problem: Problem, state: dict[int, Trajectory], i: int, interval: tuple[int, int],
-             touched: np.ndarray, frames: int = 5) -> Pin:  # fmt: skip
-    """One pose for object i over `interval`, standing on what explains the picture best."""
+def fit_rests(
+    problem: Problem,
+    state: dict[int, Trajectory],
+    rests: dict[int, list[tuple[int, int]]],
+    touched: np.ndarray,
+) -> dict[int, list[Pin]]:
+    """Pins for every rest of every object.
+
+    Whoever carries another must lie there before it: objects that rest at the same time are placed
+    in every order, each on the static scene or on one placed before it (or never moved), and the
+    order that explains the picture best wins.
+
+    Args:
+        rests: half-open intervals of rest after motion, by object index.
+        touched: (T, N) bool, see `lucibot.perception.rest`.
+    """
+    pins: dict[int, list[Pin]] = {i: [] for i in problem.meshes}
+    for group in _simultaneous(rests):
+        moving = {i for i, _ in group}
+        still = [j for j in problem.meshes if j not in moving]
+        best_cost, best = np.inf, None
+        for order in itertools.permutations(group) if len(group) <= 3 else [tuple(group)]:
+            now, total, placed, chosen = dict(state), 0.0, list(still), {}
+            for i, interval in order:
+                cost, pin = _fit_rest(problem, now, i, interval, touched[:, i], placed)
+                total += cost
+                chosen[i] = pin
+                now[i] = now[i].with_frames(pin.frames, pin.target)
+                placed.append(i)
+            if total < best_cost:
+                best_cost, best = total, chosen
+        for i, pin in best.items():
+            kept = _as_far_as_it_fits(problem, state, i, pin)
+            if kept is not None:
+                pins[i].append(kept)
+    return pins
+
+
+def _as_far_as_it_fits(problem: Problem, state: dict[int, Trajectory], i: int, pin: Pin,
+                       worse: float = 0.03, hopeless: float = 0.15) -> Pin | None:  # fmt: skip
+    """The pin, begun earlier (while a hand is still there) as long as it explains the masks nearly
+    as well as the free estimate; None where it never does: then the object leans in a way that is
+    not known here, and the free estimate is better."""
+    a, b = int(pin.frames[0]), int(pin.frames[-1]) + 1
+    earliest = max(0, a - round(EXTEND_S * problem.fps))
+    frames = np.arange(earliest, b)
+    label = problem.grid.label[frames]
+    free = problem.draw(state, frames)
+    size = len(frames)
+    resting = draw_depth(
+        problem.meshes[i], pin.target[np.zeros(size, int)].T_world_object, problem.grid.camera
+    )
+    loose, _ = visible_iou(free[i], label, i + 1, free, problem.margins_m)
+    tied, _ = visible_iou(resting, label, i + 1, free, problem.margins_m)
+    seen = problem.usable[frames, i]
+    core = seen & (frames >= a)
+    if core.any() and np.median((loose - tied)[core]) > hopeless:
+        return None
+    start = a
+    while start > earliest and (loose - tied)[start - 1 - earliest] < worse:
+        start -= 1
+    return Pin(frames=np.arange(start, b), target=pin.target[np.zeros(b - start, int)])
+
+
+def _simultaneous(rests: dict[int, list[tuple[int, int]]]) -> list[list]:
+    """Rests (object, interval) grouped so that those of a group overlap in time; an object occurs
+    once in a group."""
+    everything = sorted(((i, r) for i, rs in rests.items() for r in rs), key=lambda x: x[1][0])
+    groups: list[list] = []
+    for i, (a, b) in everything:
+        for group in groups:
+            if all(k != i and a < d and c < b for k, (c, d) in group):
+                group.append((i, (a, b)))
+                break
+        else:
+            groups.append([(i, (a, b))])
+    return groups
+
+
+def _fit_rest(problem: Problem, state: dict[int, Trajectory], i: int, interval: tuple[int, int],
+              touched: np.ndarray, placed: list[int], frames: int = 5):  # fmt: skip
+    """Cost, and a pin of object i over `interval`, on the static scene or on one of `placed`."""
     a, b = interval
-    free = np.arange(a, b)
-    best_frames = free[~touched[a:b] & problem.usable[a:b, i]]
-    chosen = best_frames if len(best_frames) else free
+    every = np.arange(a, b)
+    chosen = every[~touched[a:b] & problem.usable[a:b, i]]
     chosen = chosen[np.linspace(0, len(chosen) - 1, min(frames, len(chosen))).round().astype(int)]
     middle = _median(state[i][chosen])
-    tries = [(_fit(problem, state, i, chosen, middle, None))]
-    for j in problem.meshes:
-        if j != i and _near(problem, i, j, chosen):
-            tries.append(_fit(problem, state, i, chosen, middle, j))
-    _, pose = min(tries, key=lambda t: t[0])
-    size = b - a
-    pinned = Trajectory(
-        position_m=np.repeat(pose.position_m, size, 0), rotation=np.repeat(pose.rotation, size, 0),
-        log_scale=np.repeat(pose.log_scale, size),
-    )  # fmt: skip
-        print(
-            "rest",
-            i,
-            interval,
-            [
-                (round(t[0], 2), t[1].position_m.round(4).tolist(), t[1].log_scale.round(3))
-                for t in tries
-            ],
-        )
-    return Pin(frames=free, target=pinned)
+    tries = [_fit(problem, state, i, chosen, middle, None, placed)]
+    for j in placed:
+        if _near(problem, i, j, chosen):
+            tries.append(_fit(problem, state, i, chosen, middle, j, placed))
+    cost, pose = min(tries, key=lambda t: t[0])
+    return cost, Pin(frames=every, target=pose[np.zeros(b - a, int)])
 
 
 def _fit(problem: Problem, state: dict[int, Trajectory], i: int, frames: np.ndarray,
-         start: Trajectory, support: int | None, rounds: int = 14):  # fmt: skip
-    """Cost and (1,) pose of object i resting on object `support`, or on the static scene."""
+         start: Trajectory, support: int | None, placed: list[int], rounds: int = 14):  # fmt: skip
+    """Cost and (1,) pose of object i resting on object `support`, or on the static scene, clear of
+    all that is `placed`."""
     mesh, now = problem.meshes[i], start
     directions = standing_directions(mesh, problem.initial[i].rotation[0])
     label = problem.grid.label[frames]
@@ -93,7 +163,7 @@ def _fit(problem: Problem, state: dict[int, Trajectory], i: int, frames: np.ndar
         g[0, :3] += w * (target.position_m - now.position_m)[0]
         now = now.moved(clamp(np.linalg.solve(H[0] + 1e-9 * np.eye(7), g[0])[None]))
     final, _ = _landed(problem, mesh, now, directions, None if support is None else top)
-    return cost + _overlap(problem, mesh, final, other_state, i), final
+    return cost + _overlap(problem, mesh, final, {j: other_state[j] for j in placed}), final
 
 
 def _landed(problem: Problem, mesh: DrawMesh, now: Trajectory, directions: np.ndarray, top):
@@ -129,15 +199,14 @@ def _landed(problem: Problem, mesh: DrawMesh, now: Trajectory, directions: np.nd
     return target, (sigma_position, 0.01 if R is not None else 1e3)
 
 
-def _overlap(problem: Problem, mesh: DrawMesh, pose: Trajectory, others: dict, i: int) -> float:
+def _overlap(problem: Problem, mesh: DrawMesh, pose: Trajectory, others: dict) -> float:
     """Cost of standing inside another object: how far it would have to be raised to clear it."""
     vertices = world_vertices(mesh, pose)
     under = height_map(vertices, mesh.faces, CELL_M, top=False)
     cost = 0.0
     for j, trajectory in others.items():
-        if j != i:
-            clear = landing_height(under, _top(problem.meshes[j], _median(trajectory)))
-            cost += (max(0.0, clear - OVERLAP_M) / OVERLAP_M) ** 2
+        clear = landing_height(under, _top(problem.meshes[j], _median(trajectory)))
+        cost += (max(0.0, clear - OVERLAP_M) / OVERLAP_M) ** 2
     return cost
 
 

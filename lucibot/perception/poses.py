@@ -18,7 +18,7 @@ from lucibot.core.progress import Progress, silent
 from lucibot.core.scene_view import SceneView
 from lucibot.perception.draw import draw_depth
 from lucibot.perception.grid import visible_iou
-from lucibot.perception.landing import fit_rest
+from lucibot.perception.landing import fit_rests
 from lucibot.perception.problem import (
     Pin,
     PoseConfig,
@@ -221,20 +221,10 @@ def refine_poses(
         rests[i] = rest_intervals(
             points, moves_from[i], touched[:, i], usable, config.still_px, shortest
         )
-    # What stands on the table is placed first, so that what stands on it finds it in place.
-    order = sorted(problem.meshes, key=lambda i: (len(rests[i]) > 0, moves_from[i] < frames))
-    landed: dict[int, list[Pin]] = {i: [] for i in problem.meshes}
-    for repeat in range(2):
-        for i in order:
-            landed[i] = [
-                fit_rest(problem, state, i, interval, touched[:, i]) for interval in rests[i]
-            ]
-            for pin in landed[i]:
-                state[i] = state[i].with_frames(pin.frames, pin.target)
-        if repeat == 0 and sum(len(r) for r in rests.values()) < 2:
-            break
-    for i in pins:
-        pins[i] += landed[i]
+    for i, landed in fit_rests(problem, state, rests, touched).items():
+        pins[i] += landed
+        for pin in landed:
+            state[i] = state[i].with_frames(pin.frames, pin.target)
     fine = config.fine_rounds
     for k in range(fine):
         progress("fitting all frames under constraints", 0.65 + 0.3 * k / fine)

@@ -122,8 +122,8 @@ def rest_intervals(
         a = b
     out = []
     for a, b in runs(still):
-        free = ~touched[a:b] & usable[a:b]
-        # It must lie there with no hand on it for a while, else it may be held in the air.
-        if free.sum() >= shortest and runs(free)[-1][1] - runs(free)[0][0] >= shortest:
-            out.append((a, b))
+        # With a hand on it, it may be held in the air or tilted: only what is let go counts.
+        free = [r for r in runs(~touched[a:b] & usable[a:b]) if r[1] - r[0] >= shortest]
+        if free:
+            out.append((a + free[0][0], a + free[-1][1]))
     return out

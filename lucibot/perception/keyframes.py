@@ -1,0 +1,94 @@
+"""Keyframes: a set rate between the first hand contact and the goal (paper, section 3.3)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True, kw_only=True)
+class KeyframeConfig:
+    """How frames are chosen."""
+
+    count: int = 8
+    """Keyframes between first contact and goal when `rate_hz` is 0; a grasp or release may add
+    one."""
+    rate_hz: float = 0.0
+    """Keyframes a second of video; 0 to use `count`."""
+    snap: float = 0.2
+    """A keyframe may move by this share of the spacing to a frame that is seen better."""
+
+
+def sample_keyframes(
+    first_contact: int, goal: int, held: np.ndarray, quality: np.ndarray, fps: float,
+    config: KeyframeConfig,
+) -> np.ndarray:  # fmt: skip
+    """Frame indices (K,) int64, increasing, after `first_contact` and ending with `goal`.
+
+    The first contact itself is no keyframe: objects are then still where the scene has them. The
+    frames in which a hold begins (later than the first) or ends are keyframes, because the
+    simulation switches between holding an object and leaving it alone at keyframes only.
+
+    Args:
+        held: (T, A) bool.
+        quality: (T,) in [0, 1], how well the actuators are seen.
+    """
+    span = goal - first_contact
+    count = round(span / fps * config.rate_hz) if config.rate_hz > 0 else config.count
+    count = int(np.clip(count, 1, max(1, span)))
+    spacing = span / count
+    regular = [
+        _seen_better(round(first_contact + spacing * k), spacing * config.snap, quality,
+                     first_contact + 1, goal - 1)
+        for k in range(1, count)
+    ]  # fmt: skip
+    switches = _merged(_switches(held, first_contact, goal), 0.3 * spacing)
+    # The goal stays the goal: a release just before it keeps a frame of its own, since what
+    # happens after it (settling) must be simulated as let go.
+    kept = [s for s in switches if s < goal]
+    for frame in regular:
+        if all(abs(frame - s) > 0.4 * spacing for s in [*switches, goal]):
+            kept.append(frame)
+    return np.array(sorted({*kept, goal}), np.int64)
+
+
+def _switches(held: np.ndarray, first_contact: int, goal: int) -> list[int]:
+    """Last frames of the state before, for every change of hold after the first contact."""
+    out = []
+    for column in held.T:
+        changes = np.flatnonzero(column[1:] != column[:-1])
+        out += [int(t) for t in changes if first_contact + 1 < t < goal]
+    return sorted(out)
+
+
+def _merged(frames: list[int], apart: float) -> list[int]:
+    """Frames closer than `apart` become one, the last of them."""
+    out: list[int] = []
+    for frame in frames:
+        if out and frame - out[-1] <= apart:
+            out[-1] = frame
+        else:
+            out.append(frame)
+    return out
+
+
+def _seen_better(frame: int, reach: float, quality: np.ndarray, low: int, high: int) -> int:
+    """The nearest frame within `reach` that is clearly seen better, else `frame`."""
+    around = np.arange(max(low, round(frame - reach)), min(high, round(frame + reach)) + 1)
+    if len(around) == 0:
+        return frame
+    # Distance is a small price: of equally good frames the nearest wins.
+    worth = quality[around] - 0.1 * np.abs(around - frame) / max(reach, 1.0)
+    best = around[int(np.argmax(worth))]
+    return int(best) if quality[best] > quality[frame] + 0.05 else frame
+
+
+def held_on_the_way(held: np.ndarray, keyframes: np.ndarray, first_contact: int) -> np.ndarray:
+    """(K, A) bool: held in most frames between the keyframe before (or the contact) and this one."""
+    out = np.zeros((len(keyframes), held.shape[1]), bool)
+    before = first_contact
+    for k, frame in enumerate(keyframes):
+        out[k] = held[before + 1 : frame + 1].mean(0) > 0.5 if frame > before else held[frame]
+        before = frame
+    return out

@@ -1,0 +1,125 @@
+"""From all that was perceived to `Supervision`, in the evaluator's own layout."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from lucibot.core.camera import Camera
+from lucibot.core.scene_view import SceneView
+from lucibot.objective.supervision import Supervision
+from lucibot.perception.draw import fit_camera
+from lucibot.perception.grid import resize_mask
+from lucibot.perception.keyframes import held_on_the_way
+from lucibot.perception.parts import find_parts
+from lucibot.providers.answerer.base import Answers
+from lucibot.providers.tracker.base import Tracks
+from lucibot.task import Task
+
+
+@dataclass(frozen=True, kw_only=True)
+class SuperviseConfig:
+    """The observation grid and the size of clouds."""
+
+    width: int = 320
+    """Width [px] of the observation grid; the height keeps the camera's aspect."""
+    cloud_points: int = 1024
+    """Points of each cloud."""
+    affordance_points: int = 256
+    """Points of the affordance."""
+
+
+def build_supervision(
+    task: Task,
+    view: SceneView,
+    tracks: Tracks,
+    poses: np.ndarray,
+    confidence: np.ndarray,
+    answers: Answers,
+    keyframes: np.ndarray,
+    depth_m: np.ndarray,
+    affordance: np.ndarray,
+    affordance_actuator: str,
+    config: SuperviseConfig,
+    *,
+    seed: int,
+) -> Supervision:
+    """Puts everything on the observation grid.
+
+    Args:
+        poses: (T, N, 6) object pose vectors.
+        confidence: (T, N), 0 where lost.
+        keyframes: (K,) frames, the goal last.
+        depth_m: (K, H, W) depth of the keyframes.
+        affordance: (M, 3) [m], the actuator's frame.
+        seed: of the choice of cloud points.
+    """
+    camera = fit_camera(view.camera, config.width)
+    size = (camera.width, camera.height)
+    actuators = [task.label(o.name) - 1 for o in task.actuators]
+    targets = [task.label(o.name) - 1 for o in task.targets]
+    rng = np.random.default_rng(seed)
+    masks = np.stack(
+        [
+            [resize_mask(tracks.masks[t, i], size) & ~tracks.lost[t, i] for i in range(len(task.objects))]
+            for t in keyframes
+        ]
+    )  # fmt: skip
+    valid = np.stack([~_grown(resize_mask(tracks.hand[t], size)) for t in keyframes])
+    depth = np.stack([_shrunk(d, size) for d in depth_m])
+    parts = find_parts(task, tracks, int(keyframes[-1]), size)
+    target_masks = masks[:, targets].any(1)
+    clouds = []
+    for i in actuators:
+        seen = np.flatnonzero(masks[:, i].sum((1, 2)) >= 20)
+        k = int(seen[-1]) if len(seen) else len(keyframes) - 1
+        clouds.append(_cloud(camera, depth[k], masks[k, i], config.cloud_points, rng))
+    part_clouds = [_cloud(camera, depth[-1], m, config.cloud_points, rng) for m in parts.masks]
+    contact = np.stack([answers.contact[max(0, t - 2) : t + 3].mean(0) >= 0.5 for t in keyframes])
+    return Supervision(
+        camera=camera,
+        actuators=tuple(task.objects[i].name for i in actuators),
+        targets=tuple(task.objects[i].name for i in targets),
+        contact_pairs=answers.contact_pairs,
+        keyframes=np.asarray(keyframes, np.int64),
+        waypoints=poses[keyframes][:, actuators].astype(np.float32),
+        waypoint_confidence=confidence[keyframes][:, actuators].astype(np.float32),
+        held=held_on_the_way(answers.held, keyframes, answers.first_contact),
+        actuator_masks=masks[:, actuators],
+        target_masks=target_masks,
+        valid=valid,
+        actuator_clouds=np.stack(clouds),
+        target_cloud=_cloud(camera, depth[-1], target_masks[-1], config.cloud_points, rng),
+        contact=contact,
+        affordance=affordance.astype(np.float32),
+        affordance_actuator=affordance_actuator,
+        part_masks=parts.masks,
+        part_clouds=np.stack(part_clouds) if part_clouds else np.zeros(
+            (0, config.cloud_points, 3), np.float32),
+        part_valid=parts.valid & valid[-1],
+    )  # fmt: skip
+
+
+def _grown(mask: np.ndarray) -> np.ndarray:
+    """A pixel more on every side: a hand's edge is blurred."""
+    return cv2.dilate(mask.astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
+
+
+def _shrunk(depth: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Depth on a smaller grid by picking pixels: a mean across an edge is on neither side."""
+    h, w = depth.shape
+    rows = ((np.arange(size[1]) + 0.5) * h / size[1]).astype(int)
+    cols = ((np.arange(size[0]) + 0.5) * w / size[0]).astype(int)
+    return depth[rows[:, None], cols]
+
+
+def _cloud(camera: Camera, depth: np.ndarray, mask: np.ndarray, count: int, rng) -> np.ndarray:
+    """(count, 3) float32 [m, world] of a mask's pixels, without replacement; NaN pads."""
+    out = np.full((count, 3), np.nan, np.float32)
+    points = camera.unproject(depth.astype(float))[mask & np.isfinite(depth)]
+    if len(points) > count:
+        points = points[np.sort(rng.choice(len(points), count, replace=False))]
+    out[: len(points)] = points
+    return out

@@ -1,0 +1,250 @@
+"""Answers read from masks, poses and depth alone, where the paper asks a VLM (section 3.3)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from lucibot.core.errors import UserError
+from lucibot.core.scene_view import SceneView
+from lucibot.core.video import Video
+from lucibot.perception.draw import DrawMesh, draw_depth
+from lucibot.perception.grid import Grid
+from lucibot.perception.rest import (
+    drop_short,
+    fill_gaps,
+    picture_points,
+    runs,
+    touched_by_hand,
+)
+from lucibot.perception.touching import contact_pairs, nearest_m, posed, surface_points
+from lucibot.perception.trajectory import Trajectory
+from lucibot.providers.answerer.base import Answers
+from lucibot.providers.tracker.base import Tracks
+from lucibot.task import Task
+
+
+@dataclass(frozen=True, kw_only=True)
+class PixelAnswerer:
+    """First hand contact, holds, goal frame and contacts, measured in the picture."""
+
+    width: int = 400
+    """Width [px] of the grid that pixels are counted on."""
+    touch_s: float = 0.1
+    """A hand touches what it lies on or beside for this long."""
+    grip_px: int = 8
+    """Pixels of hand on an object's silhouette that make a grip."""
+    still_px: float = 1.5
+    """What moves less than this in the picture lies still."""
+    still_share: float = 0.04
+    """A deformable whose mask changes by less than this share of its area lies still."""
+    clear_px: int = 4
+    """Hand and tool are out of the way when they are farther than this from every target."""
+    hand_share: float = 5e-4
+    """Share of the picture under which a hand is gone."""
+    contact_m: float = 0.008
+    """Surfaces nearer than this touch; poses are not known better than that."""
+
+    def create(self) -> _Pixels:
+        return _Pixels(self)
+
+
+class _Pixels:
+    def __init__(self, config: PixelAnswerer):
+        self.config = config
+
+    def answer(self, task: Task, view: SceneView, video: Video, tracks: Tracks,
+               poses: np.ndarray, depth_of) -> Answers:  # fmt: skip
+        """See `Answerer`.
+
+        Raises:
+            UserError: no hand ever touches an object and none ever moves: nothing is done.
+        """
+        c = self.config
+        grid = Grid.from_tracks(view, tracks, c.width, hand_margin=0)
+        count, frames = len(task.objects), len(grid)
+        steady = max(2, round(c.touch_s * video.fps))
+        masks = np.stack([grid.masks(i) for i in range(count)], 1)
+        touched = touched_by_hand(masks, grid.hand, tracks.lost, margin_px=max(1, c.width // 200))
+        touched = np.stack(
+            [drop_short(fill_gaps(touched[:, i], 2 * steady), steady) for i in range(count)], 1
+        )
+        touched = self._gripped(task, grid, poses, touched, steady)
+        shift = self._shift(task, grid, poses, masks)
+        moving = shift > np.where([o.is_rigid for o in task.objects], c.still_px, c.still_share)
+        held = self._held(task, touched, shift, moving, steady)
+        first, why_first = self._first_contact(task, touched, held, moving)
+        goal, why_goal = self._goal(task, grid, masks, moving, first, steady)
+        pairs = contact_pairs(task)
+        contact = self._contact(task, grid, masks, poses, tracks, pairs, depth_of, steady)
+        reasons = {"first_contact": why_first, "goal": why_goal}
+        for k, o in enumerate(task.actuators):
+            spans = ", ".join(f"{a} to {b - 1}" for a, b in runs(held[:, k]))
+            reasons[f"held {o.name}"] = (
+                f"A hand lies on or beside {o.name} while it moves: frames {spans}."
+                if spans else f"No hand stays on {o.name} while it moves."
+            )  # fmt: skip
+        for k, (a, b) in enumerate(pairs):
+            n = int(contact[:, k].sum())
+            when = f"from frame {int(np.argmax(contact[:, k]))} on, in {n} frames" if n else "never"
+            reasons[f"contact {a}, {b}"] = (
+                f"The surfaces of {a} and {b} come within {1000 * c.contact_m:.0f} mm {when}."
+            )
+        assert frames == len(contact)
+        return Answers(
+            first_contact=first, goal=goal, held=held, contact_pairs=pairs, contact=contact,
+            reasons=reasons,
+        )  # fmt: skip
+
+    def _gripped(self, task, grid, poses, touched, steady) -> np.ndarray:
+        """(T, N) bool: `touched` without the time in which the hand is beside a rigid object but
+        not yet in front of it. Where it never is in front (it grips from behind), all is kept."""
+        out = touched.copy()
+        for i, o in enumerate(task.objects):
+            if not o.is_rigid or not touched[:, i].any():
+                continue
+            mesh = DrawMesh.from_trimesh(task.mesh(o), o.T_world_object)
+            for a, b in runs(touched[:, i]):
+                T = Trajectory.from_poses(poses[a:b, i].astype(float), mesh.anchor_m).T_world_object
+                on = np.zeros(b - a, bool)
+                for part in np.array_split(np.arange(b - a), -(-(b - a) // 64)):
+                    drawn = np.isfinite(draw_depth(mesh, T[part], grid.camera))
+                    on[part] = (drawn & grid.hand[a:b][part]).sum((1, 2)) >= self.config.grip_px
+                on = drop_short(on, steady)
+                if on.any():
+                    out[a : a + int(np.argmax(on)), i] = False
+        return out
+
+    def _shift(self, task: Task, grid: Grid, poses: np.ndarray, masks: np.ndarray) -> np.ndarray:
+        """(T, N) how much each object changes in the picture around a frame: pixels for rigid
+        objects, share of the mask for deformables."""
+        frames, count = masks.shape[:2]
+        out = np.zeros((frames, count))
+        span = 2
+        before = np.maximum(np.arange(frames) - span, 0)
+        after = np.minimum(np.arange(frames) + span, frames - 1)
+        for i, o in enumerate(task.objects):
+            if o.is_rigid:
+                mesh = DrawMesh.from_trimesh(task.mesh(o), o.T_world_object)
+                p = picture_points(
+                    mesh, Trajectory.from_poses(poses[:, i].astype(float), mesh.anchor_m),
+                    grid.camera,
+                )  # fmt: skip
+                # The common shift: spin of a round thing about its axis is not seen.
+                out[:, i] = np.linalg.norm((p[after] - p[before]).mean(1), axis=-1)
+                continue
+            for t in range(frames):
+                a, b = before[t], after[t]
+                open_ = (grid.label[a] == 0) | masks[a, i]
+                open_ &= (grid.label[b] == 0) | masks[b, i]
+                area = max(1, int(masks[a, i].sum()))
+                out[t, i] = ((masks[a, i] ^ masks[b, i]) & open_).sum() / area
+        return out
+
+    def _held(self, task, touched, shift, moving, steady) -> np.ndarray:
+        """(T, A) bool: runs of touch within which the actuator moves."""
+        held = np.zeros((len(touched), len(task.actuators)), bool)
+        for k, o in enumerate(task.actuators):
+            i = task.label(o.name) - 1
+            if not touched[:, i].any():
+                held[:, k] = fill_gaps(drop_short(moving[:, i], steady), 10 * steady)
+                continue
+            for a, b in runs(fill_gaps(touched[:, i], 5 * steady)):
+                if moving[a:b, i].sum() >= steady:
+                    held[a:b, k] = True
+        return held
+
+    def _first_contact(self, task, touched, held, moving) -> tuple[int, str]:
+        for flags, names, what in (
+            (
+                touched,
+                task.objects,
+                "A hand lies on or beside {} for several frames from frame {}.",
+            ),
+            (held, task.actuators, "No hand is seen; {} moves from frame {}."),
+            (moving, task.objects, "No hand is seen; {} changes from frame {}."),
+        ):
+            if flags.any():
+                t = int(np.argmax(flags.any(1)))
+                return t, what.format(names[int(np.argmax(flags[t]))].name, t)
+        raise UserError(
+            "in this video no hand touches an object and nothing moves; choose another video"
+        )
+
+    def _goal(self, task, grid, masks, moving, first, steady) -> tuple[int, str]:
+        """The goal frame and what it rests on."""
+        c = self.config
+        targets = [task.label(o.name) - 1 for o in task.targets]
+        tools = [task.label(o.name) - 1 for o in task.actuators if o not in task.targets]
+        kernel = np.ones((2 * c.clear_px + 1,) * 2, np.uint8)
+        frames = len(grid)
+        tool_clear, hand_clear = np.ones(frames, bool), np.ones(frames, bool)
+        for t in range(first, frames):
+            near = masks[t, targets].any(0).astype(np.uint8)
+            near = cv2.dilate(near, kernel) > 0
+            tool_clear[t] = not (near & masks[t, tools].any(0)).any() if tools else True
+            hand_clear[t] = not (near & grid.hand[t]).any()
+        hand_gone = grid.hand.mean((1, 2)) < c.hand_share
+        still = ~fill_gaps(moving[:, targets].any(1), steady)
+        later = np.arange(frames) > first
+        done = np.cumsum(moving.any(1)) > 0
+        for flags, words in (
+            (still & tool_clear & hand_gone, "the targets lie still, hand and tool are gone"),
+            (
+                still & tool_clear & hand_clear,
+                "the targets lie still, hand and tool are beside them",
+            ),
+            (still & tool_clear, "the targets lie still and the tool is off them"),
+            (still & hand_clear, "the targets lie still and no hand is at them"),
+            (still, "the targets lie still"),
+        ):
+            found = runs(drop_short(flags & later & done, steady))
+            if found:
+                a, b = found[-1]
+                # A little after the last motion, so that blur and shadow have gone as well.
+                t = min(a + steady, b - 1)
+                return t, f"From frame {a} on {words}."
+        return frames - 1, "The targets never come to rest: the last frame is taken."
+
+    def _contact(self, task, grid, masks, poses, tracks, pairs, depth_of, steady) -> np.ndarray:
+        """(T, pairs) bool."""
+        c = self.config
+        frames = len(grid)
+        out = np.zeros((frames, len(pairs)), bool)
+        names = [o.name for o in task.objects]
+        surface = {o.name: surface_points(task, o) for o in task.objects if o.is_rigid}
+        kernel = np.ones((9, 9), np.uint8)
+        for k, (a, b) in enumerate(pairs):
+            i, j = names.index(a), names.index(b)
+            if not (task.objects[i].is_rigid or task.objects[j].is_rigid):
+                for t in range(frames):
+                    near = cv2.dilate(masks[t, i].astype(np.uint8), kernel) > 0
+                    out[t, k] = (near & masks[t, j]).any()
+            elif task.objects[i].is_rigid and task.objects[j].is_rigid:
+                for t in range(frames):
+                    d = nearest_m(posed(surface[a], poses[t, i]), posed(surface[b], poses[t, j]))
+                    out[t, k] = d < c.contact_m
+            else:
+                rigid, soft = (i, j) if task.objects[i].is_rigid else (j, i)
+                points = surface[names[rigid]]
+                todo = [t for t in range(frames) if masks[t, soft].any()]
+                for t in todo:
+                    cloud = soft_cloud(depth_of, t, tracks.masks[t, soft], grid)
+                    d = nearest_m(posed(points, poses[t, rigid]), cloud)
+                    out[t, k] = d < c.contact_m
+            out[:, k] = drop_short(fill_gaps(out[:, k], steady), steady)
+        return out
+
+
+def soft_cloud(depth_of, t: int, mask: np.ndarray, grid: Grid, step: int = 3) -> np.ndarray:
+    """(P, 3) [m, world] of a mask's visible surface in frame t, every `step`-th pixel."""
+    depth = depth_of(np.array([t]))[0]
+    camera = grid.camera.resized(depth.shape[1], depth.shape[0])
+    if mask.shape != depth.shape:
+        mask = cv2.resize(mask.astype(np.uint8), depth.shape[::-1]) > 0
+    on = mask & np.isfinite(depth)
+    thin = np.zeros_like(on)
+    thin[::step, ::step] = True
+    return camera.unproject(depth)[on & thin]

@@ -1,0 +1,149 @@
+"""Depth without a network: what is known exactly, and a guided fill for the rest.
+
+Background pixels carry the known background depth, a rigid object's pixels its posed mesh's, and a
+deformable's pixels its first depth where it still is, and elsewhere that of something as tall as it
+was, standing on what is under it. Hands are left unknown (NaN).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from lucibot.core.camera import Camera
+from lucibot.core.geometry import matrix_np
+from lucibot.core.scene_view import SceneView
+from lucibot.core.video import Video
+from lucibot.perception.draw import DrawMesh, draw_depth
+from lucibot.perception.grid import carried_depth, resize_mask
+from lucibot.providers.tracker.base import Tracks
+from lucibot.task import Task
+
+
+@dataclass(frozen=True, kw_only=True)
+class FillDepth:
+    """Depth from the scene, the meshes' poses and the first moment; needs no weights."""
+
+    carry_within_m: float = 0.02
+    """A deformable's first depth is kept where it differs from that of a block of its height
+    standing there by less than this; else the surface has moved on."""
+
+    def create(self) -> _Fill:
+        return _Fill(self)
+
+
+class _Fill:
+    measures_objects = False
+    """Objects' depth here follows from their poses, so it cannot teach anything about them."""
+
+    def __init__(self, config: FillDepth):
+        self.config = config
+
+    def estimate(
+        self, task: Task, view: SceneView, video: Video, tracks: Tracks, frames: np.ndarray
+    ) -> np.ndarray:
+        """See `DepthModel`; the depth has the view's size, NaN at hands."""
+        camera = view.camera
+        size = (camera.width, camera.height)
+        frames = np.asarray(frames)
+        out = np.repeat(view.background_depth_m[None], len(frames), 0).astype(np.float32)
+        for i, o in enumerate(task.objects):
+            mesh = DrawMesh.from_trimesh(task.mesh(o), o.T_world_object) if o.is_rigid else None
+            first = view.labels == i + 1
+            for k, t in enumerate(frames):
+                mask = resize_mask(tracks.masks[t, i], size)
+                pose = tracks.poses[t, i]
+                if not mask.any():
+                    continue
+                if mesh is not None and np.isfinite(pose).all():
+                    filled = _posed(mesh, pose, camera, mask)
+                elif mesh is None:
+                    filled = self._standing(view, mask, first, tracks.hand[t], tracks.masks[t], i)
+                else:
+                    filled = carried_depth(view.depth_m, first)
+                out[k][mask] = filled[mask]
+        for k, t in enumerate(frames):
+            hand = resize_mask(tracks.hand[t], size)
+            out[k][hand] = np.nan
+        return out
+
+    def _standing(self, view, mask, first, hand, masks, i) -> np.ndarray:
+        """(H, W) depth of a deformable."""
+        size = (view.camera.width, view.camera.height)
+        others = [resize_mask(m, size) for j, m in enumerate(masks) if j != i]
+        in_front = resize_mask(hand, size) | np.any([np.zeros_like(mask), *others], axis=0)
+        block = block_depth(
+            view.camera, mask, view.background_depth_m, in_front, _height(view, first)
+        )
+        if block is None:
+            return carried_depth(view.depth_m, first)
+        keep = first & (np.abs(block - view.depth_m) < self.config.carry_within_m)
+        return np.where(keep, view.depth_m, block)
+
+
+def _posed(mesh: DrawMesh, pose: np.ndarray, camera: Camera, mask: np.ndarray) -> np.ndarray:
+    """(H, W) the posed mesh's depth, carried to pixels of the mask that it does not cover."""
+    T = matrix_np(pose)
+    T[:3, 3] += T[:3, :3] @ mesh.anchor_m
+    drawn = draw_depth(mesh, T[None], camera)[0]
+    covered = np.isfinite(drawn) & mask
+    if not covered.any():
+        covered = np.isfinite(drawn)
+    if not covered.any():
+        return np.full(mask.shape, np.linalg.norm(T[:3, 3] - camera.T_world_cam[:3, 3]), np.float32)
+    return np.where(covered, drawn, carried_depth(np.where(covered, drawn, 0), covered))
+
+
+def _height(view: SceneView, first: np.ndarray) -> float:
+    """World height [m] of the top of what `first` marks in the first frame."""
+    world_z = view.camera.unproject(view.depth_m.astype(float))[..., 2]
+    return float(np.percentile(world_z[first], 95)) if first.any() else 0.0
+
+
+def block_depth(camera: Camera, mask: np.ndarray, background_m: np.ndarray, in_front: np.ndarray,
+                top_m: float) -> np.ndarray | None:  # fmt: skip
+    """Depth of upright blocks with a flat top at height `top_m` [m, world] that fill `mask`.
+
+    In each column the lowest pixel of each connected part stands on the background below it, unless
+    something in front hides its foot: then the feet of the columns beside it count.
+
+    Returns:
+        (H, W) float32 [m], or None where no foot is seen at all.
+    """
+    h, w = mask.shape
+    eye, ahead = camera.T_world_cam[:3, 3], camera.T_world_cam[:3, 2]
+    flat = np.array([ahead[0], ahead[1], 0.0])
+    flat /= max(np.linalg.norm(flat), 1e-9)
+    ray = camera.unproject(np.ones((h, w))) - eye
+    # Dividing by the optical axis makes a ray's parameter the depth itself.
+    ray /= (ray @ ahead)[..., None]
+    foot_world = eye + ray * background_m[..., None]
+    out = np.zeros((h, w), np.float32)
+    count, parts = cv2.connectedComponents(mask.astype(np.uint8))
+    hidden = cv2.dilate(in_front.astype(np.uint8), np.ones((5, 5), np.uint8)) > 0
+    found = False
+    for k in range(1, count):
+        part = parts == k
+        cols = np.flatnonzero(part.any(0))
+        low = h - 1 - part[::-1].argmax(0)[cols]
+        seen = (low < h - 1) & ~hidden[np.minimum(low + 1, h - 1), cols]
+        if not seen.any():
+            continue
+        found = True
+        reach = foot_world[low, cols] @ flat
+        reach = np.interp(cols, cols[seen], reach[seen])
+        column = np.zeros(w)
+        column[cols] = reach
+        front = (column[None] - eye @ flat) / np.maximum(ray @ flat, 1e-6)
+        front_z = eye[2] + front * ray[..., 2]
+        top = (top_m - eye[2]) / np.minimum(ray[..., 2], -1e-6)
+        depth = np.where(front_z <= top_m, front, np.maximum(top, front))
+        out[part] = np.minimum(depth, background_m)[part]
+    if not found:
+        return None
+    empty = mask & (out == 0)
+    if empty.any():
+        out = np.where(empty, carried_depth(out, out > 0), out)
+    return out
