@@ -72,6 +72,7 @@ class Observer:
             default.
         background_label: (height, width) i32, zeros by default; background_depth_m: (height,
             width) f32 [m], positive or infinite, infinite by default.
+        Labels are 0..255; faces and particles together fewer than 2^23.
         roi: (left, top, width, height) [pixels], the only part of the image to draw: outputs have
             its size. Backgrounds are still given for the whole image.
         """
@@ -193,7 +194,8 @@ class Observer:
         draw: (Nb,) bool, draw_particle: (N,) bool: what to draw; everything by default.
         background: False draws over nothing: label 0, infinite depth.
         with_face: also return the index of the triangle that is seen.
-        cull_backfaces: leave out triangles whose corners turn clockwise as seen from outside.
+        cull_backfaces: leave out triangles whose corners turn clockwise as the camera sees them,
+            the far side of a closed mesh with outward faces; about a third faster.
         out: an earlier result of the same shape to write into; a new one is made otherwise, which
             costs about as much as drawing a small mesh.
         """
