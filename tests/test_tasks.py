@@ -74,7 +74,7 @@ def test_cup_pieces_are_convex_and_leave_the_inside_open():
     for p in pieces:
         assert p.volume > 0.99 * p.convex_hull.volume
     walls = np.concatenate([p.vertices for p in pieces])
-    np.testing.assert_allclose(walls[:, 2].max(), cup.bounds[1, 2], atol=1e-6)
+    np.testing.assert_allclose(walls[:, 2].max(), cup.bounds[1, 2], atol=1e-4)
     # Just inside the inner cone there is no piece; just inside the outer one there is.
     angle = np.linspace(0, 2 * np.pi, 41)
     for z in (0.02, 0.06, 0.10):

@@ -1,0 +1,139 @@
+"""What the report shows, as plain data. Every section is optional: what is empty is left out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from lucibot.core.camera import Camera
+
+
+@dataclass(frozen=True, kw_only=True)
+class CandidateRow:
+    """A candidate video and what the verifier said of it."""
+
+    name: str
+    video: Path | None = None
+    """mp4, embedded if given."""
+    match: float
+    motion: float
+    goal: float
+    total: float
+    usable: bool
+    new_object: bool = False
+    chosen: bool = False
+    reasons: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class MaskFrame:
+    """One frame of the chosen video with what perception found in it."""
+
+    index: int
+    image: np.ndarray
+    """(H, W, 3) uint8 RGB."""
+    masks: np.ndarray
+    """(N, H, W) bool, in the order of `ReportData.objects`."""
+    hand: np.ndarray | None = None
+    """(H, W) bool."""
+    lost: tuple[str, ...] = ()
+    """Objects whose track must not be used here."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PoseFrame:
+    """One frame with estimated poses to draw as axes."""
+
+    index: int
+    image: np.ndarray
+    poses: dict[str, np.ndarray]
+    """Object name -> (4, 4) T_world_object."""
+    confidence: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """Video and simulation at one keyframe."""
+
+    keyframe: int
+    frame: int
+    video: np.ndarray
+    """(H, W, 3) uint8 RGB."""
+    simulation: np.ndarray
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rollouts:
+    """Every rollout of the search, in the order in which they were run."""
+
+    generation: np.ndarray
+    """(R,) int."""
+    loss: np.ndarray
+    """(R,)"""
+    terms: dict[str, np.ndarray]
+    """Unweighted, (R,) each."""
+    failed: np.ndarray
+    """(R,) bool"""
+    weights: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Metric:
+    """One success predicate."""
+
+    name: str
+    value: str
+    wanted: str = ""
+    passed: bool | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Timing:
+    stage: str
+    seconds: float
+    kept: bool = False
+    """Kept from an earlier run."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReportData:
+    title: str
+    instruction: str = ""
+    success: bool | None = None
+    headline: dict[str, str] = field(default_factory=dict)
+    """Short facts shown large at the top, such as {"loss": "0.041", "rollouts": "160"}."""
+    objects: tuple[str, ...] = ()
+    camera: Camera | None = None
+    """The camera of all images; needed to draw pose axes."""
+    first_frame: np.ndarray | None = None
+    candidates: tuple[CandidateRow, ...] = ()
+    usable_above: float = 12.0
+    masks: tuple[MaskFrame, ...] = ()
+    poses: tuple[PoseFrame, ...] = ()
+    keyframes: tuple[int, ...] = ()
+    """Frame indices; the last is the goal frame."""
+    fps: float = 0.0
+    keyframe_images: tuple[np.ndarray, ...] = ()
+    answers: dict[str, str] = field(default_factory=dict)
+    """Question -> what the answer rests on."""
+    held: np.ndarray | None = None
+    """(K, A) bool"""
+    actuators: tuple[str, ...] = ()
+    contact_pairs: tuple[tuple[str, str], ...] = ()
+    contact: np.ndarray | None = None
+    """(K, pairs) bool"""
+    rollouts: Rollouts | None = None
+    comparisons: tuple[Comparison, ...] = ()
+    film: Path | None = None
+    """mp4 of the replay."""
+    chosen_video: Path | None = None
+    metrics: tuple[Metric, ...] = ()
+    timings: tuple[Timing, ...] = ()
+    correlation: dict[str, float] = field(default_factory=dict)
+    """Loss term -> Spearman rank correlation with success over the sampled rollouts."""
+    notes: tuple[str, ...] = ()
+    """Fallbacks that were taken."""
+    provenance: dict[str, str] = field(default_factory=dict)
+    """Run id, versions, machine, seed, video digest."""

@@ -1,0 +1,67 @@
+"""Writes `report.html`: one file with everything inside that opens anywhere."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+from lucibot.stages import report_art as art
+from lucibot.stages.report_data import ReportData
+
+TEMPLATE = Path(__file__).with_name("report.html.j2")
+
+
+def write_report(data: ReportData, out: Path) -> None:
+    """Write the page to `out`, whole or not at all."""
+    import jinja2
+
+    environment = jinja2.Environment(
+        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
+    )
+    template = environment.from_string(TEMPLATE.read_text())
+    with tempfile.TemporaryDirectory(prefix="lucibot_report_") as scratch:
+        html = template.render(d=data, **_pieces(data, Path(scratch)))
+    out = Path(out)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    part = out.with_name(f".{out.name}.part")
+    part.write_text(html)
+    part.replace(out)
+
+
+def _pieces(data: ReportData, scratch: Path) -> dict:
+    """Pictures, videos and plots, by the names that the template uses."""
+    r = data.rollouts
+    finished = r is not None and bool((~r.failed & np.isfinite(r.loss)).any())
+    seconds = sum(t.seconds for t in data.timings if not t.kept)
+    return {
+        "first_frame": None if data.first_frame is None else art.jpeg(data.first_frame, 1000),
+        "candidate_videos": [
+            None if c.video is None else art.mp4(c.video, scratch) for c in data.candidates
+        ],
+        "legend": [
+            (name, art.css(art.PALETTE[i % len(art.PALETTE)]))
+            for i, name in enumerate(data.objects)
+        ],
+        "hand_color": art.css(art.HAND),
+        "mask_tiles": [art.jpeg(art.with_masks(m), art.TILE_WIDTH) for m in data.masks],
+        "pose_tiles": [
+            art.jpeg(art.with_axes(p, data.camera), art.TILE_WIDTH)
+            for p in (data.poses if data.camera is not None else ())
+        ],
+        "keyframe_tiles": [art.jpeg(i, art.TILE_WIDTH) for i in data.keyframe_images],
+        "loss_plot": art.loss_plot(r) if finished else None,
+        "term_plots": art.term_plots(r) if finished else {},
+        "n_failed": int(r.failed.sum()) if r is not None else 0,
+        "comparisons": [
+            (c, art.jpeg(c.video, 520), art.jpeg(c.simulation, 520)) for c in data.comparisons
+        ],
+        "film": None if data.film is None else art.mp4(data.film, scratch),
+        "chosen_video": (
+            None if data.chosen_video is None else art.mp4(data.chosen_video, scratch)
+        ),
+        "total_seconds": seconds,
+        "longest": max([t.seconds for t in data.timings], default=1.0) or 1.0,
+        "correlation": sorted(data.correlation.items(), key=lambda kv: -abs(kv[1])),
+    }

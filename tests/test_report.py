@@ -1,0 +1,149 @@
+"""The report: one self-contained page that shows what it is given and nothing else."""
+
+from __future__ import annotations
+
+import re
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+
+from lucibot.core.camera import Camera
+from lucibot.core.video import Video, write_video
+from lucibot.stages.report_art import PALETTE, with_axes, with_masks
+from lucibot.stages.report_data import (
+    CandidateRow,
+    Comparison,
+    MaskFrame,
+    Metric,
+    PoseFrame,
+    ReportData,
+    Rollouts,
+    Timing,
+)
+from lucibot.stages.report_page import write_report
+
+CAMERA = Camera.look_at(
+    position=(0.0, -0.4, 0.3), target=(0, 0, 0), vertical_fov_deg=48, width=160, height=120
+)
+
+
+def rollouts(rng: np.random.Generator) -> Rollouts:
+    generation = np.repeat(np.arange(6), 16)
+    terms = {
+        "actuator_mask_iou": 0.4 * 0.8**generation + 0.05 * rng.random(96),
+        "target_chamfer": 0.03 * 0.7**generation + 0.004 * rng.random(96),
+    }
+    loss = sum(terms.values())
+    failed = rng.random(96) < 0.05
+    return Rollouts(
+        generation=generation, loss=np.where(failed, np.inf, loss), terms=terms, failed=failed,
+        weights={"actuator_mask_iou": 1.0, "target_chamfer": 20.0},
+    )  # fmt: skip
+
+
+@pytest.fixture
+def full(tmp_path) -> ReportData:
+    rng = np.random.default_rng(0)
+    image = rng.integers(0, 255, (120, 160, 3), np.uint8)
+    film = tmp_path / "film.mp4"
+    write_video(film, Video(frames=np.stack([image] * 6), fps=20.0))
+    mask = np.zeros((2, 120, 160), bool)
+    mask[0, 20:50, 20:60], mask[1, 60:100, 80:140] = True, True
+    pose = np.eye(4)
+    return ReportData(
+        title="Cut <dough>", instruction="Cut the dough in two.", success=True,
+        headline={"rollouts": "96"}, objects=("knife", "dough"), camera=CAMERA, first_frame=image,
+        candidates=(
+            CandidateRow(name="candidate 0", video=film, match=5.5, motion=2.5, goal=5.0,
+                         total=13.0, usable=True, chosen=True),
+            CandidateRow(name="candidate 1", match=3, motion=2, goal=2, total=7, usable=False,
+                         reasons=("the goal is not reached: 1 piece",)),
+        ),
+        masks=(MaskFrame(index=3, image=image, masks=mask, hand=mask[0], lost=("knife",)),),
+        poses=(PoseFrame(index=3, image=image, poses={"knife": pose}, confidence={"knife": 0.9}),),
+        keyframes=(10, 20), fps=20.0, keyframe_images=(image, image), actuators=("knife",),
+        held=np.array([[True], [False]]), contact_pairs=(("knife", "dough"),),
+        contact=np.array([[False], [True]]), rollouts=rollouts(rng),
+        comparisons=(Comparison(keyframe=0, frame=10, video=image, simulation=image),),
+        film=film, chosen_video=film, metrics=(Metric(name="pieces", value="2", passed=True),),
+        timings=(Timing(stage="scene", seconds=12.0), Timing(stage="imagine", seconds=3.0)),
+        correlation={"target_chamfer": -0.7, "actuator_mask_iou": 0.1}, notes=("scalar_rgb",),
+        provenance={"seed": "0"},
+    )  # fmt: skip
+
+
+class _Page(HTMLParser):
+    """Sections, sources and whether every tag is closed."""
+
+    void = frozenset({"meta", "img", "br", "link", "hr", "input", "path", "use"})
+
+    def __init__(self, text: str):
+        super().__init__()
+        self.ids, self.sources, self.open = [], [], []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        attrs = dict(attrs)
+        if tag == "section":
+            self.ids.append(attrs["id"])
+        if "src" in attrs:
+            self.sources.append(attrs["src"])
+        if tag not in self.void:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        if tag not in self.void:
+            assert self.open.pop() == tag
+
+
+def test_full_report_is_one_file_with_every_section(full, tmp_path):
+    write_report(full, tmp_path / "report.html")
+    text = (tmp_path / "report.html").read_text()
+    page = _Page(text)
+    assert not page.open
+    assert page.ids == ["metrics", "candidates", "masks", "poses", "keyframes", "search",
+                        "comparison", "film", "timings", "appendix"]  # fmt: skip
+    assert page.sources and all(s.startswith("data:") for s in page.sources)
+    links = re.findall(r'(?:href|url\()\s*=?\s*["\']?(?!#)(https?:[^"\')]+)', text)
+    assert not [x for x in links if "w3.org" not in x]
+    assert "Cut &lt;dough&gt;" in text, "names are escaped"
+    assert text.count("candidate 1") == 1 and "the goal is not reached" in text
+    assert not list(tmp_path.glob(".*.part"))
+
+
+def test_what_is_missing_is_left_out(tmp_path):
+    write_report(ReportData(title="Bare"), tmp_path / "report.html")
+    page = _Page((tmp_path / "report.html").read_text())
+    assert page.ids == [] and page.sources == []
+
+
+def test_all_rollouts_failed_still_gives_a_report(tmp_path):
+    nothing = Rollouts(
+        generation=np.zeros(3, int), loss=np.full(3, np.inf), terms={"t": np.full(3, np.nan)},
+        failed=np.ones(3, bool),
+    )  # fmt: skip
+    write_report(ReportData(title="Bad", rollouts=nothing), tmp_path / "report.html")
+    assert _Page((tmp_path / "report.html").read_text()).ids == []
+
+
+def test_masks_are_tinted_only_where_they_are(full):
+    (frame,) = full.masks
+    out = with_masks(frame)
+    far = ~frame.masks.any(0)
+    far[15:55, 15:65] = far[55:105, 75:145] = False
+    np.testing.assert_array_equal(out[far], frame.image[far])
+    inside = out[75:90, 95:125].astype(float)
+    np.testing.assert_allclose(
+        inside, 0.6 * frame.image[75:90, 95:125] + 0.4 * np.array(PALETTE[1]), atol=0.51
+    )
+
+
+def test_axes_are_drawn_where_the_camera_sees_them(full):
+    grey = np.full((120, 160, 3), 90, np.uint8)
+    out = with_axes(PoseFrame(index=0, image=grey, poses={"knife": np.eye(4)}), CAMERA)
+    (x_end,), _ = CAMERA.project(np.array([[0.03, 0, 0]]))
+    u, v = np.round(x_end - 0.5).astype(int)
+    assert (out[v - 1 : v + 2, u - 1 : u + 2, 0].max() > 180) and out[v, u, 1] < 120
+    lost = PoseFrame(index=0, image=grey, poses={"knife": np.full((4, 4), np.nan)})
+    np.testing.assert_array_equal(with_axes(lost, CAMERA), grey)
