@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from lucibot.core.camera import Camera
 from lucibot.core.errors import UserError, unknown_name
-from lucibot.core.geometry import euler_xyz_deg_to_matrix
+from lucibot.core.euler import euler_xyz_deg_to_matrix
 
 Vec3 = tuple[float, float, float]
 Color = tuple[float, float, float]

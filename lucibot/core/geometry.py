@@ -62,16 +62,3 @@ def matrix_np(pose: np.ndarray) -> np.ndarray:
 
 def pose_np(T: np.ndarray) -> np.ndarray:
     return matrix_to_pose(torch.as_tensor(np.asarray(T, float))).numpy()
-
-
-def euler_xyz_deg_to_matrix(position_m, rotation_deg) -> np.ndarray:
-    """(4, 4) from a position [m] and extrinsic xyz Euler angles [deg], as task files write them."""
-    T = np.eye(4)
-    x, y, z = np.deg2rad(np.asarray(rotation_deg, float))
-    cx, sx, cy, sy, cz, sz = np.cos(x), np.sin(x), np.cos(y), np.sin(y), np.cos(z), np.sin(z)
-    Rx = np.array([[1, 0, 0], [0, cx, -sx], [0, sx, cx]])
-    Ry = np.array([[cy, 0, sy], [0, 1, 0], [-sy, 0, cy]])
-    Rz = np.array([[cz, -sz, 0], [sz, cz, 0], [0, 0, 1]])
-    T[:3, :3] = Rz @ Ry @ Rx
-    T[:3, 3] = np.asarray(position_m, float)
-    return T
