@@ -65,11 +65,11 @@ def with_masks(frame: MaskFrame) -> np.ndarray:
 
 
 def with_axes(frame: PoseFrame, camera: Camera) -> np.ndarray:
-    """The frame with each pose's axes (x red, y green, z blue, 4 cm) and name."""
+    """The frame with each pose's axes (x red, y green, z blue, 4 cm)."""
     out = frame.image.copy()
     view = camera.resized(out.shape[1], out.shape[0])
     thick = max(2, round(out.shape[1] / 220))
-    for name, T in frame.poses.items():
+    for T in frame.poses.values():
         if not np.isfinite(T).all():
             continue
         ends = T[:3, 3] + AXIS_M * np.vstack([np.zeros(3), T[:3, :3].T])
@@ -81,16 +81,7 @@ def with_axes(frame: PoseFrame, camera: Camera) -> np.ndarray:
         for i in np.argsort(-z[1:]):
             cv2.line(out, points[0], points[i + 1], AXES[i], thick, cv2.LINE_AA)
         cv2.circle(out, points[0], thick + 1, (255, 255, 255), -1, cv2.LINE_AA)
-        _label(out, name, frame.confidence.get(name), points[0], thick)
     return out
-
-
-def _label(image: np.ndarray, name: str, confidence: float | None, at, thick: int) -> None:
-    text = name if confidence is None else f"{name} {confidence:.2f}"
-    scale = image.shape[1] / 1100
-    spot = (at[0] + 4 * thick, at[1] + 6 * thick)
-    for color, weight in (((0, 0, 0), thick + 2), ((255, 255, 255), max(1, thick // 2))):
-        cv2.putText(image, text, spot, cv2.FONT_HERSHEY_SIMPLEX, scale, color, weight, cv2.LINE_AA)
 
 
 def css(color: tuple[int, int, int]) -> str:
@@ -100,7 +91,7 @@ def css(color: tuple[int, int, int]) -> str:
 def loss_plot(r: Rollouts) -> str:
     """Best, median and spread of the loss per generation."""
     generations, at = _generations(r)
-    figure, axes = _figure(6.4, 2.7)
+    figure, axes = _figure(8.4, 3.0, left=0.065, bottom=0.15)
     best = np.array([np.nanmin(r.loss[m]) for m in at])
     middle = np.array([np.nanmedian(r.loss[m]) for m in at])
     high = np.array([np.nanquantile(r.loss[m], 0.8) for m in at])
@@ -123,7 +114,7 @@ def term_plots(r: Rollouts) -> dict[str, str]:
     leader = [np.flatnonzero(m)[np.nanargmin(r.loss[m])] for m in at]
     plots = {}
     for name, values in r.terms.items():
-        figure, axes = _figure(2.7, 1.5)
+        figure, axes = _figure(2.7, 1.5, left=0.16, bottom=0.14)
         low, high = (np.array([np.nanquantile(values[m], q) for m in at]) for q in (0.25, 0.75))
         axes.fill_between(generations, low, high, color=_INK, alpha=0.10, lw=0)
         axes.plot(generations, values[leader], color=_ACCENT, lw=1.8, marker="o", ms=3)
@@ -140,7 +131,8 @@ def _generations(r: Rollouts) -> tuple[np.ndarray, list[np.ndarray]]:
     return generations, [ok & (r.generation == g) for g in generations]
 
 
-def _figure(width: float, height: float):
+def _figure(width: float, height: float, *, left: float, bottom: float):
+    """An empty plot; equal margins keep plots side by side aligned."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -155,6 +147,7 @@ def _figure(width: float, height: float):
     }  # fmt: skip
     with plt.rc_context(style):
         figure, axes = plt.subplots(figsize=(width, height))
+        figure.subplots_adjust(left=left, bottom=bottom, right=0.98, top=0.96)
         axes.grid(axis="x", visible=False)
         axes.margins(x=0.06)
         axes.xaxis.set_major_locator(matplotlib.ticker.MaxNLocator(integer=True))
@@ -167,8 +160,7 @@ def _svg(figure) -> str:
 
     text = io.StringIO()
     with plt.rc_context({"svg.fonttype": "none", "svg.hashsalt": "lucibot"}):
-        figure.savefig(text, format="svg", transparent=True, bbox_inches="tight", pad_inches=0.03,
-                       metadata={"Date": None})  # fmt: skip
+        figure.savefig(text, format="svg", transparent=True, metadata={"Date": None})
     plt.close(figure)
     svg = text.getvalue()
     svg = svg[svg.index("<svg") :]
