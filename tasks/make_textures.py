@@ -71,7 +71,7 @@ def plaster(rng: np.random.Generator, size: int = 512) -> np.ndarray:
 
 def main(folders: list[str]) -> None:
     images = {
-        "marble": marble(np.random.default_rng(11)),
+        "marble": marble(np.random.default_rng(22)),
         "plaster": plaster(np.random.default_rng(5)),
     }
     for folder in folders:
