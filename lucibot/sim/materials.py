@@ -82,9 +82,7 @@ def rigid_morph(gs: Any, task: Task, obj: ObjectSpec, scratch: Path, *, collides
     if not collides:
         file = scratch / f"{obj.name}.obj"
         mesh.export(file)
-        return gs.morphs.Mesh(
-            file=str(file), convexify=False, decimate=False, align=False, **place
-        )
+        return gs.morphs.Mesh(file=str(file), convexify=False, decimate=False, align=False, **place)
     return gs.morphs.URDF(
         file=str(_write_urdf(task, obj, mesh, scratch)), convexify=True, decimate=False,
         align=False, fixed=False, default_armature=0.0, **place,
@@ -96,11 +94,11 @@ def _write_urdf(task: Task, obj: ObjectSpec, mesh: trimesh.Trimesh, scratch: Pat
     folder.mkdir(parents=True, exist_ok=True)
     mesh.export(folder / "visual.obj")
     pieces = []
-    for i, relative in enumerate(obj.material.collision):
+    for n, relative in enumerate(obj.material.collision):
         piece = trimesh.load(task.path(relative), force="mesh")
         piece.apply_scale(obj.scale)
-        piece.export(folder / f"piece_{i}.obj")
-        pieces.append(f"piece_{i}.obj")
+        piece.export(folder / f"piece_{n}.obj")
+        pieces.append(f"piece_{n}.obj")
     if not pieces:
         mesh.convex_hull.export(folder / "hull.obj")
         pieces = ["hull.obj"]
@@ -109,13 +107,13 @@ def _write_urdf(task: Task, obj: ObjectSpec, mesh: trimesh.Trimesh, scratch: Pat
     collisions = "".join(
         f'<collision><geometry><mesh filename="{p}"/></geometry></collision>' for p in pieces
     )
-    I = inertia
+    i = inertia
     (folder / "body.urdf").write_text(
         f'<robot name="{obj.name}"><link name="{obj.name}"><inertial>'
         f'<origin xyz="{x:.9g} {y:.9g} {z:.9g}" rpy="0 0 0"/>'
         f'<mass value="{obj.material.mass_kg:.9g}"/>'
-        f'<inertia ixx="{I[0, 0]:.9g}" ixy="{I[0, 1]:.9g}" ixz="{I[0, 2]:.9g}" '
-        f'iyy="{I[1, 1]:.9g}" iyz="{I[1, 2]:.9g}" izz="{I[2, 2]:.9g}"/></inertial>'
+        f'<inertia ixx="{i[0, 0]:.9g}" ixy="{i[0, 1]:.9g}" ixz="{i[0, 2]:.9g}" '
+        f'iyy="{i[1, 1]:.9g}" iyz="{i[1, 2]:.9g}" izz="{i[2, 2]:.9g}"/></inertial>'
         f'<visual><geometry><mesh filename="visual.obj"/></geometry></visual>'
         f"{collisions}</link></robot>"
     )

@@ -28,7 +28,7 @@ def run_rollout(
     """Reset the scene and move every actuator through its waypoints, all environments at once.
 
     On its way to keyframe k a held actuator's servo target moves from its last waypoint to waypoint
-    k on a straight line with the shortest turn, starting and ending at rest (smooth-step). An
+    k on a straight line with the shortest turn, starting and ending at rest (minimum jerk). An
     actuator that a hand takes up, at first or again, starts from where it really is. One that is
     not held obeys gravity and contacts; where rigid bodies do not collide nothing would carry it,
     so there it is kept where it is. After the last keyframe every actuator is let go in the same
@@ -70,8 +70,9 @@ def run_rollout(
         if moving:
             starts = torch.stack([last[names[a]] for a in moving], dim=1)
             targets, velocities = _segment(
-                starts, goals[:, k, moving], spec.steps_per_waypoint, spec.dt_s, lift
-            )
+                starts, goals[:, k, moving], spec.steps_per_waypoint, spec.dt_s,
+                spec.servo_bandwidth_rad_s, lift,
+            )  # fmt: skip
         for i in range(spec.steps_per_waypoint):
             if moving:
                 scene.servo([names[a] for a in moving], targets[i], velocities[i])
@@ -120,12 +121,15 @@ def _stand_still(scene: SimScene, name: str, pose: Tensor, lift: Tensor) -> None
 
 
 def _segment(
-    start: Tensor, goal: Tensor, n: int, dt_s: float, lift: Tensor
+    start: Tensor, goal: Tensor, n: int, dt_s: float, bandwidth_rad_s: float, lift: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Servo targets and velocities (n, B, 6 * A) float32 for the n steps from start to goal."""
     t = (torch.arange(n, dtype=torch.float64, device=start.device) + 1) / n
-    s = t * t * (3 - 2 * t)
-    rate = 6 * t * (1 - t) / (n * dt_s)
+    # Minimum jerk: at rest and without acceleration at both ends. A servo of bandwidth w lags by
+    # acceleration / w^2, so its target runs ahead by as much.
+    s = t**3 * (10 - 15 * t + 6 * t * t)
+    rate = 30 * t * t * (1 - t) ** 2 / (n * dt_s)
+    s = s + 60 * t * (1 - t) * (1 - 2 * t) / (n * dt_s * bandwidth_rad_s) ** 2
     B, A, _ = start.shape
     poses = interpolate_pose(
         start.expand(n, B, A, 6), goal.expand(n, B, A, 6), s[:, None, None].expand(n, B, A)

@@ -1,0 +1,146 @@
+"""The batched evaluator: waypoints in, losses out (paper, section 3.4)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lucibot.core.camera import Camera
+from lucibot.core.errors import UserError
+from lucibot.core.progress import Progress, silent
+from lucibot.objective.evaluation import Evaluation
+from lucibot.objective.losses import FAR_M, Losses, Observation
+from lucibot.objective.supervision import Supervision
+from lucibot.objective.weights import TERMS, LossWeights
+from lucibot.sim.contact import Contacts
+from lucibot.sim.observer import SceneObserver
+from lucibot.sim.rollout import run_rollout
+from lucibot.sim.scene import SimScene
+from lucibot.sim.state import FinalState, StateRecorder
+from lucibot.task import Task
+
+WORST_TERM = {n: FAR_M if n.endswith(("chamfer", "distance")) else 1.0 for n in TERMS}
+"""What a failed rollout's terms are logged as."""
+FAILED_LOSS_EXTRA = 10.0
+"""Added to the loss of a failed rollout, so that it is behind every rollout that did not fail."""
+
+
+class Evaluator:
+    """One built scene with its observer and losses; any number of rollouts, `n_envs` at a time."""
+
+    def __init__(
+        self,
+        task: Task,
+        supervision: Supervision,
+        weights: LossWeights,
+        *,
+        n_envs: int,
+        device: str = "cpu",
+        camera: Camera | None = None,
+        progress: Progress = silent,
+    ):
+        """`camera`: films environment 0, see `SimScene`."""
+        check_supervision(task, supervision)
+        self.scene = SimScene(task, n_envs=n_envs, device=device, camera=camera, progress=progress)
+        self._supervision, self._weights = supervision, weights
+        labels = {o.name: task.label(o.name) for o in task.objects}
+        self._losses = Losses(labels, supervision, str(self.scene.device))
+        self._observer = SceneObserver(self.scene, supervision.camera)
+        self._contacts = Contacts(self.scene, supervision.contact_pairs)
+
+    def __enter__(self) -> Evaluator:
+        return self
+
+    def __exit__(self, *exc) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Nothing to end: the scene lives in this process."""
+
+    def evaluate(self, waypoints: np.ndarray) -> Evaluation:
+        """Roll out (P, K, A, 6) float32 waypoints; P may be any number."""
+        return self._run(waypoints, keep_states=False)[0]
+
+    def evaluate_with_states(
+        self, waypoints: np.ndarray, on_step: Callable[[int], None] | None = None
+    ) -> tuple[Evaluation, list[FinalState]]:
+        """The same, with P final states for measurement. The search must not call this.
+
+        Args:
+            on_step: called after every simulation step with the number of steps done.
+        """
+        return self._run(waypoints, keep_states=True, on_step=on_step)
+
+    def _run(self, waypoints: np.ndarray, *, keep_states: bool, on_step=None):
+        wanted = self._supervision.waypoints.shape
+        waypoints = np.asarray(waypoints, np.float32)
+        if waypoints.ndim != 4 or waypoints.shape[1:] != wanted or not len(waypoints):
+            raise ValueError(f"waypoints: expected (P, {wanted}), P > 0, got {waypoints.shape}")
+        B, parts, states = self.scene.n_envs, [], []
+        for first in range(0, len(waypoints), B):
+            chunk = waypoints[first : first + B]
+            # The batch is always full: what fills it is rolled out too and then forgotten.
+            full = np.concatenate([chunk, np.repeat(chunk[-1:], B - len(chunk), axis=0)])
+            result, final = self._roll(full, keep_states, on_step)
+            parts.append({n: v[: len(chunk)] for n, v in result.items()})
+            states += final[: len(chunk)]
+        joined = {n: np.concatenate([p[n] for p in parts]) for n in parts[0]}
+        failed, loss = joined.pop("failed"), joined.pop("loss")
+        return Evaluation(loss=loss, terms=joined, failed=failed), states
+
+    def _roll(
+        self, waypoints: np.ndarray, keep_states: bool, on_step
+    ) -> tuple[dict, list[FinalState]]:
+        """One batch; returns terms, loss and failed, (B,) each."""
+        recorder = StateRecorder(self.scene) if keep_states else None
+        if recorder:
+            self.scene.reset()
+            recorder.start()
+        failed = torch.zeros(self.scene.n_envs, dtype=torch.bool, device=self.scene.device)
+        seen: list[dict[str, Tensor]] = []
+
+        def at_keyframe(k: int) -> None:
+            nonlocal failed
+            failed = failed | self.scene.diverged()
+            seen.append(self._losses.at_keyframe(k, self._observe(contact=True)))
+            if recorder:
+                recorder.look()
+
+        run_rollout(
+            self.scene, torch.from_numpy(waypoints), self._supervision.held,
+            on_keyframe=at_keyframe, on_step=on_step,
+        )  # fmt: skip
+        failed = failed | self.scene.diverged()
+        terms = {n: torch.stack([t[n] for t in seen]).nanmean(0).nan_to_num(0.0) for n in seen[0]}
+        terms |= self._losses.at_goal(
+            self._observe(contact=False), self._observe(contact=False, targets_only=True)
+        )
+        for value in terms.values():
+            failed = failed | ~torch.isfinite(value)
+        terms = {n: torch.where(failed, WORST_TERM[n], v) for n, v in terms.items()}
+        loss = self._weights.total(terms) + FAILED_LOSS_EXTRA * failed
+        result = {n: v.float().cpu().numpy() for n, v in terms.items()}
+        result |= {"loss": loss.float().cpu().numpy(), "failed": failed.cpu().numpy()}
+        if recorder:
+            recorder.look()
+        return result, recorder.states() if recorder else []
+
+    def _observe(self, *, contact: bool, targets_only: bool = False) -> Observation:
+        label, depth = self._observer.observe(targets_only=targets_only)
+        none = torch.zeros(self.scene.n_envs, 0, dtype=torch.bool, device=self.scene.device)
+        return Observation(
+            label=label, depth=depth, contact=self._contacts.touching() if contact else none
+        )
+
+
+def check_supervision(task: Task, supervision: Supervision) -> None:
+    """Raises a `UserError` if the supervision speaks of other objects than the task has."""
+    actuators = tuple(o.name for o in task.actuators)
+    if tuple(supervision.actuators) != actuators:
+        raise UserError(
+            f"the supervision is of actuators {', '.join(supervision.actuators)}, but task "
+            f"{task.name!r} has {', '.join(actuators)}: perceive the video again"
+        )
