@@ -1,0 +1,277 @@
+"""Success predicates over the simulator's final state, as `[[success]]` in a task file lists them.
+
+Only the report and the benchmark may ask them: a search that did would optimize its own exam. Pure
+NumPy. `state` is a `lucibot.sim.state.FinalState`, or anything with the same fields.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import MISSING, dataclass, fields
+from typing import Any, ClassVar
+
+import numpy as np
+
+from lucibot.core.errors import UserError, unknown_name
+from lucibot.core.geometry import matrix_np
+from lucibot.task import Task
+
+CRUMB_FRACTION = 0.01
+"""Connected groups of less than this share of the particles are crumbs and count for nothing."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judgement:
+    """What one predicate found."""
+
+    name: str
+    value: float
+    threshold: float
+    score: float
+    """In [0, 1], 1 where the predicate holds, falling with the distance to its threshold."""
+    ok: bool
+    metrics: dict[str, float]
+    """Named measurements [SI units]."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Metrics:
+    """What all predicates of a task found of one rollout."""
+
+    success: bool
+    score: float
+    """Mean of the predicates' scores."""
+    metrics: dict[str, float]
+    judgements: tuple[Judgement, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pieces:
+    """The object's particles form exactly `count` connected pieces, crumbs apart."""
+
+    predicate: ClassVar[str] = "pieces"
+    object: str
+    count: int
+    min_fraction: float = 0.2
+    """Smallest share of the particles that each piece may have."""
+    spacings: float = 1.5
+    """Particles nearer to each other than this many particle sizes are connected."""
+
+    def judge(self, task: Task, state: Any) -> Judgement:
+        p = _particles(self, state)
+        sizes = piece_fractions(p.final, self.spacings * float(p.size_m))
+        ok = self._holds(sizes)
+        # Where the pieces still hang together: how finely one must look to see them apart.
+        finer = np.linspace(self.spacings, 1.0, 11)[1:]
+        seen = (s for s in finer if self._holds(piece_fractions(p.final, s * float(p.size_m))))
+        score = 1.0 if ok else next(seen, 0.0) / self.spacings
+        return Judgement(
+            name=f"{self.predicate}({self.object})", value=float(len(sizes)), ok=ok, score=score,
+            threshold=float(self.count),
+            metrics={
+                f"{self.object}.pieces": float(len(sizes)),
+                f"{self.object}.smallest_piece_fraction": float(sizes.min(initial=1.0)),
+            },
+        )  # fmt: skip
+
+    def _holds(self, sizes: np.ndarray) -> bool:
+        return len(sizes) == self.count and bool((sizes >= self.min_fraction).all())
+
+
+@dataclass(frozen=True, kw_only=True)
+class DisplacedLess:
+    """Nothing of the object moved further than `max_m`.
+
+    A body is judged by its origin, particles by the mean displacement of each connected piece, so
+    that a piece that was dragged away is not hidden by one that stayed.
+    """
+
+    predicate: ClassVar[str] = "displaced_less"
+    object: str
+    max_m: float
+    spacings: float = 1.5
+
+    def judge(self, task: Task, state: Any) -> Judgement:
+        if self.object in state.bodies:
+            body = state.bodies[self.object]
+            moved = float(np.linalg.norm(body.pose[:3] - body.initial_pose[:3]))
+        else:
+            p = _particles(self, state)
+            owner = connected_pieces(p.final, self.spacings * float(p.size_m))
+            shift = p.final.astype(float) - p.initial
+            large = [
+                owner == i for i in range(owner.max() + 1) if (owner == i).mean() >= CRUMB_FRACTION
+            ]
+            moved = max((float(np.linalg.norm(shift[m].mean(0))) for m in large), default=math.inf)
+        return _less(self, moved, self.max_m, f"{self.object}.displacement_m")
+
+
+@dataclass(frozen=True, kw_only=True)
+class InsideDomain:
+    """No particle of the object ever touched the border of the simulated domain."""
+
+    predicate: ClassVar[str] = "inside_domain"
+    object: str
+    margin_m: float = 1e-4
+
+    def judge(self, task: Task, state: Any) -> Judgement:
+        p = _particles(self, state)
+        room = np.minimum(p.reached_lower_m - p.lower_m, p.upper_m - p.reached_upper_m).min()
+        ok = bool(room > self.margin_m)
+        return Judgement(
+            name=f"{self.predicate}({self.object})", value=float(room), threshold=self.margin_m,
+            score=float(ok), ok=ok, metrics={f"{self.object}.room_in_domain_m": float(room)},
+        )  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class Upright:
+    """The object's own z axis is within `max_deg` of the vertical."""
+
+    predicate: ClassVar[str] = "upright"
+    object: str
+    max_deg: float
+
+    def judge(self, task: Task, state: Any) -> Judgement:
+        up = matrix_np(_body(self, state, self.object).pose)[2, 2]
+        tilt = float(np.rad2deg(np.arccos(np.clip(up, -1, 1))))
+        return _less(self, tilt, self.max_deg, f"{self.object}.tilt_deg")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Nested:
+    """The object's base is inside the container: below its rim, above its underside, and no
+    further than `max_offset_m` from its axis. Base and rim are the meshes' ends along their z."""
+
+    predicate: ClassVar[str] = "nested"
+    object: str
+    container: str
+    max_offset_m: float
+
+    def judge(self, task: Task, state: Any) -> Judgement:
+        T_world_object = matrix_np(_body(self, state, self.object).pose)
+        T_world_container = matrix_np(_body(self, state, self.container).pose)
+        base = np.array([0, 0, task.mesh(task.object(self.object)).bounds[0][2], 1.0])
+        bottom, rim = task.mesh(task.object(self.container)).bounds[:, 2]
+        x, y, z = (np.linalg.inv(T_world_container) @ T_world_object @ base)[:3]
+        offset, depth = float(np.hypot(x, y)), float(rim - z)
+        inside = 0 < depth < rim - bottom + 1e-4
+        found = _less(self, offset, self.max_offset_m, f"{self.object}.offset_m")
+        # Half of the score for standing over the container, half for being in it.
+        score = 0.5 * found.score + 0.5 * (found.score if inside else 0.0)
+        return Judgement(
+            name=found.name, value=offset, threshold=self.max_offset_m, score=score,
+            ok=found.ok and bool(inside),
+            metrics=found.metrics | {f"{self.object}.below_rim_m": depth},
+        )  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class AtRest:
+    """The object has come to rest: no point of a body, and hardly a particle (95%), is faster."""
+
+    predicate: ClassVar[str] = "at_rest"
+    object: str
+    max_speed_m_s: float
+
+    def judge(self, task: Task, state: Any) -> Judgement:
+        if self.object in state.bodies:
+            v = state.bodies[self.object].velocity
+            reach = np.linalg.norm(task.mesh(task.object(self.object)).vertices, axis=1).max()
+            speed = float(np.linalg.norm(v[:3]) + np.linalg.norm(v[3:]) * reach)
+        else:
+            speed = float(np.quantile(_particles(self, state).speed, 0.95))
+        return _less(self, speed, self.max_speed_m_s, f"{self.object}.speed_m_s")
+
+
+Predicate = Pieces | DisplacedLess | InsideDomain | Upright | Nested | AtRest
+KINDS: dict[str, type] = {
+    c.predicate: c for c in (Pieces, DisplacedLess, InsideDomain, Upright, Nested, AtRest)
+}
+
+
+def predicates(task: Task) -> list[Predicate]:
+    """The task's success predicates.
+
+    Raises:
+        UserError: an unknown predicate, key or object, or a missing or ill-typed value.
+    """
+    return [_parse(task, i, dict(entry)) for i, entry in enumerate(task.spec.success)]
+
+
+def judge(task: Task, state: Any) -> Metrics:
+    """Judge one final state by all of the task's predicates; without any, nothing succeeds."""
+    found = tuple(p.judge(task, state) for p in predicates(task))
+    metrics = {k: v for j in found for k, v in j.metrics.items()}
+    return Metrics(
+        success=bool(found) and all(j.ok for j in found),
+        score=float(np.mean([j.score for j in found])) if found else 0.0,
+        metrics=metrics,
+        judgements=found,
+    )
+
+
+def connected_pieces(points_m: np.ndarray, reach_m: float) -> np.ndarray:
+    """(N,) piece number of each point: chains of neighbours nearer than `reach_m` are one piece."""
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+    from scipy.spatial import cKDTree
+
+    i, j = cKDTree(points_m).query_pairs(reach_m, output_type="ndarray").T
+    graph = coo_array((np.ones(len(i), np.int8), (i, j)), shape=(len(points_m),) * 2)
+    return connected_components(graph, directed=False)[1]
+
+
+def piece_fractions(points_m: np.ndarray, reach_m: float) -> np.ndarray:
+    """Shares of the points in each piece, largest first, without crumbs."""
+    shares = np.sort(np.bincount(connected_pieces(points_m, reach_m)) / len(points_m))[::-1]
+    return shares[shares >= CRUMB_FRACTION]
+
+
+def _less(predicate: Any, value: float, limit: float, metric: str) -> Judgement:
+    """`value` must not exceed `limit`; the score falls as limit / value."""
+    ok = value <= limit
+    return Judgement(
+        name=f"{predicate.predicate}({predicate.object})", value=value, threshold=limit,
+        score=1.0 if ok else limit / value if math.isfinite(value) else 0.0, ok=ok,
+        metrics={metric: value},
+    )  # fmt: skip
+
+
+def _particles(predicate: Any, state: Any):
+    if predicate.object not in state.particles:
+        raise UserError(
+            f"success predicate {predicate.predicate!r}: {predicate.object!r} is not made of "
+            "particles"
+        )
+    return state.particles[predicate.object]
+
+
+def _body(predicate: Any, state: Any, name: str):
+    if name not in state.bodies:
+        raise UserError(f"success predicate {predicate.predicate!r}: {name!r} is not a rigid body")
+    return state.bodies[name]
+
+
+def _parse(task: Task, index: int, entry: dict[str, Any]) -> Predicate:
+    where = f"task {task.name!r}, success[{index}]"
+    kind = entry.pop("predicate", None)
+    if kind is None:
+        raise UserError(f"{where}: needs a predicate, one of {', '.join(sorted(KINDS))}")
+    if kind not in KINDS:
+        raise unknown_name(f"predicate at {where}:", str(kind), KINDS)
+    cls = KINDS[kind]
+    known = {f.name: f for f in fields(cls)}
+    for key, value in entry.items():
+        if key not in known:
+            raise unknown_name(f"key at {where} ({kind}):", key, known)
+        wanted = {"str": str, "int": int, "float": (int, float)}[str(known[key].type)]
+        if not isinstance(value, wanted) or isinstance(value, bool):
+            raise UserError(f"{where} ({kind}): {key} must be a {known[key].type}, got {value!r}")
+    missing = [n for n, f in known.items() if f.default is MISSING and n not in entry]
+    if missing:
+        raise UserError(f"{where} ({kind}): {missing[0]} is missing")
+    for key in ("object", "container"):
+        if key in entry:
+            task.object(entry[key])
+    return cls(**entry)
