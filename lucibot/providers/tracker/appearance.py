@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import cv2
 import numpy as np
-from scipy.ndimage import gaussian_filter
+from scipy.ndimage import gaussian_filter, gaussian_filter1d
 
 _BINS = (32, 64, 64)
 """Lightness is binned more coarsely than colour: shading changes it most."""
@@ -34,12 +34,21 @@ def colour_bins(lab: np.ndarray) -> np.ndarray:
 class ColourModel:
     """A smoothed Lab histogram that can go on learning.
 
-    The colours it was born with keep half of the weight however much is learned later, so that a
+    The colours it was born with keep 40% of the weight however much is learned later, so that a
     slow leak cannot carry it away.
     """
 
-    def __init__(self, bins: np.ndarray, *, sigma=(1.5, 1.2, 1.2), outliers: float = 0.02):
-        self._sigma, self._outliers = sigma, outliers
+    def __init__(
+        self,
+        bins: np.ndarray,
+        *,
+        sigma=(1.5, 1.2, 1.2),
+        outliers: float = 0.02,
+        shading: float = 0.0,
+    ):
+        """`bins`: colours it is born with; `outliers`: share of pixels of any colour; `shading`:
+        share of pixels that are much lighter or darker than any seen, as when an object turns."""
+        self._sigma, self._outliers, self._shading = sigma, outliers, shading
         self._born = self._smooth(bins)
         self._learned = np.zeros(int(np.prod(_BINS)), np.float64)
         self.table = self._mix()
@@ -60,7 +69,10 @@ class ColourModel:
             counts = gaussian_filter(
                 (self._learned / total).reshape(_BINS), self._sigma, mode="nearest", truncate=2.5
             ).ravel()
-            table = counts if self._born.sum() == 0 else 0.5 * self._born + 0.5 * counts
+            table = counts if self._born.sum() == 0 else 0.4 * self._born + 0.6 * counts
+        if self._shading > 0:
+            dim = gaussian_filter1d(table.reshape(_BINS), 5.0, axis=0, mode="constant").ravel()
+            table = (1 - self._shading) * table + self._shading * dim
         density = (1 - self._outliers) * table / _VOLUME + self._outliers * UNIFORM
         return np.maximum(density, 0.02 * UNIFORM).astype(np.float32)
 
@@ -97,12 +109,11 @@ class BackgroundPlate:
     """The stationary background at every pixel, as far as it has been seen.
 
     A pixel agrees with the plate when its colour lies within the plate's 3 x 3 neighbourhood, give
-    or take noise; darkening without a change of colour is forgiven, for that is a shadow.
+    or take noise, which is measured place by place as the video goes on; darkening without a change
+    of colour is forgiven, for that is a shadow.
     """
 
-    def __init__(
-        self, lab: np.ndarray, known: np.ndarray, *, noise=(5.0, 3.0), shadow: float = 16.0
-    ):
+    def __init__(self, lab: np.ndarray, known: np.ndarray, *, shadow: float = 16.0):
         """`lab` (H, W, 3) uint8; `known` (H, W) bool, where it shows background."""
         hidden = (~known).astype(np.uint8)
         filled = cv2.inpaint(cv2.cvtColor(lab, cv2.COLOR_Lab2RGB), hidden, 5, cv2.INPAINT_TELEA)
@@ -110,28 +121,39 @@ class BackgroundPlate:
         self._lab[known] = lab[known]
         self.trust = known.astype(np.float32)
         """(H, W): 1 where the background has been seen, 0 where it is guessed."""
-        self._noise, self._shadow = noise, shadow
+        self._shadow = shadow
+        self._power = np.empty((*known.shape, 2), np.float32)
+        self._power[...] = (3.0**2, 2.0**2)
         self._general = ColourModel(colour_bins(lab)[known], outliers=0.3)
 
-    def deviation2(self, lab: np.ndarray) -> np.ndarray:
-        """(H, W) float32 squared deviation from the plate, in standard deviations."""
-        x = lab.astype(np.float32)
+    def _off(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """How far (H, W, 3) Lab lies outside the plate's neighbourhood, and whether it is darker."""
         kernel = np.ones((3, 3), np.uint8)
         above = x - cv2.dilate(self._lab, kernel)
         below = cv2.erode(self._lab, kernel) - x
-        off = np.maximum(np.maximum(above, below), 0)
+        return np.maximum(np.maximum(above, below), 0), below[..., 0] > 0
+
+    def _noise(self) -> tuple[np.ndarray, np.ndarray]:
+        """(H, W) standard deviations of lightness and colour, wider where nothing was seen."""
         loose = 1 + 1.5 * (1 - self.trust)
-        s_light = np.where(below[..., 0] > 0, self._shadow, self._noise[0]) * loose
-        s_col = self._noise[1] * loose
-        return (off[..., 0] / s_light) ** 2 + (off[..., 1] ** 2 + off[..., 2] ** 2) / s_col**2
+        sigma = np.sqrt(self._power)
+        light = np.clip(1.5 * sigma[..., 0] + 1.0, 2.0, 6.0) * loose
+        return light, np.clip(1.5 * sigma[..., 1] + 0.7, 1.2, 3.5) * loose
 
     def density(self, lab: np.ndarray, bins: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """(H, W) density of the background and (H, W) squared deviation from the plate."""
-        d2 = self.deviation2(lab)
-        loose = 1 + 1.5 * (1 - self.trust)
-        volume = (2 * np.pi) ** 1.5 * self._noise[0] * self._noise[1] ** 2 * loose**3 * 4
+        off, darker = self._off(lab.astype(np.float32))
+        light, colour = self._noise()
+        chroma2 = off[..., 1] ** 2 + off[..., 2] ** 2
+        dark2 = (off[..., 0] / np.where(darker, self._shadow, light)) ** 2
+        d2 = dark2 + chroma2 / colour**2
+        lit2 = (off[..., 0] / light) ** 2 + chroma2 / colour**2
         # Gloss and reflections tint the background a little: a broad tail allows for that.
-        near = (0.9 * np.exp(-0.5 * np.minimum(d2, 60)) + 0.1 / 27 * np.exp(-d2 / 18)) / volume
+        tail2 = dark2 / 9 + chroma2 / 9.0**2
+        volume = (2 * np.pi) ** 1.5 * 4
+        near = 0.7 * np.exp(-0.5 * np.minimum(lit2, 80)) / (volume * light * colour**2)
+        near += 0.25 * np.exp(-0.5 * np.minimum(d2, 80)) / (volume * self._shadow / 2 * colour**2)
+        near += 0.05 * np.exp(-0.5 * np.minimum(tail2, 80)) / (volume * self._shadow * 9.0**2)
         general = self._general.density(bins)
         # Where the place has been seen, the scene's other colours hardly ever turn up there.
         share = 0.02 + 0.28 * (1 - self.trust)
@@ -139,6 +161,26 @@ class BackgroundPlate:
 
     def learn(self, lab: np.ndarray, sure: np.ndarray, *, rate: float = 0.06) -> None:
         """Follow slow changes of light where `sure` (H, W) bool shows background."""
+        x = lab.astype(np.float32)
+        off, darker = self._off(x)
+        power = np.stack(
+            [np.where(darker, 0, off[..., 0] ** 2), 0.5 * (off[..., 1:] ** 2).sum(-1)], -1
+        )
+        weight = cv2.blur(sure.astype(np.float32), (9, 9))
+        local = cv2.blur(power * sure[..., None], (9, 9)) / np.maximum(weight, 1e-3)[..., None]
+        step = 0.1 * (weight > 0.3)[..., None]
+        self._power += step * (local - self._power)
         r = np.where(self.trust > 0.5, rate, 0.35) * sure
-        self._lab += r[..., None] * (lab - self._lab)
+        self._lab += r[..., None] * (x - self._lab)
         self.trust += r * (1 - self.trust)
+
+    def new_edges(self, lab: np.ndarray) -> np.ndarray:
+        """(H, W) float32 in [0, 1]: strength of edges that the background does not have there."""
+        old = cv2.dilate(_gradient(self._lab), np.ones((5, 5), np.uint8))
+        return np.clip((_gradient(lab.astype(np.float32)) - 1.2 * old - 2.0) / 8.0, 0, 1)
+
+
+def _gradient(lab: np.ndarray) -> np.ndarray:
+    """(H, W) size of the colour gradient [Lab units a pixel]."""
+    gx, gy = cv2.Sobel(lab, cv2.CV_32F, 1, 0) / 8, cv2.Sobel(lab, cv2.CV_32F, 0, 1) / 8
+    return np.sqrt((gx**2 + gy**2).sum(-1)) * 2

@@ -49,6 +49,8 @@ class EmbeddedTracker:
     work_width: int = 408
     """Width at which the work is done [pixels]; masks come out at the video's size."""
     search: SearchSettings = field(default_factory=SearchSettings)
+    edge_weight: float = 2.0
+    """What an outline gains on a pixel with an edge that the background lacks [log-likelihood]."""
     lost_below: float = 0.4
     """Confidence under which a frame counts as lost."""
     seed: int = 0
@@ -66,14 +68,16 @@ class _Rigid:
         prepared = Mesh(mesh.vertices, mesh.faces, face_parts(mesh), closed=mesh.is_watertight)
         T = T_cam_world @ obj.T_world_object
         self.track = RigidTrack(prepared, T, K, size, config.search, rng)
-        self.whole = ColourModel(bins[mask])
+        self.whole = ColourModel(bins[mask], shading=0.2)
         self.models = []
         for p in range(prepared.n_parts):
             seen = mask & (self.track.part == p)
             inner = erode(seen, 1)
             seen = inner if inner.sum() >= 20 else seen
             # A part that the first frame does not show may look like any other part.
-            self.models.append(ColourModel(bins[seen]) if seen.sum() >= 20 else self.whole)
+            self.models.append(
+                ColourModel(bins[seen], shading=0.2) if seen.sum() >= 20 else self.whole
+            )
         self.visible = mask
         self.confidence = 1.0
         self.claimed = mask.astype(np.float32)
@@ -205,11 +209,12 @@ class _State:
                 p_parts[i] = o.model.density(bins)[None]
                 near[i] = dilate(o.whole > 0.5, 3)
         if not first:
-            self._fit_rigid(p_bg, p_skin, log_hand, guesses, p_parts, near)
+            edge = self.plate.new_edges(lab)
+            self._fit_rigid(p_bg, p_skin, log_hand, guesses, p_parts, near, edge)
         belief = self._label(lab, p_bg, d2, p_skin, log_hand, p_parts)
         return self._finish(belief, lab, bins, d2, warped_hand)
 
-    def _fit_rigid(self, p_bg, p_skin, log_hand, guesses, p_parts, near) -> None:
+    def _fit_rigid(self, p_bg, p_skin, log_hand, guesses, p_parts, near, edge) -> None:
         """Find the pose of every rigid object, the nearest to the camera first."""
         rigid = [i for i, o in enumerate(self.objects) if isinstance(o, _Rigid)]
         rigid.sort(key=lambda i: self.objects[i].track.pose.centre[2])
@@ -233,11 +238,13 @@ class _State:
                 rest = p_bg + 0.2 * np.delete(p_parts[i], p, 0).max(0, initial=0.0)
                 ratio = np.log((p_parts[i][p] + _FLOOR) / (rest + _FLOOR))
                 gain[p] = (1 - hidden) * np.clip(ratio, -3, 3) - 0.15 * hidden
-            self._move(i, gain, guesses[i])
+            # A hand's outline must not pull, so edges count only where none is near.
+            open_ = 1 - cv2.dilate(hidden.astype(np.float32), np.ones((3, 3), np.uint8))
+            self._move(i, gain, self.config.edge_weight * edge * open_, guesses[i])
             o.claimed = ((o.track.part >= 0) & (own > p_bg) & (own > w_hand)).astype(np.float32)
             near[i] = dilate(o.track.part >= 0, 3)
 
-    def _move(self, i: int, gain: np.ndarray, guess: np.ndarray) -> None:
+    def _move(self, i: int, gain: np.ndarray, edge: np.ndarray, guess: np.ndarray) -> None:
         o = self.objects[i]
         track = o.track
         drawn = track.part >= 0
@@ -249,11 +256,11 @@ class _State:
         if track.resting and self._count % (2 if touched else 4):
             track.accept(None)
         else:
-            pose, value = track.search(gain, guess)
+            pose, value = track.search(gain, edge, guess)
             # A resting object does not move for the little that noise can gain.
             positive = np.maximum(gain.max(0), 0)[drawn].sum()
             share = 0.0 if not track.resting else 0.015 if touched else 0.04
-            hold = track.hold_value(gain)
+            hold = track.hold_value(gain, edge)
             track.accept(pose if value > hold + share * positive + 2.0 else None)
         part = track.part
         shown = part >= 0
@@ -304,7 +311,7 @@ class _State:
         H, W = self.full
         N = len(self.objects)
         label = most_likely(belief)
-        hand = self.hand.update(label == 1, warped_hand)
+        hand = self.hand.update(label == 1, warped_hand, label >= 2)
         # What was taken for a hand without being one goes to whatever comes second.
         belief[..., 1] *= dilate(hand, 1)
         label = self._without_holes(belief)
@@ -326,7 +333,7 @@ class _State:
         self.plate.learn(lab, erode(belief[..., 0] > 0.9, 2) & ~touched)
         if self._count % 3 == 0:
             self.hand.learn(bins, (belief[..., 1] > 0.9) & (d2 > 16) & ~touched)
-        if self._count % 5 == 0:
+        if self._count % 2 == 0:
             for i, o in enumerate(self.objects):
                 self._learn_colours(i, o, belief, bins)
         self._count += 1
@@ -376,4 +383,4 @@ class _State:
         for p, model in enumerate(o.models):
             here = sure & erode(o.track.part == p, 1)
             if model is not o.whole and here.sum() > 40:
-                model.learn(bins[here])
+                model.learn(bins[here], keep=0.6)

@@ -42,25 +42,32 @@ class HandLayer:
         prior[dilate(self._border, 5)] = np.maximum(prior[dilate(self._border, 5)], 0.1)
         return np.log(prior).astype(np.float32)
 
-    def update(self, belief: np.ndarray, warped: np.ndarray) -> np.ndarray:
-        """Keep the parts of `belief` (H, W) bool that reach the border or were a hand before."""
+    def update(self, belief: np.ndarray, warped: np.ndarray, objects: np.ndarray) -> np.ndarray:
+        """Keep the parts of `belief` (H, W) bool that hang together with the picture's border.
+
+        Fingers before or behind an object are cut off from their arm; they hang together with it
+        across `objects` (H, W) bool. A large part that was a hand before stays one, too.
+        """
         # Mixed colours along an object's edge can pass for skin, but only as a line.
         core = cv2.morphologyEx(belief.astype(np.uint8), cv2.MORPH_OPEN, _OPENING) > 0
         belief = belief & dilate(core, 1)
         n, labels, stats, _ = cv2.connectedComponentsWithStats(
             belief.astype(np.uint8), connectivity=8
         )
-        keep = np.zeros(n, bool)
-        before = dilate(warped, 2)
+        anchored = np.zeros(n, bool)
         for i in range(1, n):
             area = stats[i, cv2.CC_STAT_AREA]
-            if area < 12:
-                continue
             here = labels == i
             # An arm crosses the border on a stretch; a speck of noise only touches it.
-            crosses = (here & self._border).sum() >= 12 and area >= 60
-            keep[i] = crosses or (here & before).sum() > 0.3 * area
-        self.mask = keep[labels]
+            anchored[i] = (here & self._border).sum() >= 12 and area >= 60
+            anchored[i] |= area > 400 and (here & warped).sum() > 0.5 * area
+        arms = anchored[labels]
+        together = cv2.connectedComponents((belief | dilate(objects, 2)).astype(np.uint8))[1]
+        reached = np.zeros(together.max() + 1, bool)
+        reached[np.unique(together[arms])] = True
+        reached[0] = False
+        large = stats[:, cv2.CC_STAT_AREA] >= 20
+        self.mask = belief & (anchored | large)[labels] & reached[together]
         return self.mask
 
     def learn(self, bins: np.ndarray, sure: np.ndarray) -> None:

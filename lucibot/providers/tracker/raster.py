@@ -101,7 +101,7 @@ def _draw_into(verts, faces, parts, A, t, K, cull, inv_z, part_of, screen):
 
 
 @numba.njit(cache=True, fastmath=True)
-def _score(verts, faces, parts, A, t, K, cull, gain, out, covered):
+def _score(verts, faces, parts, A, t, K, cull, gain, edge, out, rim):
     S, H, W = A.shape[0], gain.shape[1], gain.shape[2]
     inv_z = np.zeros((H, W), np.float32)
     part_of = np.full((H, W), -1, np.int8)
@@ -110,14 +110,22 @@ def _score(verts, faces, parts, A, t, K, cull, gain, out, covered):
         y0, y1, x0, x1 = _draw_into(
             verts, faces, parts, A[s], t[s], K, cull, inv_z, part_of, screen
         )
-        total, n = 0.0, 0
+        total, border = 0.0, 0.0
         for y in range(y0, y1):
             for x in range(x0, x1):
                 p = part_of[y, x]
-                if p >= 0:
-                    total += gain[p, y, x]
-                    n += 1
-        out[s], covered[s] = total, n
+                if p < 0:
+                    continue
+                total += gain[p, y, x]
+                # The box has a margin, so only the picture's own border lacks neighbours.
+                if (
+                    (x > x0 and part_of[y, x - 1] != p)
+                    or (x + 1 < x1 and part_of[y, x + 1] != p)
+                    or (y > y0 and part_of[y - 1, x] != p)
+                    or (y + 1 < y1 and part_of[y + 1, x] != p)
+                ):
+                    border += edge[y, x]
+        out[s], rim[s] = total, border
 
 
 class Mesh:
@@ -134,25 +142,26 @@ class Mesh:
     def n_parts(self) -> int:
         return int(self.parts.max()) + 1
 
-    def score(self, A: np.ndarray, t_m: np.ndarray, K: np.ndarray, gain: np.ndarray):
-        """Sum of `gain` over the pixels that each pose covers.
+    def score(self, A: np.ndarray, t_m: np.ndarray, K: np.ndarray, gain: np.ndarray, edge):
+        """What each pose explains of the picture.
 
         Args:
             A: (S, 3, 3) rotation times scale, object to camera.
             t_m: (S, 3) [m] object origin in the camera frame.
             K: (4,) fx, fy, cx, cy [pixels] of the grid of `gain`.
             gain: (parts, H, W) float32, what a pixel adds when that part is drawn on it.
+            edge: (H, W) float32, what a pixel adds when an outline runs over it.
 
         Returns:
-            (S,) float64 sums and (S,) int64 covered pixels inside the picture.
+            (S,) float64 sums of `gain` over covered pixels, (S,) sums of `edge` over outlines.
         """
-        out, covered = np.empty(len(A)), np.empty(len(A), np.int64)
+        out, rim = np.empty(len(A)), np.empty(len(A))
         _score(
             self.verts, self.faces, self.parts, np.ascontiguousarray(A, np.float32),
             np.ascontiguousarray(t_m, np.float32), np.asarray(K, np.float32), self.closed,
-            np.ascontiguousarray(gain, np.float32), out, covered,
+            np.ascontiguousarray(gain, np.float32), np.ascontiguousarray(edge, np.float32), out, rim,
         )  # fmt: skip
-        return out, covered
+        return out, rim
 
     def draw(self, A: np.ndarray, t_m: np.ndarray, K: np.ndarray, height: int, width: int):
         """One pose: (H, W) int8 part, -1 where nothing is drawn, and (H, W) float32 depth [m]."""
@@ -168,10 +177,13 @@ class Mesh:
         return part_of, depth
 
 
-def face_parts(mesh, *, max_parts: int = 4, different: float = 25.0) -> np.ndarray:
+def face_parts(
+    mesh, *, max_parts: int = 4, different: float = 25.0, smallest: float = 0.08
+) -> np.ndarray:
     """(F,) int8: faces of a `trimesh.Trimesh` grouped by colour, so that each gets its own model.
 
-    Colours nearer than `different` in 8-bit Lab are one part; a mesh without colours is one part.
+    Colours nearer than `different` in 8-bit Lab are one part, parts of less than `smallest` of the area
+    join their nearest; a mesh without colours is one part.
     """
     import cv2
 
@@ -192,5 +204,8 @@ def face_parts(mesh, *, max_parts: int = 4, different: float = 25.0) -> np.ndarr
         centres.append(keys[weight.argmax()])
         left &= np.linalg.norm(lab - centres[-1], axis=1) > different
     distance = np.stack([np.linalg.norm(lab - c, axis=1) for c in centres])
+    share = np.bincount(distance.argmin(axis=0), weights=area, minlength=len(centres)) / area.sum()
+    # Rivets and seams are too small to learn the colours of.
+    distance = distance[share >= smallest]
     parts[:] = distance.argmin(axis=0)
     return parts

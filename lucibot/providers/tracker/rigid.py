@@ -134,11 +134,12 @@ class RigidTrack:
                 d[2] = -np.clip(0.5 * np.log(np.hypot(M[0, 0], M[1, 0])), -0.03, 0.03)
         return d
 
-    def search(self, gain: np.ndarray, guess: np.ndarray) -> tuple[Pose, float]:
+    def search(self, gain: np.ndarray, edge: np.ndarray, guess: np.ndarray) -> tuple[Pose, float]:
         """The best pose around `guess` (7,), and its score.
 
         Args:
             gain: (parts, H, W) float32 log-likelihood gained by drawing a part on a pixel.
+            edge: (H, W) float32, gained by an outline on a pixel.
         """
         s = self.settings
         loose = 1.0 + min(self.lost_for, 6) * 0.7
@@ -148,7 +149,8 @@ class RigidTrack:
         )  # fmt: skip
         prior = np.array([4 * shift, 4 * shift, 2 * s.spread_depth, *[3 * s.spread_rad] * 3,
                           s.spread_size]) * loose  # fmt: skip
-        base, coarse = self.pose, _halved(gain)
+        base = self.pose
+        grids = {1: (gain, edge), 2: (_halved(gain), _halved_edge(edge))}
         mean, std = guess.copy(), spread.copy()
         starts = [np.zeros(_N), guess, self.velocity, 0.5 * (guess + self.velocity)]
         pool_d, pool_f = np.zeros((0, _N)), np.zeros(0)
@@ -157,18 +159,17 @@ class RigidTrack:
             if r == switch and len(pool_d):
                 # Elites of the coarse grid are judged again on the fine one.
                 pool_d = pool_d[np.argsort(-pool_f)[: s.elite]]
-                pool_f = self._value(base, pool_d, gain, guess, prior, 1)
+                pool_f = self._value(base, pool_d, grids, guess, prior, 1)
             d = mean + std * self._rng.standard_normal((s.samples, _N))
             if r == 0 or r == switch:
                 d = np.concatenate([np.array(starts), d])
-            f = self._value(base, d, coarse if r < switch else gain, guess, prior,
-                            2 if r < switch else 1)  # fmt: skip
+            f = self._value(base, d, grids, guess, prior, 2 if r < switch else 1)
             pool_d, pool_f = np.concatenate([pool_d, d]), np.concatenate([pool_f, f])
             best = np.argsort(-pool_f)[: s.elite]
             pool_d, pool_f = pool_d[best], pool_f[best]
             mean = 0.8 * pool_d.mean(0) + 0.2 * mean if r < s.rounds - 1 else pool_d.mean(0)
             std = 0.7 * pool_d.std(0) + 0.3 * std * 0.6 + 1e-5
-        middle = self._value(base, mean[None], gain, guess, prior, 1)[0]
+        middle = self._value(base, mean[None], grids, guess, prior, 1)[0]
         if middle >= pool_f[0]:
             d, f = mean, float(middle)
         else:
@@ -176,18 +177,19 @@ class RigidTrack:
         self._step = d
         return self._one(base, d), f
 
-    def _value(self, base, d, gain, guess, prior, stride) -> np.ndarray:
+    def _value(self, base, d, grids, guess, prior, stride) -> np.ndarray:
         A, t = self._affine(self._moved(base, d))
-        total, _ = self.mesh.score(A, t, self.K / stride, gain)
+        area, rim = self.mesh.score(A, t, self.K / stride, *grids[stride])
         pull = 0.5 * (((d - guess) / prior) ** 2).sum(-1)
         # Sizes stay near the known one over the whole video, too.
         size = np.log(base.scale) + d[:, 6]
-        return total * stride**2 - self.settings.prior_weight * (pull + 0.5 * (size / 0.1) ** 2)
+        pull += 0.5 * (size / 0.1) ** 2
+        return area * stride**2 + rim * stride - self.settings.prior_weight * pull
 
-    def hold_value(self, gain: np.ndarray) -> float:
+    def hold_value(self, gain: np.ndarray, edge: np.ndarray) -> float:
         """The score of the present pose."""
         zero = np.zeros((1, _N))
-        return float(self._value(self.pose, zero, gain, zero[0], np.ones(_N), 1)[0])
+        return float(self._value(self.pose, zero, {1: (gain, edge)}, zero[0], np.ones(_N), 1)[0])
 
     def accept(self, pose: Pose | None) -> None:
         """Move to `pose`, or stay where it is (None)."""
@@ -210,3 +212,12 @@ def _halved(gain: np.ndarray) -> np.ndarray:
     return np.stack([
         cv2.resize(g, (W // 2, H // 2), interpolation=cv2.INTER_AREA) for g in gain
     ])  # fmt: skip
+
+
+def _halved_edge(edge: np.ndarray) -> np.ndarray:
+    """(H, W) the largest of 2 x 2 pixels: thin lines must not fade."""
+    H, W = (n // 2 * 2 for n in edge.shape)
+    e = edge[:H, :W]
+    return np.maximum(
+        np.maximum(e[::2, ::2], e[1::2, ::2]), np.maximum(e[::2, 1::2], e[1::2, 1::2])
+    )
