@@ -20,6 +20,8 @@ from lucibot.task import Task
 
 LEAST_SHARE = 0.12
 """A smaller part of an object's region is a crumb or noise, not a piece."""
+VALLEY = 8
+"""Depth of a valley of lightness, of 255: some four times what compression leaves of noise."""
 
 
 def measure(
@@ -48,50 +50,43 @@ def _hidden(regions: Regions, mask: np.ndarray) -> np.ndarray:
 def pieces(task, view, video, regions: Regions, relation) -> np.ndarray:
     """`count` connected parts of an object, at the video's full size.
 
-    Two pieces a few millimetres apart show a dark slit that a coarse mask closes, so the object's
-    own region is looked at in full: pixels darker than the region's surface by a valley's depth
-    part it.
+    A coarse mask closes a gap of a few millimetres, so the object's own region is looked at in
+    full: a valley of lightness across it, a slit or the shaded face of a cut, parts it. A notch
+    that ends half way leaves the rest connected.
     """
     i = task.objects.index(task.object(relation["object"]))
     wanted = int(relation["count"])
     region = regions.object(i)
-    out = np.zeros(len(regions.frames))
     h, w = view.labels.shape
-    reference = _surface_lightness(video.frames[0], view.labels == i + 1)
+    out = np.zeros(len(regions.frames))
     for k, t in enumerate(regions.frames):
         mask = cv2.resize(region[k].astype(np.uint8), (w, h), interpolation=cv2.INTER_NEAREST)
-        out[k] = float(count_parts(video.frames[t], mask, reference) == wanted)
+        out[k] = float(count_parts(video.frames[t], mask) == wanted)
     out[_hidden(regions, region)] = np.nan
     return out
 
 
-def _surface_lightness(frame: np.ndarray, mask: np.ndarray) -> float:
-    """A lightness [0, 255] below which a pixel in the object is a gap: half of its darker side."""
-    lightness = cv2.cvtColor(frame, cv2.COLOR_RGB2LAB)[..., 0]
-    inner = cv2.erode(mask.astype(np.uint8), np.ones((5, 5))) > 0
-    return float(np.percentile(lightness[inner if inner.any() else mask], 5)) * 0.86
-
-
-def count_parts(frame: np.ndarray, mask: np.ndarray, gap_below: float) -> int:
+def count_parts(frame: np.ndarray, mask: np.ndarray) -> int:
     """Connected parts of an object in a frame.
 
     Args:
         frame: (H, W, 3) uint8.
         mask: (H, W) uint8, where the object is, gaps closed or not.
-        gap_below: lightness [0, 255] below which a pixel belongs to a gap.
     """
     if not mask.any():
         return 0
-    lightness = cv2.cvtColor(frame, cv2.COLOR_RGB2LAB)[..., 0]
-    # A slit narrower than this is a line on the surface; 1/160 of the width is wider than blur.
-    width = max(3, frame.shape[1] // 160) * 2 + 1
-    valley = cv2.morphologyEx(
-        lightness, cv2.MORPH_BLACKHAT, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (width, width))
-    )
-    slit = (valley > 14) & (lightness < gap_below + 25) | (lightness < gap_below)
-    solid = cv2.morphologyEx((mask > 0).astype(np.uint8), cv2.MORPH_OPEN, np.ones((3, 3)))
-    solid[slit] = 0
-    solid = cv2.morphologyEx(solid, cv2.MORPH_OPEN, np.ones((3, 3)))
+    y, x = (np.flatnonzero(mask.any(axis)) for axis in (1, 0))
+    crop = np.s_[max(y[0] - 8, 0) : y[-1] + 9, max(x[0] - 8, 0) : x[-1] + 9]
+    mask = (mask[crop] > 0).astype(np.uint8)
+    lightness = cv2.cvtColor(np.ascontiguousarray(frame[crop]), cv2.COLOR_RGB2LAB)[..., 0]
+    lightness = cv2.GaussianBlur(lightness, (0, 0), 0.8)
+    # Surroundings must not make a valley of the object's own darker sides.
+    lightness[mask == 0] = np.percentile(lightness[mask > 0], 20)
+    # Valleys up to a fifth of the object's size: wider dark parts are sides, not gaps.
+    size = max(5, int(np.sqrt(mask.sum()) / 5)) | 1
+    kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (size, size))
+    mask[cv2.morphologyEx(lightness, cv2.MORPH_BLACKHAT, kernel) > VALLEY] = 0
+    solid = cv2.morphologyEx(mask, cv2.MORPH_OPEN, np.ones((3, 3)))
     _, _, stats, _ = cv2.connectedComponentsWithStats(solid, connectivity=4)
     areas = stats[1:, cv2.CC_STAT_AREA]
     return int((areas >= LEAST_SHARE * areas.sum()).sum()) if len(areas) else 0

@@ -23,7 +23,7 @@ from lucibot.task import Task
 
 @dataclass(frozen=True, kw_only=True)
 class PixelVerifier:
-    """Judges videos by first-frame match, background drift, unexplained regions, motion and goal."""
+    """Judges by first-frame match, background drift, unexplained regions, motion and goal."""
 
     kind: Literal["pixels"] = "pixels"
     width: int = 320
@@ -104,9 +104,9 @@ class Judge:
         return lost
 
     def _self_motion(self, task: Task, regions: Regions, seconds, reasons, evidence) -> float:
-        """How sure it is, in [0, 1], that an object moves although nothing that moves touches it."""
+        """How sure it is, in [0, 1], that an object moves although nothing touches it."""
         c, worst, who, when = self.config, 0.0, "", 0.0
-        h, w = regions.labels.shape[1:]
+        w = regions.labels.shape[2]
         reach = np.ones((2 * round(0.03 * w) + 1,) * 2, np.uint8)
         hand = np.stack([cv2.dilate(m.astype(np.uint8), reach) > 0 for m in regions.hand])
         for i, spec in enumerate(task.objects):
@@ -177,7 +177,7 @@ class Judge:
         if not comes_in:
             lost += 1.0
             reasons.append(
-                "the hand appears inside the picture instead of entering over its border"
+                "the hand appears inside the picture instead of coming in over its border"
             )
         if leap > 0.20:
             lost += 0.5

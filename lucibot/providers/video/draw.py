@@ -7,7 +7,7 @@ everything are drawn from the same casters, so they move along.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -51,12 +51,13 @@ class Drawn:
 class Stage:
     """What all candidates of one scene share: shapes, light, colours fitted to the first frame."""
 
-    def __init__(self, task: Task, view: SceneView):
+    def __init__(self, task: Task, view: SceneView, *, cut: frozenset[str] = frozenset()):
+        """`cut` names the objects that will be cut: their meshes are made finer."""
         self.task, self.view, self.camera = task, view, task.camera
         self.first = view.first_frame.astype(np.float32)
         self.background = view.background_frame.astype(np.float32)
         self.shapes = {
-            o.name: object_shape(task, o, finest_m=0.006 if o in task.targets else None)
+            o.name: object_shape(task, o, finest_m=0.007 if o.name in cut else None)
             for o in task.objects
         }
         self.rest = {o.name: o.T_world_object for o in task.objects}
@@ -79,6 +80,7 @@ class Stage:
         self._fit_shadows()
         self._fit_colors()
         self._hands: dict[tuple, list[tuple[HandMesh, HandMesh]]] = {}
+        self._still: dict[frozenset[str], _Still] = {}
 
     def _world(self, name: str, T: np.ndarray, scale: float = 1.0) -> np.ndarray:
         return scale * self.shapes[name].vertices @ T[:3, :3].T + T[:3, 3]
@@ -169,6 +171,47 @@ class Stage:
         uv, z = self.camera.project(world)
         return np.concatenate([uv * samples, z[:, None]], axis=1).astype(np.float32)
 
+    def still(self, names: frozenset[str]) -> _Still:
+        """Everything of the picture that holds while exactly these objects have not moved."""
+        if names in self._still:
+            return self._still[names]
+        view = self.view
+        labels = np.zeros_like(view.labels)
+        keeps = np.zeros_like(self.remainder)
+        for i, name in enumerate(view.names):
+            if name in names:
+                labels[view.labels == i + 1] = i + 1
+                keeps[self.remainder_of == i] = 1.0
+        half = cv2.resize(labels, self.half, interpolation=cv2.INTER_NEAREST) > 0
+        scene_p, scene_n = self.surface["scene"]
+        empty_p, empty_n = self.surface["empty"]
+        points = np.where(half[..., None], scene_p, empty_p).astype(np.float32)
+        normals = np.where(half[..., None], scene_n, empty_n).astype(np.float32)
+        maps = self.lights.shadow_maps(
+            [(self._world(n, self.rest[n]), self.shapes[n].faces) for n in sorted(names)]
+        )
+        total, _ = self.light_image(points, normals, maps)
+        reference = np.where(half, np.maximum(self.rest_light, 0.05), total)
+        remainder = np.where(half, 1.0, self.remainder ** cv2.GaussianBlur(keeps, (0, 0), 3))
+        # One pixel around what stands still belongs to it, so that its edges stay as they were;
+        # the first frame's pixels on that rim hold part of their own shadow already.
+        near = cv2.dilate((labels > 0).astype(np.uint8), np.ones((3, 3))) > 0
+        self._still[names] = _Still(
+            labels=labels, picture=np.where(near[..., None], self.first, self.background),
+            rim=near & ~(labels > 0), points=points, normals=normals, reference=reference,
+            remainder=remainder.astype(np.float32), maps=maps,
+        )  # fmt: skip
+        return self._still[names]
+
+    def base(self, still: _Still, maps) -> np.ndarray:
+        """(H, W, 3) float32: the picture without what moves, under the present shadows."""
+        _, reached = self.light_image(still.points, still.normals, maps)
+        factor = self._factor(still.reference, reached) * still.remainder
+        factor = cv2.GaussianBlur(factor.astype(np.float32), (0, 0), 1.0)
+        full = cv2.resize(factor, still.labels.shape[::-1], interpolation=cv2.INTER_LINEAR)
+        full[still.rim] = np.sqrt(np.minimum(full[still.rim], 1.0))
+        return still.picture * full[..., None]
+
     def hand_meshes(self, path: HandPath) -> list[tuple[HandMesh, HandMesh]]:
         """Fine and coarse meshes for each step of openness."""
         s = path.spec
@@ -185,6 +228,20 @@ class Stage:
                 for o in OPENNESS
             ]  # fmt: skip
         return self._hands[key]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Still:
+    """What the picture without the moving things is made of, while the same things stand still."""
+
+    labels: np.ndarray
+    picture: np.ndarray
+    rim: np.ndarray
+    points: np.ndarray
+    normals: np.ndarray
+    reference: np.ndarray
+    remainder: np.ndarray
+    maps: tuple
 
 
 @dataclass
@@ -208,7 +265,7 @@ class Drawer:
         self.stage, self.plan = stage, plan
         self.pieces = {c.spec.object: self._cut(c) for c in plan.cuts}
         self.lowest = {c.spec.object: np.inf for c in plan.cuts}
-        self._last_static: tuple | None = None
+        self._last: tuple | None = None
 
     def _cut(self, cut: CutPath) -> dict[str, tuple[Shape, np.ndarray]]:
         normal = cut.normal * [1, 1, 0]
@@ -221,13 +278,19 @@ class Drawer:
 
     def frame(self, t: int) -> Drawn:
         """Frame `t`; frames of one plan are drawn in order (a notch never closes again)."""
-        items, still, tips = self._items(t)
-        casters = [i.caster or (i.vertices, i.shape.faces) for i in items]
+        items, names, tips = self._items(t)
+        drawn = [i.part for i in items], [i.vertices for i in items]
+        if self._last is not None and _same(self._last[0], drawn):
+            # Nothing has moved since the last frame, so its picture is this one too.
+            return replace(self._last[1], tips_m=tips)
         stage = self.stage
-        casters += [(stage._world(n, stage.rest[n]), stage.shapes[n].faces) for n in sorted(still)]
-        maps = stage.lights.shadow_maps(casters)
-        base, static_labels = self._base(still, maps)
-        return self._composite(t, items, base, static_labels, maps, tips)
+        still = stage.still(frozenset(names))
+        maps = stage.lights.shadow_maps(
+            [i.caster or (i.vertices, i.shape.faces) for i in items], still.maps
+        )
+        out = self._composite(t, items, stage.base(still, maps), still.labels, maps, tips)
+        self._last = (drawn, out)
+        return out
 
     def _items(self, t: int):
         stage, plan = self.stage, self.plan
@@ -314,36 +377,6 @@ class Drawer:
         inside = ((local[:, :2] > v[:, :2].min(0)) & (local[:, :2] < v[:, :2].max(0))).all(1)
         return float(local[inside, 2].min()) if inside.any() else np.inf
 
-    def _base(self, still: set[str], maps: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The picture (H, W, 3) without what moves, under the present shadows, and its labels."""
-        stage, view = self.stage, self.stage.view
-        labels = np.zeros_like(view.labels)
-        keeps = np.zeros_like(stage.remainder)
-        for i, name in enumerate(view.names):
-            if name in still:
-                labels[view.labels == i + 1] = i + 1
-                keeps[stage.remainder_of == i] = 1.0
-        half_static = cv2.resize(labels, stage.half, interpolation=cv2.INTER_NEAREST) > 0
-        scene_p, scene_n = stage.surface["scene"]
-        empty_p, empty_n = stage.surface["empty"]
-        points = np.where(half_static[..., None], scene_p, empty_p)
-        normals = np.where(half_static[..., None], scene_n, empty_n)
-        total, reached = stage.light_image(points, normals, maps)
-        reference = np.where(half_static, np.maximum(stage.rest_light, 0.05), total)
-        factor = stage._factor(reference, reached)
-        away = cv2.GaussianBlur(keeps, (0, 0), 3)
-        remainder = np.where(half_static, 1.0, stage.remainder**away)
-        factor = cv2.GaussianBlur((factor * remainder).astype(np.float32), (0, 0), 1.0)
-        full = cv2.resize(factor, labels.shape[::-1], interpolation=cv2.INTER_LINEAR)
-        # One pixel around what stands still belongs to it, so that its edges stay as they were.
-        near = cv2.dilate((labels > 0).astype(np.uint8), np.ones((3, 3))) > 0
-        own = cv2.dilate((labels > 0).astype(np.uint8), np.ones((5, 5))) > 0
-        base = np.where(near[..., None], stage.first, stage.background)
-        rim = own & ~(labels > 0)
-        # On that rim the first frame's pixels hold their own shadow already.
-        base *= np.where(rim & near, np.minimum(full * 1.0, 1.0) ** 0.5, full)[..., None]
-        return base, labels
-
     def _composite(self, t, items, base, static_labels, maps, tips) -> Drawn:
         stage, plan, s = self.stage, self.plan, SAMPLES
         h, w = static_labels.shape
@@ -417,6 +450,11 @@ class Drawer:
                 gap, _ = cKDTree(vb).query(va, distance_upper_bound=0.004)
                 out[a.name, b.name] = bool(np.isfinite(gap).any())
         return out
+
+
+def _same(a: tuple, b: tuple) -> bool:
+    """Whether two lists of parts have the same vertices."""
+    return a[0] == b[0] and all(np.array_equal(u, v) for u, v in zip(a[1], b[1], strict=True))
 
 
 def _window(projected: list[np.ndarray], w: int, h: int, s: int):

@@ -39,10 +39,13 @@ class Lights:
         self.sun = _Group(np.asarray(disc), share / SUN_SAMPLES / sun[2], centre_m, 0.005)
         self.sky = _Group(np.asarray(dome), (1 - share) / SKY_SAMPLES / 0.65, centre_m, 0.010)
 
-    def shadow_maps(self, casters: list[tuple[np.ndarray, np.ndarray]]):
-        """Height maps of meshes given as vertices (V, 3) [m, world] and faces (F, 3) int32."""
+    def shadow_maps(self, casters: list[tuple[np.ndarray, np.ndarray]], onto=None):
+        """Height maps of meshes given as vertices (V, 3) [m, world] and faces (F, 3) int32, added
+        to the maps `onto` of other casters (which stay as they are)."""
         casters = [(v.astype(np.float32), f) for v, f in casters]
-        return self.sun.shadow_maps(casters), self.sky.shadow_maps(casters)
+        groups = (self.sun, self.sky)
+        onto = onto or tuple(g.empty for g in groups)
+        return tuple(g.shadow_maps(casters, o) for g, o in zip(groups, onto, strict=True))
 
     def reaching(self, points: np.ndarray, normals: np.ndarray, maps):
         """Irradiance (n,) without and with casters at points (n, 3) [m, world]."""
@@ -63,9 +66,9 @@ class _Group:
         self.origin = (middle - 0.5 * REGION_M).astype(np.float32)
         self.empty = np.full((len(d), size, size), -10.0, np.float32)
 
-    def shadow_maps(self, casters) -> np.ndarray:
+    def shadow_maps(self, casters, onto: np.ndarray) -> np.ndarray:
         """(L, s, s) float32 [m]"""
-        maps = self.empty.copy()
+        maps = onto.copy()
         for v, faces in casters:
             for k, axes in enumerate(self.axes):
                 p = v @ axes.T

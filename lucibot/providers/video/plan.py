@@ -16,7 +16,7 @@ from scipy.interpolate import PchipInterpolator
 from scipy.spatial.transform import Rotation, Slerp
 
 from lucibot.core.errors import UserError
-from lucibot.core.geometry import euler_xyz_deg_to_matrix
+from lucibot.core.euler import euler_xyz_deg_to_matrix
 from lucibot.task import Task
 
 Vec3 = tuple[float, float, float]

@@ -64,7 +64,7 @@ class StoryboardModel:
         c = self.config
         spec = self._plan.load_storyboard(task)
         progress("preparing shapes, light and hands", 0.0)
-        stage = self._draw.Stage(task, view)
+        stage = self._draw.Stage(task, view, cut=frozenset(cut.object for cut in spec.cut))
         faults = self._faults.choose_faults(
             c.candidates, c.faulty, np.random.default_rng([seed, 0])
         )
