@@ -212,10 +212,13 @@ def refine_poses(
     moves_from = np.full(count, frames)
     rests: dict[int, list[tuple[int, int]]] = {i: [] for i in range(count)}
     progress("looking for what lies still", 0.6)
+    every = np.zeros(frames, int)
+    loose, _ = fits(problem, state)
+    tied, _ = fits(problem, {i: t[every] for i, t in problem.initial.items()})
     for i, mesh in problem.meshes.items():
         points = picture_points(mesh, state[i], problem.grid.camera)
         usable = problem.usable[:, i]
-        moves_from[i] = first_motion(points, touched[:, i], usable, config.still_px)
+        moves_from[i] = first_motion(loose[:, i] - tied[:, i], touched[:, i], usable)
         pins[i] = [_hold(problem, i, max(1, int(moves_from[i])))]
         shortest = max(3, round(config.rest_s * fps))
         rests[i] = rest_intervals(

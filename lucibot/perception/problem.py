@@ -34,9 +34,9 @@ class PoseConfig:
     """Width [px] of the grid that outlines are compared on."""
     outline_points: int = 96
     """Points of each outline."""
-    mask_sigma_px: float = 2.0
+    mask_sigma_px: float = 1.2
     """Offsets beyond this count less and less."""
-    mask_weight: float = 0.25
+    mask_weight: float = 0.5
     """Weight of an outline point; neighbours err together, so each counts less than one."""
     depth_sigma_m: float = 0.02
     """Trust in a measured depth, if there is any: far less than in masks."""

@@ -81,28 +81,29 @@ def apart_px(points: np.ndarray, reference: np.ndarray) -> np.ndarray:
     return np.linalg.norm((points - reference).mean(1), axis=-1)
 
 
-def first_motion(points: np.ndarray, touched: np.ndarray, usable: np.ndarray, px: float) -> int:
-    """The first frame from which the object has left its first place for good; T if never.
+def first_motion(worse: np.ndarray, touched: np.ndarray, usable: np.ndarray,
+                 least: float = 0.03) -> int:  # fmt: skip
+    """The first frame from which the object has left its first place; T if it never does.
 
     Args:
-        points: (T, P, 2) from `picture_points`.
+        worse: (T,) how much worse the first pose explains the masks than the free estimate (IoU).
+            A free estimate may wander when a hand hides the object; the masks then still agree
+            with the first pose.
         touched: (T,) bool; nothing moves before it is touched, if it ever is.
         usable: (T,) bool, frames in which the object is seen.
+        least: difference that counts.
     """
-    away = (apart_px(points, points[0]) > px) & usable
-    if touched.any():
-        away[: int(np.argmax(touched))] = False
-    for a, b in runs(drop_short(fill_gaps(away, 2), 3)):
-        if b > a:
-            # The threshold is crossed after the motion began.
-            start = a
-            drift = apart_px(points, points[0])
-            while start > 0 and drift[start - 1] < drift[start] and drift[start] > 0.3 * px:
-                start -= 1
-            if touched.any():
-                start = max(start, int(np.argmax(touched)))
-            return start
-    return len(points)
+    away = (worse > least) & usable
+    begin = int(np.argmax(touched)) if touched.any() else 0
+    away[:begin] = False
+    found = runs(drop_short(fill_gaps(away, 2), 3))
+    if not found:
+        return len(worse)
+    # The threshold is crossed after the motion began: back to where the two were as good.
+    start = found[0][0]
+    while start > max(begin, 1) and worse[start - 1] > 0.3 * least:
+        start -= 1
+    return start
 
 
 def rest_intervals(

@@ -36,6 +36,8 @@ class PixelAnswerer:
     """A hand touches what it lies on or beside for this long."""
     grip_px: int = 8
     """Pixels of hand on an object's silhouette that make a grip."""
+    grip_change: float = 0.25
+    """A hand rests on an object when its layer there changes by less than this share in 0.1 s."""
     still_px: float = 1.5
     """What moves less than this in the picture lies still."""
     still_share: float = 0.04
@@ -71,9 +73,9 @@ class _Pixels:
         touched = np.stack(
             [drop_short(fill_gaps(touched[:, i], 2 * steady), steady) for i in range(count)], 1
         )
-        touched = self._gripped(task, grid, poses, touched, steady)
         shift = self._shift(task, grid, poses, masks)
         moving = shift > np.where([o.is_rigid for o in task.objects], c.still_px, c.still_share)
+        touched = self._gripped(task, grid, poses, touched, moving, video.fps)
         held = self._held(task, touched, shift, moving, steady)
         first, why_first = self._first_contact(task, touched, held, moving)
         goal, why_goal = self._goal(task, grid, masks, moving, first, steady)
@@ -98,23 +100,35 @@ class _Pixels:
             reasons=reasons,
         )  # fmt: skip
 
-    def _gripped(self, task, grid, poses, touched, steady) -> np.ndarray:
-        """(T, N) bool: `touched` without the time in which the hand is beside a rigid object but
-        not yet in front of it. Where it never is in front (it grips from behind), all is kept."""
-        out = touched.copy()
+    def _gripped(self, task, grid, poses, touched, moving, fps) -> np.ndarray:
+        """(T, N) bool: `touched`, cut down to the time from grip to release.
+
+        A hand comes over an object before it takes it, and leaves after it has let go. While it
+        holds, either the object moves, or the hand rests on it: its layer over the object's
+        silhouette hardly changes within a tenth of a second. A run without either is kept whole.
+        """
+        c, out = self.config, touched.copy()
+        span = max(1, round(0.1 * fps))
+        steady = max(2, round(c.touch_s * fps))
+        kernel = np.ones((9, 9), np.uint8)
         for i, o in enumerate(task.objects):
-            if not o.is_rigid or not touched[:, i].any():
+            if not o.is_rigid:
                 continue
             mesh = DrawMesh.from_trimesh(task.mesh(o), o.T_world_object)
-            for a, b in runs(touched[:, i]):
+            for a, b in runs(fill_gaps(touched[:, i], 5 * steady)):
                 T = Trajectory.from_poses(poses[a:b, i].astype(float), mesh.anchor_m).T_world_object
-                on = np.zeros(b - a, bool)
-                for part in np.array_split(np.arange(b - a), -(-(b - a) // 64)):
-                    drawn = np.isfinite(draw_depth(mesh, T[part], grid.camera))
-                    on[part] = (drawn & grid.hand[a:b][part]).sum((1, 2)) >= self.config.grip_px
-                on = drop_short(on, steady)
-                if on.any():
-                    out[a : a + int(np.argmax(on)), i] = False
+                rests = np.zeros(b - a, bool)
+                for k in range(b - a):
+                    drawn = np.isfinite(draw_depth(mesh, T[k : k + 1], grid.camera)[0])
+                    near = cv2.dilate(drawn.astype(np.uint8), kernel) > 0
+                    now = grid.hand[a + k] & near
+                    later = grid.hand[min(a + k + span, len(grid) - 1)] & near
+                    changed = (now ^ later).sum() / max(1, (now | later).sum())
+                    rests[k] = (now & drawn).sum() >= c.grip_px and changed < c.grip_change
+                grip = np.flatnonzero(drop_short(rests, steady) | moving[a:b, i])
+                if len(grip):
+                    out[a : a + grip[0], i] = False
+                    out[a + grip[-1] + 1 : b, i] = False
         return out
 
     def _shift(self, task: Task, grid: Grid, poses: np.ndarray, masks: np.ndarray) -> np.ndarray:
