@@ -7,9 +7,13 @@ is smoothed.
 
 from __future__ import annotations
 
+import cv2
+import numba
 import numpy as np
 
-_TAPS = np.array([1, 4, 6, 4, 1]) / 16
+_TAPS = np.array([1, 4, 6, 4, 1], np.float32) / 16
+SPECK = 0.3
+"""A pixel whose light differs from the median around it by more than this share is a speck."""
 
 
 def denoise(
@@ -28,42 +32,55 @@ def denoise(
         levels: each doubles the reach: 4 reach 30 pixels.
         sigma_light: how large a relative step in light counts as an edge at the first level.
     """
-    base = np.maximum(albedo, 0.02)
+    base = np.maximum(albedo, 0.02).astype(np.float32)
     length = np.linalg.norm(normal, axis=-1, keepdims=True)
     normal = (normal / np.maximum(length, 1e-6)).astype(np.float32)
-    light = (color / base).astype(np.float32)
-    slope = np.hypot(*np.gradient(depth.astype(np.float32))) + 1e-4
+    depth = np.ascontiguousarray(depth, np.float32)
+    light = _without_specks((color / base).astype(np.float32))
+    slope = (np.hypot(*np.gradient(depth)) + 1e-4).astype(np.float32)
     for level in range(levels):
-        light = _level(light, normal, depth, slope, 2**level, sigma_light / 2**level)
-    return (light * base).astype(np.float32)
+        tone = np.log1p(light.mean(-1)).astype(np.float32)
+        light = _smooth(light, tone, normal, depth, slope, 2**level, sigma_light / 2**level)
+    return light * base
 
 
-def _level(light, normal, depth, slope, step: int, sigma: float) -> np.ndarray:
-    tone = np.log1p(light.mean(-1))
-    total = np.zeros_like(light)
-    weights = np.zeros(light.shape[:2], np.float32)
-    for i, wy in enumerate(_TAPS):
-        for j, wx in enumerate(_TAPS):
-            dy, dx = (i - 2) * step, (j - 2) * step
-            near_light, near_tone, near_normal, near_depth = (
-                _shifted(a, dy, dx) for a in (light, tone, normal, depth)
-            )
-            if dy == dx == 0:
-                total += (wy * wx) * light
-                weights += wy * wx
-                continue
-            facing = np.clip((near_normal * normal).sum(-1), 0, 1) ** 64
-            apart = np.abs(near_depth - depth) / (slope * (abs(dy) + abs(dx) + 1) + 1e-3)
-            edge = np.abs(near_tone - tone) / sigma
-            w = (wy * wx) * facing * np.exp(-apart - edge**2)
-            total += w[..., None] * near_light
-            weights += w
-    return total / weights[..., None]
+def _without_specks(light: np.ndarray) -> np.ndarray:
+    """Few paths a pixel leave single pixels far off, most of all at edges, where no neighbour is
+    alike enough to be averaged with."""
+    around = cv2.medianBlur(light, 3)
+    off = np.abs(light - around).max(-1) > SPECK * np.maximum(around.max(-1), 0.05)
+    return np.where(off[..., None], around, light)
 
 
-def _shifted(a: np.ndarray, dy: int, dx: int) -> np.ndarray:
-    """`a[y + dy, x + dx]` with the border repeated."""
-    h, w = a.shape[:2]
-    ys = np.clip(np.arange(h) + dy, 0, h - 1)
-    xs = np.clip(np.arange(w) + dx, 0, w - 1)
-    return a[ys][:, xs]
+@numba.njit(cache=True)
+def _smooth(light, tone, normal, depth, slope, step, sigma):
+    """One level: each pixel's mean over 5 x 5 others `step` pixels apart, as far as they lie on the
+    same surface in the same light."""
+    H, W, _ = light.shape
+    out = np.empty_like(light)
+    for y in range(H):
+        for x in range(W):
+            total, r, g, b = 0.0, 0.0, 0.0, 0.0
+            for i in range(5):
+                v = min(max(y + (i - 2) * step, 0), H - 1)
+                for j in range(5):
+                    u = min(max(x + (j - 2) * step, 0), W - 1)
+                    w = _TAPS[i] * _TAPS[j]
+                    if i != 2 or j != 2:
+                        facing = (
+                            normal[v, u, 0] * normal[y, x, 0]
+                            + normal[v, u, 1] * normal[y, x, 1]
+                            + normal[v, u, 2] * normal[y, x, 2]
+                        )
+                        if facing <= 0.8:
+                            continue
+                        reach = step * (abs(i - 2) + abs(j - 2)) + 1
+                        apart = abs(depth[v, u] - depth[y, x]) / (slope[y, x] * reach + 1e-3)
+                        edge = (tone[v, u] - tone[y, x]) / sigma
+                        w *= min(facing, 1.0) ** 64 * np.exp(-apart - edge * edge)
+                    total += w
+                    r += w * light[v, u, 0]
+                    g += w * light[v, u, 1]
+                    b += w * light[v, u, 2]
+            out[y, x, 0], out[y, x, 1], out[y, x, 2] = r / total, g / total, b / total
+    return out
