@@ -66,6 +66,7 @@ def check_task(
     if not add("schema", schema):
         return done
     task = loaded[0]
+    add("goal and success", lambda: _goal_and_success(task))
     meshes = all([add(f"mesh {o.name}", lambda o=o: _mesh(task, o)) for o in task.objects])
     textures = add("textures", lambda: _textures(task))
     add("storyboard", lambda: _storyboard(task))
@@ -77,6 +78,25 @@ def check_task(
         if textures:
             add("thumbnail", lambda: _thumbnail(task, Path(out_dir), progress))
     return done
+
+
+def _goal_and_success(task: Task) -> str:
+    from lucibot.core.errors import unknown_name
+    from lucibot.objective.success import predicates
+    from lucibot.providers.verifier.goals import RELATIONS
+
+    found = predicates(task)
+    if not found:
+        raise _Failed(
+            "no [[success]] predicate: no run of this task could ever be called a success"
+        )
+    for goal in task.spec.goal:
+        if goal.get("relation") not in RELATIONS:
+            raise unknown_name("goal relation", str(goal.get("relation")), RELATIONS)
+        for key in ("object", "container"):
+            if key in goal:
+                task.object(goal[key])
+    return f"{len(found)} success predicates, {len(task.spec.goal)} goal relations"
 
 
 def _mesh(task: Task, obj: ObjectSpec) -> str:
