@@ -6,10 +6,16 @@ from dataclasses import dataclass, field
 
 from lucibot.objective.weights import FULL_WEIGHTS, PAPER_WEIGHTS, LossWeights
 from lucibot.optimize.config import CMAES, PrefitConfig, SearchConfig
+from lucibot.perception.keyframes import KeyframeConfig
+from lucibot.perception.problem import PoseConfig
+from lucibot.perception.supervise import SuperviseConfig
+from lucibot.providers.answerer import AnswererConfig, PixelAnswerer
+from lucibot.providers.depth import DepthConfig, FillDepth
+from lucibot.providers.hand import HandConfig, SkinHand
 from lucibot.providers.renderer import MitsubaRenderer, RendererConfig
+from lucibot.providers.tracker import EmbeddedTracker, TrackerConfig
 from lucibot.providers.verifier import PixelVerifier, VerifierConfig
 from lucibot.providers.video import StoryboardVideo, VideoConfig
-from lucibot.stages.perceive_config import PerceiveConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,6 +30,21 @@ class SelectConfig:
     """What judges the candidate videos."""
     force_video: int | None = None
     """Take this candidate whatever its score."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PerceiveConfig:
+    """Who sees what, and how finely."""
+
+    tracker: TrackerConfig = field(default_factory=EmbeddedTracker)
+    poses: PoseConfig = field(default_factory=PoseConfig)
+    depth: DepthConfig = field(default_factory=FillDepth)
+    hand: HandConfig = field(default_factory=SkinHand)
+    answerer: AnswererConfig = field(default_factory=PixelAnswerer)
+    keyframes: KeyframeConfig = field(default_factory=KeyframeConfig)
+    supervise: SuperviseConfig = field(default_factory=SuperviseConfig)
+    seed: int = 0
+    """Seed of samples drawn while fitting poses and of the choice of cloud points."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -162,7 +162,7 @@ class SimulationSpec(_Spec):
     substeps: int = Field(3, ge=1)
     gravity_m_s2: Vec3 = (0.0, 0.0, -9.81)
     rigid_collision: bool = False
-    """Contacts between rigid bodies; off for particle tasks, where it costs time and sees nothing."""
+    """Contacts between rigid bodies; off for particle tasks, where it only costs time."""
     mpm: MPMSpec | None = None
     sph: SPHSpec | None = None
     steps_per_waypoint: int = Field(16, ge=1)
@@ -267,7 +267,7 @@ class Task:
 
     @cached_property
     def digest(self) -> str:
-        """sha256 over every file of the folder but the storyboard and README: what a run rests on."""
+        """sha256 over every file but the storyboard and README: what a run rests on."""
         h = hashlib.sha256()
         for p in sorted(self.folder.rglob("*")):
             rel = p.relative_to(self.folder).as_posix()

@@ -10,8 +10,8 @@ import pytest
 
 from lucibot.core.camera import Camera
 from lucibot.core.video import Video, write_video
-from lucibot.stages.report_art import PALETTE, with_axes, with_masks
-from lucibot.stages.report_data import (
+from lucibot.report.art import PALETTE, with_axes, with_masks
+from lucibot.report.data import (
     CandidateRow,
     Comparison,
     MaskFrame,
@@ -21,7 +21,7 @@ from lucibot.stages.report_data import (
     Rollouts,
     Timing,
 )
-from lucibot.stages.report_page import write_report
+from lucibot.report.page import write_report
 
 CAMERA = Camera.look_at(
     position=(0.0, -0.4, 0.3), target=(0, 0, 0), vertical_fov_deg=48, width=160, height=120

@@ -35,13 +35,13 @@ def evaluate(waypoints: np.ndarray) -> Evaluation:
     )
 
 
-@pytest.mark.parametrize("population,generations", [(16, 25), (32, 15)])
-def test_cmaes_converges_on_a_quadratic(tmp_path, population, generations):
-    config = SearchConfig(population=population, generations=generations)
+def test_cmaes_converges_on_a_quadratic(tmp_path):
+    config = SearchConfig(population=16, generations=40)
     found = search(evaluate, parametrization(), config, seed=1, checkpoints=tmp_path)
-    first = float(found.history[0]["loss"][-1])  # The start is the first generation's last sample.
-    assert found.loss < 0.1 * first
-    assert found.rollouts == population * generations
+    mean = [float(g["loss"].mean()) for g in found.history]
+    assert mean[-1] < 0.2 * mean[0]
+    assert found.loss == min(g["loss"].min() for g in found.history)
+    assert found.rollouts == 16 * 40
 
 
 def test_resuming_gives_the_same_bits(tmp_path):

@@ -1,7 +1,7 @@
 """The stationary pinhole camera of a task (paper, section 3.1).
 
-Conventions, everywhere: OpenCV axes (x right, y down, z forward), world z up, metres. Pixel (u, v)
-covers [u, u + 1) x [v, v + 1), so its centre is (u + 0.5, v + 0.5). Depth is the z coordinate in the
+Everywhere: OpenCV axes (x right, y down, z forward), world z up, metres. Pixel (u, v) covers
+[u, u + 1) x [v, v + 1), so its centre is (u + 0.5, v + 0.5). Depth is the z coordinate in the
 camera frame, not the length of the ray.
 """
 

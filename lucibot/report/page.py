@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
-from lucibot.stages import report_art as art
-from lucibot.stages.report_data import ReportData
+from lucibot.report import art
+from lucibot.report.data import ReportData
 
-TEMPLATE = Path(__file__).with_name("report.html.j2")
+TEMPLATE = Path(__file__).with_name("page.html.j2")
 
 
 def write_report(data: ReportData, out: Path) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 
 from lucibot.core.camera import Camera
 from lucibot.core.video import Video, read_video, write_video
-from lucibot.stages.report_data import MaskFrame, PoseFrame, Rollouts
+from lucibot.report.data import MaskFrame, PoseFrame, Rollouts
 
 PALETTE = ((20, 184, 166), (249, 115, 22), (99, 102, 241), (236, 72, 153), (132, 204, 22))
 """RGB, one an object."""

@@ -1,0 +1,93 @@
+"""What perception read from one video, and how it is kept on disk."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from lucibot.objective.supervision import Supervision
+from lucibot.providers.answerer.base import Answers
+from lucibot.providers.tracker.base import Tracks
+
+
+@dataclass(frozen=True, kw_only=True)
+class Perception:
+    """All that was read from one video."""
+
+    tracks: Tracks
+    """Masks and hands; its poses are the refined ones."""
+    scale: np.ndarray
+    """(T, N) float32 apparent size of each object against its mesh."""
+    fit: np.ndarray
+    """(T, N) float32 IoU of the drawn pose with the mask, where it can be judged."""
+    answers: Answers
+    depth_m: np.ndarray
+    """(K, H, W) float32 [m] at the keyframes, NaN where a hand is."""
+    supervision: Supervision
+
+    @property
+    def poses(self) -> np.ndarray:
+        """(T, N, 6) float32 object pose vectors; NaN for deformables."""
+        return self.tracks.poses
+
+    @property
+    def confidence(self) -> np.ndarray:
+        """(T, N) float32 in [0, 1]."""
+        return self.tracks.confidence
+
+    @property
+    def lost(self) -> np.ndarray:
+        """(T, N) bool."""
+        return self.tracks.lost
+
+    def save(self, folder: Path) -> None:
+        """Writes `supervision.npz`, `tracks.npz`, `answers.json` and a depth picture a keyframe."""
+        folder.mkdir(parents=True, exist_ok=True)
+        self.supervision.save(folder / "supervision.npz")
+        t, a = self.tracks, self.answers
+        np.savez_compressed(
+            folder / "tracks.npz", shape=np.array(t.masks.shape), masks=np.packbits(t.masks),
+            hand=np.packbits(t.hand), confidence=t.confidence, lost=t.lost, poses=t.poses,
+            scale=self.scale, fit=self.fit, held=a.held, contact=a.contact,
+        )  # fmt: skip
+        meta = {
+            "first_contact": a.first_contact, "goal": a.goal, "contact_pairs": a.contact_pairs,
+            "reasons": a.reasons, "keyframes": self.supervision.keyframes.tolist(),
+        }  # fmt: skip
+        (folder / "answers.json").write_text(json.dumps(meta, indent=1))
+        for k, depth in enumerate(self.depth_m):
+            # Tenths of a millimetre in 16 bits; 0 is unknown.
+            tenths = np.nan_to_num(np.clip(depth * 1e4, 0, 65535), nan=0.0)
+            cv2.imwrite(str(folder / f"depth_{k:02d}.png"), tenths.round().astype(np.uint16))
+
+    @classmethod
+    def load(cls, folder: Path) -> Perception:
+        meta = json.loads((folder / "answers.json").read_text())
+        with np.load(folder / "tracks.npz") as z:
+            data = {k: z[k] for k in z.files}
+        t, n, h, w = data["shape"]
+        masks = np.unpackbits(data["masks"], count=t * n * h * w).astype(bool).reshape(t, n, h, w)
+        hand = np.unpackbits(data["hand"], count=t * h * w).astype(bool).reshape(t, h, w)
+        pictures = [
+            cv2.imread(str(folder / f"depth_{k:02d}.png"), cv2.IMREAD_UNCHANGED)
+            for k in range(len(meta["keyframes"]))
+        ]
+        depth = np.stack(pictures).astype(np.float32) / 1e4
+        return cls(
+            tracks=Tracks(
+                masks=masks, hand=hand, confidence=data["confidence"], lost=data["lost"],
+                poses=data["poses"],
+            ),
+            scale=data["scale"], fit=data["fit"],
+            answers=Answers(
+                first_contact=meta["first_contact"], goal=meta["goal"], held=data["held"],
+                contact_pairs=tuple(tuple(p) for p in meta["contact_pairs"]),
+                contact=data["contact"], reasons=meta["reasons"],
+            ),
+            depth_m=np.where(depth > 0, depth, np.nan),
+            supervision=Supervision.load(folder / "supervision.npz"),
+        )  # fmt: skip
