@@ -1,7 +1,7 @@
 """The hand family."""
 
-from lucibot.providers.hand.silhouette import SilhouetteHand
+from lucibot.providers.hand.skin import SkinHand
 
-HandConfig = SilhouetteHand
+HandConfig = SkinHand
 
-__all__ = ["HandConfig", "SilhouetteHand"]
+__all__ = ["HandConfig", "SkinHand"]

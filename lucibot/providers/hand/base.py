@@ -22,7 +22,9 @@ class Hand:
 
 
 class HandDetector(Protocol):
-    def detect(self, frame: np.ndarray, hand_mask: np.ndarray, contact_mask: np.ndarray) -> list[Hand]:
+    def detect(
+        self, frame: np.ndarray, hand_mask: np.ndarray, contact_mask: np.ndarray
+    ) -> list[Hand]:
         """Hands in `frame` (H, W, 3) uint8, given the hand layer (H, W) bool and the mask (H, W)
         bool of the object that is touched. An empty list where none is seen."""
         ...

@@ -49,7 +49,7 @@ class EmbeddedTracker:
     work_width: int = 408
     """Width at which the work is done [pixels]; masks come out at the video's size."""
     search: SearchSettings = field(default_factory=SearchSettings)
-    edge_weight: float = 2.0
+    edge_weight: float = 3.0
     """What an outline gains on a pixel with an edge that the background lacks [log-likelihood]."""
     lost_below: float = 0.4
     """Confidence under which a frame counts as lost."""
@@ -63,11 +63,11 @@ class EmbeddedTracker:
 class _Rigid:
     """A rigid object: its track and one colour model a part."""
 
-    def __init__(self, obj: ObjectSpec, task: Task, K, size, config, rng, bins, mask, T_cam_world):
+    def __init__(self, obj: ObjectSpec, task: Task, K, far, config, rng, bins, mask, T_cam_world):
         mesh = task.mesh(obj)
         prepared = Mesh(mesh.vertices, mesh.faces, face_parts(mesh), closed=mesh.is_watertight)
         T = T_cam_world @ obj.T_world_object
-        self.track = RigidTrack(prepared, T, K, size, config.search, rng)
+        self.track = RigidTrack(prepared, T, K, far, config.search, rng)
         self.whole = ColourModel(bins[mask], shading=0.2)
         self.models = []
         for p in range(prepared.n_parts):
@@ -147,6 +147,12 @@ class _State:
         labels = cv2.resize(view.labels, (self.w, self.h), interpolation=cv2.INTER_NEAREST)
         rng = np.random.default_rng(config.seed)
 
+        depth = cv2.resize(
+            view.background_depth_m, (self.w, self.h), interpolation=cv2.INTER_NEAREST
+        )
+        seen = np.isfinite(depth) & (depth > 0)
+        # Rounding and the picture's grid put resting objects a few millimetres into their support.
+        far = np.where(seen, 1 / np.where(seen, depth + 0.006, 1), 0).astype(np.float32)
         # The seam around objects holds mixed colours and small errors of the first masks.
         known = ~dilate(labels > 0, 3)
         plate_lab, known = self._with_rendered_background(view, lab, known)
@@ -159,7 +165,7 @@ class _State:
                 raise UserError(f"object {obj.name!r} is not visible in the first frame")
             if obj.is_rigid:
                 self.objects.append(
-                    _Rigid(obj, task, K, self.size, config, rng, bins, mask, cam.T_cam_world)
+                    _Rigid(obj, task, K, far, config, rng, bins, mask, cam.T_cam_world)
                 )
             else:
                 self.objects.append(DeformableTrack(mask, bins))
@@ -192,7 +198,7 @@ class _State:
             flow = np.zeros((*self.size, 2), np.float32)
         else:
             flow = self._flow.calc(self._gray, gray, None)
-        self._gray = gray
+        self._gray, self._motion = gray, flow
         p_bg, d2 = self.plate.density(lab, bins)
         p_skin = self.hand.density(bins)
         warped_hand = warp(self.hand.mask, flow) > 0.5
@@ -256,7 +262,7 @@ class _State:
         if track.resting and self._count % (2 if touched else 4):
             track.accept(None)
         else:
-            pose, value = track.search(gain, edge, guess)
+            pose, value = track.search(gain, edge, guess, [self._hand_motion(drawn)])
             # A resting object does not move for the little that noise can gain.
             positive = np.maximum(gain.max(0), 0)[drawn].sum()
             share = 0.0 if not track.resting else 0.015 if touched else 0.04
@@ -271,6 +277,14 @@ class _State:
         seen = n / max(int(shown.sum()), 1)
         o.confidence = agree * min(1.0, seen / 0.15)
         track.lost_for = track.lost_for + 1 if o.confidence < self.config.lost_below else 0
+
+    def _hand_motion(self, drawn: np.ndarray) -> np.ndarray:
+        """The (7,) change of an object that moves along with the hand around it."""
+        d = np.zeros(7)
+        holding = self.hand.mask & dilate(drawn, 8)
+        if holding.sum() > 20:
+            d[:2] = np.median(self._motion[holding], axis=0)
+        return d
 
     def _label(self, lab, p_bg, d2, p_skin, log_hand, p_parts) -> np.ndarray:
         """(h, w, 2 + N) beliefs: background, hand, objects."""

@@ -11,6 +11,7 @@ import numba
 import numpy as np
 
 _NEAR_M = 0.01
+_BEHIND = 1.5
 
 
 @numba.njit(cache=True, fastmath=True)
@@ -101,7 +102,7 @@ def _draw_into(verts, faces, parts, A, t, K, cull, inv_z, part_of, screen):
 
 
 @numba.njit(cache=True, fastmath=True)
-def _score(verts, faces, parts, A, t, K, cull, gain, edge, out, rim):
+def _score(verts, faces, parts, A, t, K, cull, gain, edge, far, out, rim):
     S, H, W = A.shape[0], gain.shape[1], gain.shape[2]
     inv_z = np.zeros((H, W), np.float32)
     part_of = np.full((H, W), -1, np.int8)
@@ -117,6 +118,9 @@ def _score(verts, faces, parts, A, t, K, cull, gain, edge, out, rim):
                 if p < 0:
                     continue
                 total += gain[p, y, x]
+                if inv_z[y, x] < far[y, x]:
+                    # A fiftieth of the depth too far behind the background costs the most.
+                    total -= _BEHIND * min(50.0 * (1.0 - inv_z[y, x] / far[y, x]), 1.0)
                 # The box has a margin, so only the picture's own border lacks neighbours.
                 if (
                     (x > x0 and part_of[y, x - 1] != p)
@@ -142,7 +146,7 @@ class Mesh:
     def n_parts(self) -> int:
         return int(self.parts.max()) + 1
 
-    def score(self, A: np.ndarray, t_m: np.ndarray, K: np.ndarray, gain: np.ndarray, edge):
+    def score(self, A: np.ndarray, t_m: np.ndarray, K: np.ndarray, gain: np.ndarray, edge, far):
         """What each pose explains of the picture.
 
         Args:
@@ -151,6 +155,7 @@ class Mesh:
             K: (4,) fx, fy, cx, cy [pixels] of the grid of `gain`.
             gain: (parts, H, W) float32, what a pixel adds when that part is drawn on it.
             edge: (H, W) float32, what a pixel adds when an outline runs over it.
+            far: (H, W) float32 [1/m], inverse depth of the background; being behind it costs.
 
         Returns:
             (S,) float64 sums of `gain` over covered pixels, (S,) sums of `edge` over outlines.
@@ -159,7 +164,8 @@ class Mesh:
         _score(
             self.verts, self.faces, self.parts, np.ascontiguousarray(A, np.float32),
             np.ascontiguousarray(t_m, np.float32), np.asarray(K, np.float32), self.closed,
-            np.ascontiguousarray(gain, np.float32), np.ascontiguousarray(edge, np.float32), out, rim,
+            np.ascontiguousarray(gain, np.float32), np.ascontiguousarray(edge, np.float32),
+            np.ascontiguousarray(far, np.float32), out, rim,
         )  # fmt: skip
         return out, rim
 

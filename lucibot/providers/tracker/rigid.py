@@ -15,6 +15,7 @@ import numpy as np
 
 from lucibot.providers.tracker.raster import Mesh
 
+_REACH = (1.0, 1.0, 1.0, 2.0, 4.0)
 _N = 7  # Degrees of freedom of a change of pose, see `_moved`.
 
 
@@ -56,9 +57,11 @@ class SearchSettings:
 class RigidTrack:
     """The state of one rigid object from frame to frame."""
 
-    def __init__(self, mesh: Mesh, T_cam_object: np.ndarray, K: np.ndarray, size, settings, rng):
-        """`K` (4,) and `size` (H, W) belong to the work grid; the first pose is exact."""
-        self.mesh, self.K, self.size, self.settings, self._rng = mesh, K, size, settings, rng
+    def __init__(self, mesh: Mesh, T_cam_object: np.ndarray, K: np.ndarray, far, settings, rng):
+        """`K` (4,) and `far` (H, W), the background's inverse depth [1/m], belong to the work grid;
+        the first pose is exact."""
+        self.mesh, self.K, self.settings, self._rng = mesh, K, settings, rng
+        self.size, self._far = far.shape, {1: far, 2: far[::2, ::2]}
         lo, hi = mesh.verts.min(0), mesh.verts.max(0)
         self.middle = (lo + hi) / 2.0
         R = T_cam_object[:3, :3]
@@ -134,12 +137,15 @@ class RigidTrack:
                 d[2] = -np.clip(0.5 * np.log(np.hypot(M[0, 0], M[1, 0])), -0.03, 0.03)
         return d
 
-    def search(self, gain: np.ndarray, edge: np.ndarray, guess: np.ndarray) -> tuple[Pose, float]:
+    def search(
+        self, gain: np.ndarray, edge: np.ndarray, guess: np.ndarray, others=()
+    ) -> tuple[Pose, float]:
         """The best pose around `guess` (7,), and its score.
 
         Args:
             gain: (parts, H, W) float32 log-likelihood gained by drawing a part on a pixel.
             edge: (H, W) float32, gained by an outline on a pixel.
+            others: further (7,) changes worth a try.
         """
         s = self.settings
         loose = 1.0 + min(self.lost_for, 6) * 0.7
@@ -152,7 +158,7 @@ class RigidTrack:
         base = self.pose
         grids = {1: (gain, edge), 2: (_halved(gain), _halved_edge(edge))}
         mean, std = guess.copy(), spread.copy()
-        starts = [np.zeros(_N), guess, self.velocity, 0.5 * (guess + self.velocity)]
+        starts = [np.zeros(_N), guess, self.velocity, 0.5 * (guess + self.velocity), *others]
         pool_d, pool_f = np.zeros((0, _N)), np.zeros(0)
         switch = s.rounds // 2
         for r in range(s.rounds):
@@ -160,7 +166,10 @@ class RigidTrack:
                 # Elites of the coarse grid are judged again on the fine one.
                 pool_d = pool_d[np.argsort(-pool_f)[: s.elite]]
                 pool_f = self._value(base, pool_d, grids, guess, prior, 1)
-            d = mean + std * self._rng.standard_normal((s.samples, _N))
+            # Some samples reach far: the best pose may lie beyond a valley.
+            reach = self._rng.choice(_REACH, size=(s.samples, 1)) if r <= switch else 1.0
+            d = mean + reach * std * self._rng.standard_normal((s.samples, _N))
+            self._anchor(base, mean, d[: s.samples // 2])
             if r == 0 or r == switch:
                 d = np.concatenate([np.array(starts), d])
             f = self._value(base, d, grids, guess, prior, 2 if r < switch else 1)
@@ -177,9 +186,31 @@ class RigidTrack:
         self._step = d
         return self._one(base, d), f
 
+    def _anchor(self, base: Pose, mean: np.ndarray, d: np.ndarray) -> None:
+        """Change the shifts of samples `d` (S, 7) so that one point of the mesh stays on its pixel.
+
+        One end of a long object is often fixed by the picture while the other is not; changes of
+        depth and rotation about the centre would move both.
+        """
+        fx, fy, cx, cy = self.K
+        R, centre, scale = self._moved(base, mean[None])
+        points = (
+            self.mesh.verts[self._rng.integers(len(self.mesh.verts), size=len(d))] - self.middle
+        )
+        offset = scale[0] * points @ R[0].T
+        anchor = centre[0] + offset
+        turned = np.einsum("sij,sj->si", rotation(d[:, 3:6] - mean[3:6]), offset)
+        turned *= np.exp(d[:, 6] - mean[6])[:, None]
+        c = anchor * np.exp(d[:, 2] - mean[2])[:, None] - turned
+        x, y, z = base.centre
+        # A quarter of the spread is left to the shift itself.
+        d[:, 0] = fx * (c[:, 0] / c[:, 2] - x / z) + 0.25 * (d[:, 0] - mean[0])
+        d[:, 1] = fy * (c[:, 1] / c[:, 2] - y / z) + 0.25 * (d[:, 1] - mean[1])
+        d[:, 2] = np.log(c[:, 2] / z)
+
     def _value(self, base, d, grids, guess, prior, stride) -> np.ndarray:
         A, t = self._affine(self._moved(base, d))
-        area, rim = self.mesh.score(A, t, self.K / stride, *grids[stride])
+        area, rim = self.mesh.score(A, t, self.K / stride, *grids[stride], self._far[stride])
         pull = 0.5 * (((d - guess) / prior) ** 2).sum(-1)
         # Sizes stay near the known one over the whole video, too.
         size = np.log(base.scale) + d[:, 6]

@@ -1,0 +1,130 @@
+"""Finger tips from the hand layer alone: where its outline is round and juts out.
+
+Without a network there are no hand keypoints. But what the affordance needs (paper, section 3.4) is
+only where fingers meet the object, and a finger tip is a place where the outline of the hand turns
+by half a circle within a finger's width, close to the object that is touched.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from lucibot.core.errors import UserError
+from lucibot.providers.hand.base import Hand
+
+_MAX_TIPS = 5
+
+
+@dataclass(frozen=True, kw_only=True)
+class SkinHand:
+    """Finds finger tips on the outline of the hand layer; needs no weights."""
+
+    reach: float = 0.035
+    """How near to the touched object a tip must be, as a share of the picture's width."""
+    finger: float = 0.022
+    """Width of a finger, as a share of the picture's width."""
+
+    def create(self) -> _SkinHand:
+        return _SkinHand(self)
+
+
+class _SkinHand:
+    def __init__(self, config: SkinHand):
+        self.config = config
+
+    def detect(
+        self, frame: np.ndarray, hand_mask: np.ndarray, contact_mask: np.ndarray
+    ) -> list[Hand]:
+        """Hands whose outline comes near the touched object.
+
+        Args:
+            frame: (H, W, 3) uint8, of which only the size is used.
+            hand_mask: (H, W) bool, the hand layer.
+            contact_mask: (H, W) bool, visible pixels of the touched object.
+
+        Returns:
+            One `Hand` per connected hand near the object, tips nearest to it first.
+        """
+        if hand_mask.shape != frame.shape[:2] or contact_mask.shape != frame.shape[:2]:
+            raise UserError(
+                f"hand mask {hand_mask.shape} and contact mask {contact_mask.shape} must have the "
+                f"frame's size {frame.shape[:2]}"
+            )
+        H, W = hand_mask.shape
+        if not hand_mask.any() or not contact_mask.any():
+            return []
+        reach, finger = self.config.reach * W, self.config.finger * W
+        away = cv2.distanceTransform((~contact_mask).astype(np.uint8), cv2.DIST_L2, 5)
+        # A finger before the object lies within its outline, where the mask has a bay or a hole.
+        hull = _hull(contact_mask)
+        away[hull & hand_mask] = 0
+        n, labels, stats, _ = cv2.connectedComponentsWithStats(hand_mask.astype(np.uint8))
+        hands = []
+        for i in range(1, n):
+            here = labels == i
+            if stats[i, cv2.CC_STAT_AREA] < finger**2 or away[here].min() > reach:
+                continue
+            tips, sharpness = _tips(here, away, reach, finger)
+            touching = float((here & (away <= 2)).sum())
+            if len(tips) == 0:
+                # A fist shows no tip: the middle of where it meets the object stands in for them.
+                near = here & (away <= away[here].min() + 2)
+                tips = np.argwhere(near)[:, ::-1].mean(0, keepdims=True) + 0.5
+                sharpness = 0.0
+            contact = touching / (touching + finger)
+            score = float(np.clip((0.35 + 0.65 * sharpness) * contact, 0, 1))
+            hands.append(Hand(tips_px=tips.astype(np.float32), score=score))
+        return sorted(hands, key=lambda h: -h.score)
+
+
+def _hull(mask: np.ndarray) -> np.ndarray:
+    """(H, W) bool, the convex hull of a mask."""
+    points = np.argwhere(mask)[:, ::-1].astype(np.int32)
+    out = np.zeros(mask.shape, np.uint8)
+    cv2.fillConvexPoly(out, cv2.convexHull(points), 1)
+    return out > 0
+
+
+def _tips(hand: np.ndarray, away: np.ndarray, reach: float, finger: float):
+    """Tips (F, 2) [px] of one hand near the object and their mean sharpness in [0, 1].
+
+    A point of the outline is a tip when the chords to the points one finger's width before and
+    after it enclose a narrow angle that opens into the hand.
+    """
+    H, W = hand.shape
+    outlines, _ = cv2.findContours(hand.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+    outline = max(outlines, key=len)[:, 0, :].astype(np.float32)
+    n, step = len(outline), max(int(round(1.2 * finger)), 3)
+    if n < 4 * step:
+        return np.zeros((0, 2)), 0.0
+    k = max(step // 3, 1) | 1
+    ring = np.concatenate([outline[-k:], outline, outline[:k]])
+    kernel = np.ones(2 * k + 1) / (2 * k + 1)
+    smooth = np.stack([np.convolve(ring[:, c], kernel, mode="valid") for c in (0, 1)], -1)
+    back, ahead = np.roll(smooth, step, 0) - smooth, np.roll(smooth, -step, 0) - smooth
+    cosine = (back * ahead).sum(-1) / np.maximum(
+        np.linalg.norm(back, axis=1) * np.linalg.norm(ahead, axis=1), 1e-6
+    )
+    middle = smooth + 0.25 * (back + ahead)
+    x, y = (np.clip(middle[:, c].round().astype(int), 0, m - 1) for c, m in ((0, W), (1, H)))
+    convex = hand[y, x]
+    ox, oy = outline[:, 0].astype(int), outline[:, 1].astype(int)
+    inner = (ox > 2) & (oy > 2) & (ox < W - 3) & (oy < H - 3)
+    sharp = np.where(convex & inner & (away[oy, ox] <= reach), (cosine + 1) / 2, 0)
+    tips, found = [], []
+    while len(tips) < _MAX_TIPS:
+        best = int(sharp.argmax())
+        # Straight outlines have 0, a half turn has 1; a right angle has one half.
+        if sharp[best] < 0.3:
+            break
+        inward = 0.15 * (back[best] + ahead[best])
+        tips.append(outline[best] + inward + 0.5)
+        found.append(float(sharp[best]))
+        sharp[np.linalg.norm(outline - outline[best], axis=1) < 1.5 * finger] = 0
+    if not tips:
+        return np.zeros((0, 2)), 0.0
+    order = np.argsort([away[int(t[1]), int(t[0])] for t in tips], kind="stable")
+    return np.stack(tips)[order], float(np.mean(found))

@@ -1,0 +1,235 @@
+"""The embedded tracker and the skin hand detector on small drawn clips with known truth."""
+
+import cv2
+import numpy as np
+import pytest
+import trimesh
+
+from lucibot.core.errors import UserError
+from lucibot.core.geometry import matrix_np
+from lucibot.core.scene_view import SceneView
+from lucibot.core.video import Video
+from lucibot.providers.hand import SkinHand
+from lucibot.providers.tracker import EmbeddedTracker
+from lucibot.providers.tracker.raster import Mesh, face_parts
+from lucibot.task import load_task
+
+WIDTH, HEIGHT, FRAMES = 320, 240, 26
+SKIN = np.array([205, 140, 115])
+TASK = """
+title = "Drawn"
+[camera]
+width = 320
+height = 240
+position_m = [0.0, -0.45, 0.38]
+look_at_m = [0.0, 0.0, 0.0]
+[simulation]
+mpm = { lower_m = [-0.2, -0.2, 0.0], upper_m = [0.2, 0.2, 0.2] }
+[[background]]
+name = "table"
+size_m = [2.0, 2.0, 0.04]
+position_m = [0.0, 0.0, -0.02]
+[[objects]]
+name = "cup"
+roles = ["actuator"]
+mesh = "cup.obj"
+position_m = [-0.09, -0.03, 0.0]
+material = { kind = "rigid" }
+[[objects]]
+name = "block"
+roles = ["target"]
+mesh = "block.obj"
+position_m = [0.10, 0.02, 0.02]
+material = { kind = "elastoplastic" }
+"""
+
+
+def _cup() -> trimesh.Trimesh:
+    """A tapered cup, blue outside and white inside [m]."""
+    profile = [(0, 0), (0.026, 0), (0.04, 0.1), (0.037, 0.1), (0.024, 0.004), (0, 0.004)]
+    cup = trimesh.creation.revolve(np.array(profile), sections=32)
+    radius = np.hypot(*cup.vertices[:, :2].T)
+    height = cup.vertices[:, 2]
+    inside = radius < 0.0265 + 0.14 * height - 0.0015
+    inside &= height > 0.002
+    colors = np.where(inside[:, None], [240, 240, 240, 255], [40, 70, 190, 255]).astype(np.uint8)
+    return trimesh.Trimesh(cup.vertices, cup.faces, vertex_colors=colors, process=False)
+
+
+@pytest.fixture(scope="module")
+def task(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("drawn")
+    (folder / "task.toml").write_text(TASK)
+    (folder / "instruction.md").write_text("Move the cup.")
+    _cup().export(folder / "cup.obj")
+    trimesh.creation.box((0.08, 0.06, 0.04)).export(folder / "block.obj")
+    return load_task(folder)
+
+
+@pytest.fixture(scope="module")
+def clip(task):
+    """Frames with truth: the cup moves and turns, an arm follows it, the block is cut in two."""
+    rng = np.random.default_rng(7)
+    cam = task.camera
+    K = np.array([cam.fx, cam.fy, cam.cx, cam.cy])
+    texture = cv2.GaussianBlur(rng.normal(0, 40, (HEIGHT, WIDTH, 1)), (0, 0), 2)[..., None]
+    plate = np.clip(np.array([120, 125, 122]) + texture, 0, 255)
+    meshes = [task.mesh(o) for o in task.objects]
+    cup = Mesh(meshes[0].vertices, meshes[0].faces, face_parts(meshes[0]), closed=True)
+    assert cup.n_parts == 2
+    block = Mesh(meshes[1].vertices, meshes[1].faces, np.arange(12) // 2, closed=True)
+    shades = np.array([[225, 205, 150]]) * np.linspace(0.8, 1, 6)[:, None]
+    inside = int(cup.parts[np.argmax(_inner(meshes[0]))])
+    colours = np.array([[40, 70, 190], [235, 235, 235]])
+    colours = colours if inside == 1 else colours[::-1]
+    frames, masks, hands, poses, depths = [], [], [], [], []
+    for k in range(FRAMES):
+        s = k / (FRAMES - 1)
+        pose = np.array([-0.09 + 0.11 * s, -0.03, 0.1 * np.sin(np.pi * s), 0, 0.5 * s, 0])
+        rgb, label, depth = (
+            plate.copy(),
+            np.zeros((HEIGHT, WIDTH), int),
+            np.full((HEIGHT, WIDTH), 9.0),
+        )
+        # Two halves that move apart: the gap shows the table.
+        gap = 0.02 * np.clip(2 * s - 0.6, 0, 1)
+        T_block = task.objects[1].T_world_object
+        for side in (-1, 1):
+            half, move = np.diag([0.5, 1, 1, 1.0]), np.eye(4)
+            half[0, 3], move[0, 3] = side * 0.02, side * gap / 2
+            T = cam.T_cam_world @ T_block @ move @ half
+            part, z = block.draw(T[:3, :3], T[:3, 3], K, HEIGHT, WIDTH)
+            on = (part >= 0) & (z < depth)
+            rgb[on], label[on], depth[on] = shades[part[on]], 2, z[on]
+        T = cam.T_cam_world @ matrix_np(pose)
+        part, z = cup.draw(T[:3, :3], T[:3, 3], K, HEIGHT, WIDTH)
+        on = (part >= 0) & (z < depth)
+        rgb[on], label[on], depth[on] = colours[part[on]], 1, z[on]
+        hand = np.zeros((HEIGHT, WIDTH), np.uint8)
+        if 4 <= k <= 21:
+            u, v = cam.project(pose[:3] + [0, 0, 0.04])[0]
+            cv2.line(hand, (int(u) - 8, int(v)), (-20, HEIGHT - 30), 1, 22)
+        on = hand > 0
+        rgb[on], label[on] = SKIN, 0
+        noisy = cv2.GaussianBlur(rgb, (0, 0), 0.6) + rng.normal(0, 2, rgb.shape)
+        frames.append(np.clip(noisy, 0, 255).astype(np.uint8))
+        masks.append([label == 1, label == 2])
+        hands.append(on)
+        poses.append(pose)
+        depths.append(depth)
+    flat = cam.unproject(np.ones((HEIGHT, WIDTH)))
+    eye = cam.T_world_cam[:3, 3]
+    table = (eye[2] / (eye[2] - flat[..., 2])).astype(np.float32)
+    view = SceneView(
+        camera=cam, names=("cup", "block"), first_frame=frames[0],
+        background_frame=plate.astype(np.uint8), depth_m=np.minimum(depths[0], table),
+        labels=(masks[0][0] + 2 * masks[0][1]).astype(np.uint8), background_depth_m=table,
+    )  # fmt: skip
+    truth = {"masks": np.array(masks), "hand": np.array(hands), "poses": np.array(poses)}
+    return view, Video(frames=np.stack(frames), fps=20.0), truth
+
+
+def _inner(mesh) -> np.ndarray:
+    """How white every face is."""
+    return np.asarray(mesh.visual.face_colors)[:, 0].astype(int)
+
+
+@pytest.fixture(scope="module")
+def tracks(task, clip):
+    view, video, _ = clip
+    return (
+        EmbeddedTracker(work_width=WIDTH)
+        .create()
+        .track(task, view, video, progress=lambda *a: None)
+    )
+
+
+def _iou(a, b):
+    return (a & b).sum((-1, -2)) / np.maximum((a | b).sum((-1, -2)), 1)
+
+
+def test_masks_follow_the_drawn_objects(tracks, clip):
+    iou = _iou(tracks.masks, clip[2]["masks"])
+    assert iou.mean(axis=0).min() > 0.93
+    assert iou.min() > 0.8
+    assert not tracks.lost.any()
+
+
+def test_cut_block_shows_its_gap(tracks, clip):
+    truth = clip[2]["masks"][-1, 1]
+    assert cv2.connectedComponents(truth.astype(np.uint8))[0] == 3
+    assert cv2.connectedComponents(tracks.masks[-1, 1].astype(np.uint8))[0] == 3
+    assert _iou(tracks.masks[-1, 1], truth) > 0.9
+
+
+def test_hand_layer(tracks, clip):
+    truth = clip[2]["hand"]
+    seen = truth.any((1, 2))
+    assert _iou(tracks.hand[seen], truth[seen]).mean() > 0.9
+    assert not tracks.hand[~seen].any()
+
+
+def test_poses_are_near_and_rest_is_kept(tracks, clip):
+    truth = clip[2]["poses"]
+    centre = np.array([0, 0, 0.05, 1])
+    found = matrix_np(tracks.poses[:, 0]) @ centre
+    error = np.linalg.norm((found - matrix_np(truth) @ centre)[:, :3], axis=1)
+    assert np.median(error) < 0.015
+    assert np.isnan(tracks.poses[:, 1]).all()
+
+
+def test_same_seed_same_tracks(task, clip, tracks):
+    view, video, _ = clip
+    short = Video(frames=video.frames[:8], fps=20.0)
+    again = EmbeddedTracker(work_width=WIDTH).create().track(task, view, short)
+    assert np.array_equal(again.masks, tracks.masks[:8])
+    assert np.array_equal(again.poses, tracks.poses[:8], equal_nan=True)
+
+
+def test_wrong_size_is_refused(task, clip):
+    view, video, _ = clip
+    small = Video(frames=video.frames[:2, ::2, ::2], fps=20.0)
+    with pytest.raises(UserError, match="160x120"):
+        EmbeddedTracker().create().track(task, view, small)
+
+
+def test_score_is_what_drawing_covers():
+    mesh = trimesh.creation.icosphere(subdivisions=2, radius=0.05)
+    ball = Mesh(mesh.vertices, mesh.faces, np.zeros(len(mesh.faces)), closed=True)
+    K = np.array([200.0, 200.0, 64.0, 48.0])
+    A = np.repeat(np.eye(3)[None], 3, 0)
+    t = np.array([[0, 0, 0.5], [0.05, 0, 0.4], [-0.1, 0.05, 0.6]])
+    gain = np.random.default_rng(0).normal(size=(1, 96, 128)).astype(np.float32)
+    none = np.zeros((96, 128), np.float32)
+    area, rim = ball.score(A, t, K, gain, none, none)
+    for k in range(3):
+        part, depth = ball.draw(A[k], t[k], K, 96, 128)
+        assert area[k] == pytest.approx(gain[0][part >= 0].sum(), abs=1e-2)
+        assert depth[part >= 0].min() == pytest.approx(t[k, 2] - 0.05, abs=2e-3)
+    assert (rim == 0).all()
+    # The silhouette of a ball on the axis is a disc of radius f r / sqrt(z^2 - r^2).
+    part, _ = ball.draw(A[0], t[0], K, 96, 128)
+    expected = np.pi * (200 * 0.05) ** 2 / (0.5**2 - 0.05**2)
+    assert (part >= 0).sum() == pytest.approx(expected, rel=0.04)
+    behind, _ = ball.score(A[:1], t[:1], K, 0 * gain, none, np.full((96, 128), 4.0, np.float32))
+    assert behind[0] == pytest.approx(-1.5 * (part >= 0).sum(), rel=1e-5)
+
+
+def test_finger_tips_near_the_object():
+    hand = np.zeros((240, 320), np.uint8)
+    cv2.circle(hand, (220, 120), 40, 1, -1)
+    cv2.line(hand, (220, 120), (319, 130), 1, 40)
+    tips = [(120, 95), (112, 120), (122, 145)]
+    for tip, root in zip(tips, [(200, 95), (200, 120), (200, 145)], strict=True):
+        cv2.line(hand, tip, root, 1, 9)
+    thing = np.zeros_like(hand)
+    cv2.rectangle(thing, (60, 70), (107, 170), 1, -1)
+    frame = np.zeros((240, 320, 3), np.uint8)
+    found = SkinHand(reach=0.06).create().detect(frame, hand > 0, thing > 0)
+    assert len(found) == 1 and found[0].score > 0.1
+    assert len(found[0].tips_px) == 3
+    for tip in tips:
+        assert np.linalg.norm(found[0].tips_px - tip, axis=1).min() < 6
+    assert SkinHand().create().detect(frame, np.zeros_like(hand) > 0, thing > 0) == []
+    with pytest.raises(UserError, match="size"):
+        SkinHand().create().detect(frame, hand[::2] > 0, thing > 0)
