@@ -65,8 +65,8 @@ def affordance_points(
 def _under(mesh: DrawMesh, pose: np.ndarray, camera: Camera, tips_px: np.ndarray) -> np.ndarray:
     """Surface points (P, 3), object frame, within AREA_M of where each tip meets the object.
 
-    Tips a little beside the silhouette (behind its edge, or misread by some pixels) are moved to its
-    nearest pixel; tips farther than twice the area are on something else.
+    Tips a little beside the silhouette (behind its edge, or misread by some pixels) are moved to
+    its nearest pixel; tips farther than twice the area are on something else.
     """
     T = matrix_np(pose)
     drawn_at = T.copy()

@@ -85,7 +85,7 @@ def _seen_better(frame: int, reach: float, quality: np.ndarray, low: int, high: 
 
 
 def held_on_the_way(held: np.ndarray, keyframes: np.ndarray, first_contact: int) -> np.ndarray:
-    """(K, A) bool: held in most frames between the keyframe before (or the contact) and this one."""
+    """(K, A) bool: held in most frames from the keyframe before (or the contact) to this one."""
     out = np.zeros((len(keyframes), held.shape[1]), bool)
     before = first_contact
     for k, frame in enumerate(keyframes):

@@ -9,6 +9,7 @@ import numpy as np
 
 from lucibot.core.camera import Camera
 from lucibot.core.scene_view import SceneView
+from lucibot.core.video import Video
 from lucibot.objective.supervision import Supervision
 from lucibot.perception.draw import fit_camera
 from lucibot.perception.grid import resize_mask
@@ -34,6 +35,7 @@ class SuperviseConfig:
 def build_supervision(
     task: Task,
     view: SceneView,
+    video: Video,
     tracks: Tracks,
     poses: np.ndarray,
     confidence: np.ndarray,
@@ -63,13 +65,13 @@ def build_supervision(
     rng = np.random.default_rng(seed)
     masks = np.stack(
         [
-            [resize_mask(tracks.masks[t, i], size) & ~tracks.lost[t, i] for i in range(len(task.objects))]
-            for t in keyframes
+            [resize_mask(m, size) & ~gone for m, gone in zip(ms, lost, strict=True)]
+            for ms, lost in zip(tracks.masks[keyframes], tracks.lost[keyframes], strict=True)
         ]
     )  # fmt: skip
     valid = np.stack([~_grown(resize_mask(tracks.hand[t], size)) for t in keyframes])
     depth = np.stack([_shrunk(d, size) for d in depth_m])
-    parts = find_parts(task, tracks, int(keyframes[-1]), size)
+    parts = find_parts(task, view, video, tracks, int(keyframes[-1]), size)
     target_masks = masks[:, targets].any(1)
     clouds = []
     for i in actuators:

@@ -155,25 +155,26 @@ def settle(under: HeightMap, top: HeightMap, *, reach_m: float) -> tuple[np.ndar
 
 
 def standing_directions(mesh: DrawMesh, initial_rotation: np.ndarray) -> np.ndarray:
-    """Body directions (n, 3) that may point straight down at rest: the one that did so at first and
-    the normals of the hull's large flat sides."""
-    hull = trimesh.Trimesh(mesh.vertices_m, mesh.faces, process=False).convex_hull
-    big = hull.facets_area > 0.05 * hull.area
-    flat = hull.facets_normal[big] if big.any() else np.zeros((0, 3))
+    """Body directions (n, 3) that may point straight down at rest: first the one that did so at the
+    start, then those of the mesh's stable poses on a plane."""
+    body = trimesh.Trimesh(mesh.vertices_m, mesh.faces, process=False)
+    transforms, _ = trimesh.poses.compute_stable_poses(body, sigma=0.0, n_samples=1, threshold=0.05)
     first = -initial_rotation.T @ np.array([0.0, 0.0, 1.0])
-    return np.concatenate([first[None], flat])
+    stable = -np.asarray(transforms).reshape(-1, 4, 4)[:, 2, :3]
+    return np.concatenate([first[None], stable])
 
 
 def stand_upright(
     rotation: np.ndarray, directions: np.ndarray, *, within_deg: float
 ) -> np.ndarray | None:
-    """The rotation (3, 3) turned the least way so that the nearest of `directions` points down.
+    """The rotation (3, 3) turned the least way so that one of `directions` points down.
 
-    None when none of them is within `within_deg`: the object then leans on something.
+    The first direction is preferred: an object is most often put down as it was picked up. Else it
+    is the nearest; None when none is within `within_deg`: the object then leans on something.
     """
     down = rotation @ directions.T
     angle = np.arccos(np.clip(-down[2], -1, 1))
-    best = int(np.argmin(angle))
+    best = 0 if np.rad2deg(angle[0]) <= within_deg else int(np.argmin(angle))
     if np.rad2deg(angle[best]) > within_deg:
         return None
     axis = np.cross(down[:, best], (0.0, 0.0, -1.0))
