@@ -1,0 +1,108 @@
+"""The pixel verifier: each planted fault costs what it should, a clean video passes."""
+
+from __future__ import annotations
+
+import re
+import shutil
+
+import cv2
+import numpy as np
+import pytest
+
+from lucibot.core.errors import UserError
+from lucibot.core.video import Video
+from lucibot.providers.verifier import PixelVerifier
+from lucibot.providers.verifier.goals import count_parts, measure
+from lucibot.providers.verifier.regions import HAND, classify
+from lucibot.task import load_task, tasks_folder
+
+
+@pytest.fixture(scope="module")
+def videos(tmp_path_factory):
+    """One drawn video of cut_dough for each fault, and a clean one, small and at 10 frames/s."""
+    from lucibot.providers.renderer import RasterRenderer
+    from lucibot.providers.video import draw, faults, plan
+    from lucibot.stages.scene import build_view
+
+    folder = tmp_path_factory.mktemp("task") / "cut_dough"
+    shutil.copytree(tasks_folder() / "cut_dough", folder)
+    text = (folder / "task.toml").read_text()
+    for key, value in {"width": 400, "height": 300, "fps": 10}.items():
+        text = re.sub(rf"(?m)^{key} = .*$", f"{key} = {value}", text, count=1)
+    (folder / "task.toml").write_text(text)
+    task = load_task(folder)
+    view = build_view(task, RasterRenderer(samples=1).create())
+    spec = plan.load_storyboard(task)
+    stage = draw.Stage(task, view, cut=frozenset(c.object for c in spec.cut))
+    out = {}
+    for fault in ("", *faults.FAULTS):
+        rng = np.random.default_rng(11)
+        p = faults.plan_with_fault(task, stage, spec, fault, rng)
+        drawer = draw.Drawer(stage, p)
+        frames = []
+        for t in range(len(p)):
+            rgb = drawer.frame(t).rgb
+            if "camera" in p.extra:
+                rgb = cv2.warpAffine(
+                    rgb, p.extra["camera"][t], (400, 300), borderMode=cv2.BORDER_REPLICATE
+                )
+            rgb = rgb + rng.normal(size=rgb.shape) * 1.5
+            frames.append(np.clip(rgb, 0, 255).astype(np.uint8))
+        out[fault] = Video(frames=np.stack(frames), fps=10)
+    return task, view, out
+
+
+def test_a_clean_video_is_usable(videos):
+    task, view, drawn = videos
+    verdict = PixelVerifier().create().judge(task, view, drawn[""])
+    assert verdict.usable and not verdict.new_object, verdict.reasons
+
+
+@pytest.mark.parametrize(
+    ("fault", "reason"),
+    [("goal_not_reached", "the goal 'pieces dough'"), ("new_object", "something appears"),
+     ("camera_drift", "the camera moves"), ("wrong_object_moves", "without being touched")],
+)  # fmt: skip
+def test_each_fault_is_rejected_for_its_own_reason(videos, fault, reason):
+    task, view, drawn = videos
+    verdict = PixelVerifier().create().judge(task, view, drawn[fault])
+    assert not verdict.usable
+    assert any(reason in r for r in verdict.reasons), verdict.reasons
+    assert verdict.new_object == (fault == "new_object")
+
+
+def test_a_still_picture_reaches_no_goal(videos):
+    task, view, _ = videos
+    still = Video(frames=np.repeat(view.first_frame[None], 30, 0), fps=10)
+    verdict = PixelVerifier().create().judge(task, view, still)
+    assert verdict.goal == 2 and not verdict.usable
+    assert any("no hand" in r for r in verdict.reasons)
+
+
+def test_hands_are_told_from_objects_and_shadows(videos):
+    _, view, drawn = videos
+    regions = classify(view, drawn[""], width=320, step=2)
+    hand = (regions.labels == HAND).reshape(len(regions.frames), -1).mean(1)
+    assert hand[0] == 0 and hand[-1] < 0.001 and hand.max() > 0.08
+    dough = regions.object(view.names.index("dough"))
+    assert 0.8 < dough[-1].sum() / dough[0].sum() < 1.3
+
+
+def test_parts_are_counted_by_gaps_and_not_by_notches():
+    frame = np.full((120, 200, 3), 60, np.uint8)
+    frame[30:90, 40:160] = 210
+    mask = np.zeros((120, 200), bool)
+    mask[30:90, 40:160] = True
+    assert count_parts(frame, mask) == 1
+    notched, cut = frame.copy(), frame.copy()
+    notched[30:65, 98:103] = 120
+    cut[30:90, 98:103] = 120
+    assert count_parts(notched, mask) == 1
+    assert count_parts(cut, mask) == 2
+
+
+def test_an_unknown_goal_relation_names_the_known_ones(videos):
+    task, view, drawn = videos
+    regions = classify(view, drawn[""], width=160, step=20)
+    with pytest.raises(UserError, match="Did you mean 'pieces'"):
+        measure(task, view, drawn[""], regions, {"relation": "piecs", "object": "dough"})

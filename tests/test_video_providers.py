@@ -1,0 +1,258 @@
+"""The video family: files that are fitted or refused, and the storyboard."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from lucibot.core.errors import UserError
+from lucibot.core.progress import silent
+from lucibot.core.similarity import scene_similarity
+from lucibot.core.video import Video, read_video, write_video
+from lucibot.providers.video import FileVideo, StoryboardVideo
+from lucibot.providers.video.file import fit_to_camera, resample
+from lucibot.task import load_task, tasks_folder
+
+
+def small_task(name: str, folder: Path, *, width: int, height: int, fps: float):
+    """The shipped task with a smaller camera."""
+    shutil.copytree(tasks_folder() / name, folder)
+    text = (folder / "task.toml").read_text()
+    for key, value in {"width": width, "height": height, "fps": fps}.items():
+        text = re.sub(rf"(?m)^{key} = .*$", f"{key} = {value}", text, count=1)
+    (folder / "task.toml").write_text(text)
+    return load_task(folder)
+
+
+@pytest.fixture(scope="module")
+def scene(tmp_path_factory):
+    from lucibot.providers.renderer import RasterRenderer
+    from lucibot.stages.scene import build_view
+
+    folder = tmp_path_factory.mktemp("task") / "cut_dough"
+    task = small_task("cut_dough", folder, width=240, height=180, fps=6)
+    return task, build_view(task, RasterRenderer(samples=1).create())
+
+
+@pytest.fixture(scope="module")
+def drawn(scene, tmp_path_factory):
+    """One clean candidate and one whose goal is missed, with what was planted."""
+    from lucibot.providers.video import draw, faults, plan
+
+    task, view = scene
+    spec = plan.load_storyboard(task)
+    stage = draw.Stage(task, view, cut=frozenset(c.object for c in spec.cut))
+    out = {}
+    for fault in ("", "goal_not_reached"):
+        p = faults.plan_with_fault(task, stage, spec, fault, np.random.default_rng(3))
+        drawer = draw.Drawer(stage, p)
+        out[fault] = p, [drawer.frame(t) for t in range(len(p))]
+    return out
+
+
+def still(view, frames: int, fps: float = 10.0) -> Video:
+    return Video(frames=np.repeat(view.first_frame[None], frames, 0), fps=fps)
+
+
+def test_a_file_of_another_size_and_rate_is_fitted(scene, tmp_path):
+    task, view = scene
+    big = cv2.resize(view.first_frame, (480, 360), interpolation=cv2.INTER_CUBIC)
+    write_video(tmp_path / "in.mp4", Video(frames=np.repeat(big[None], 24, 0), fps=12))
+    (path,) = (
+        FileVideo(path=tmp_path / "in.mp4")
+        .create()
+        .imagine(task, view, seed=0, out_dir=tmp_path / "out", progress=silent)
+    )
+    video = read_video(path)
+    assert video.frames.shape == (12, 180, 240, 3) and video.fps == 6
+    assert min(scene_similarity(video.frames[0], view).values()) > 0.95
+
+
+def test_another_aspect_gets_bars_and_the_same_one_none(scene):
+    task, _ = scene
+    wide = np.full((90, 360, 3), 200, np.uint8)
+    out = fit_to_camera(wide, task.camera)
+    assert (out[:59] == 0).all() and (out[121:] == 0).all() and (out[62:118] > 190).all()
+    assert (fit_to_camera(np.full((181, 240, 3), 200, np.uint8), task.camera) > 190).all()
+
+
+def test_resampling_keeps_the_duration_and_the_order():
+    frames = np.arange(30, dtype=np.uint8)[:, None, None, None] * np.ones((1, 2, 2, 3), np.uint8)
+    out = resample(Video(frames=frames, fps=30), 12)
+    assert len(out) == 12 and (np.diff(out.frames[:, 0, 0, 0].astype(int)) >= 2).all()
+
+
+def test_videos_that_cannot_serve_are_refused_with_one_line(scene, tmp_path):
+    task, view = scene
+    (tmp_path / "text.mp4").write_text("not a video")
+    write_video(tmp_path / "short.mp4", still(view, 4))
+    write_video(tmp_path / "upside_down.mp4", Video(frames=still(view, 10).frames[:, ::-1], fps=10))
+    write_video(tmp_path / "black.mp4", Video(frames=still(view, 10).frames * 0, fps=10))
+    write_sound(tmp_path / "sound.mp4")
+    cases = {
+        "missing.mp4": "no such video", "text.mp4": "cannot be decoded",
+        "sound.mp4": "no video stream", "short.mp4": "at least 0.5 s",
+        "upside_down.mp4": "does not start with the scene", "black.mp4": "does not start with",
+    }  # fmt: skip
+    for name, message in cases.items():
+        with pytest.raises(UserError, match=message) as error:
+            FileVideo(path=tmp_path / name).create().imagine(
+                task, view, seed=0, out_dir=tmp_path / "out", progress=silent
+            )
+        assert "\n" not in str(error.value)
+    assert not (tmp_path / "out").exists()
+
+
+def write_sound(path: Path) -> None:
+    import av
+
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("aac", rate=44100)
+        frame = av.AudioFrame.from_ndarray(
+            np.zeros((1, 44100), np.float32), format="fltp", layout="mono"
+        )
+        frame.sample_rate = 44100
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+
+
+@pytest.mark.parametrize(("name", "shows"), [("stack_cups", True), ("rubber_band", False)])
+def test_real_first_frames_are_told_apart(name, shows, shared_video):
+    import av
+
+    from lucibot.providers.renderer import RasterRenderer
+    from lucibot.stages.scene import build_view
+
+    task = load_task("stack_cups")
+    view = build_view(task, RasterRenderer(samples=1).create())
+    with av.open(str(shared_video(f"{name}.mp4"))) as container:
+        frame = next(container.decode(video=0)).to_ndarray(format="rgb24")
+    similarity = min(scene_similarity(fit_to_camera(frame, task.camera), view).values())
+    assert (similarity >= FileVideo(path=Path(name)).least_similarity) == shows
+
+
+def test_the_same_seed_gives_the_same_bytes_and_says_what_it_planted(scene, tmp_path):
+    task, view = scene
+    model = StoryboardVideo(candidates=2, threads=2).create()
+    runs = {
+        folder: model.imagine(task, view, seed=seed, out_dir=tmp_path / folder, progress=silent)
+        for folder, seed in (("a", 7), ("b", 7), ("c", 8))
+    }
+    a, b, c = ([p.read_bytes() for p in runs[k]] for k in "abc")
+    assert a == b and a != c
+    planted = [json.loads((tmp_path / f"a/planted/candidate_{i}.json").read_text()) for i in (0, 1)]
+    assert sum(p["fault"] == "" for p in planted) == 1
+    for path, truth in zip(runs["a"], planted, strict=True):
+        video = read_video(path)
+        assert len(video) == truth["frames"] and video.frames.shape[1:] == (180, 240, 3)
+
+
+def test_candidates_are_clean_at_least_once_unless_all_are_to_be_faulty():
+    from lucibot.providers.video.faults import FAULTS, choose_faults
+
+    kinds = [choose_faults(4, None, np.random.default_rng(s)) for s in range(40)]
+    assert all(1 <= sum(f != "" for f in k) <= 3 for k in kinds)
+    assert {f for k in kinds for f in k} == {"", *FAULTS}
+    assert sorted(choose_faults(4, 4, np.random.default_rng(0))) == sorted(FAULTS)
+
+
+def test_the_first_drawn_frame_is_the_scenes(scene, drawn):
+    _, view = scene
+    _, frames = drawn[""]
+    first = frames[0]
+    assert np.abs(first.rgb - view.first_frame).mean() < 2
+    for i, name in enumerate(view.names):
+        assert (first.masks[i] == view.mask(name)).all()
+    assert not first.hand.any()
+
+
+def test_the_drawn_story(scene, drawn):
+    """The hand comes and goes, the knife meets the dough, the dough ends in two parts."""
+    _, view = scene
+    _, frames = drawn[""]
+    hand = np.array([f.hand.sum() for f in frames])
+    touch = np.array([f.contact["knife", "dough"] for f in frames])
+    assert hand[0] == 0 and hand[-1] == 0 and hand.max() > 0.05 * view.labels.size
+    assert touch.any() and not touch[0] and not touch[-1]
+    assert hand[np.flatnonzero(touch)].min() > 0
+    parts = frames[-1].pieces
+    assert set(parts) == {"plus", "minus"}
+    areas = np.array([m.sum() for m in parts.values()])
+    assert areas.min() > 0.25 * view.mask("dough").sum()
+    plus, minus = (cv2.dilate(m.astype(np.uint8), np.ones((3, 3))) > 0 for m in parts.values())
+    missed = drawn["goal_not_reached"][1][-1].pieces
+    p, m = (cv2.dilate(v.astype(np.uint8), np.ones((3, 3))) > 0 for v in missed.values())
+    assert (p & m).sum() > (plus & minus).sum()
+
+
+def test_the_goal_is_missed_by_the_knife_staying_high(drawn):
+    plan, _ = drawn["goal_not_reached"]
+    clean, _ = drawn[""]
+    k, d = plan.names.index("knife"), plan.names.index("dough")
+
+    def lowest(p) -> float:
+        gap = np.linalg.norm(p.T_world_object[:, k, :2, 3] - p.T_world_object[:, d, :2, 3], axis=1)
+        return p.T_world_object[gap < 0.03, k, 2, 3].min()
+
+    assert lowest(clean) < 0.017 and lowest(plan) > 0.035
+
+
+def test_halves_of_a_cut_are_closed_and_make_up_the_whole():
+    import trimesh
+
+    from lucibot.providers.video.shapes import cut_by_plane, object_shape
+
+    task = load_task("cut_dough")
+    whole = object_shape(task, task.object("dough"), finest_m=0.02)
+    n = np.array([0.9, 0.43588989, 0.0])
+    halves = [cut_by_plane(whole, np.array([0.01, 0, 0]), s * n, inside=1.0) for s in (1, -1)]
+
+    def volume(s) -> float:
+        m = trimesh.Trimesh(s.vertices, s.faces, process=False)
+        m.merge_vertices(merge_tex=True, merge_norm=True, digits_vertex=6)
+        assert m.is_watertight
+        return float(m.volume)
+
+    assert sum(map(volume, halves)) == pytest.approx(volume(whole), rel=2e-3)
+    assert min(map(volume, halves)) > 0.2 * volume(whole)
+
+
+@pytest.mark.parametrize("right", [True, False])
+def test_a_closed_hand_wraps_its_grip_and_the_forearm_bends(right):
+    from lucibot.providers.video.hand import make_hand
+
+    hand = make_hand(grip_radius_m=0.03, right=right, cell_m=0.006)
+    around = np.hypot(hand.tips[:, 1], hand.tips[:, 2])
+    assert (around > 0.03).all() and (around < 0.06).all()
+    # Fingers and thumb close from both sides.
+    angle = np.arctan2(hand.tips[:, 2], hand.tips[:, 1])
+    assert abs(angle[0] - angle[1:].mean()) > 1.0
+    assert np.sign(hand.tips[0, 0]) == (-1 if right else 1)
+    elbow = np.array([0.3, -0.4, -0.2])
+    posed = hand.posed(np.eye(4), elbow)
+    far = posed[(hand.forearm_weight == 1) & (np.linalg.norm(posed - hand.wrist, axis=1) > 0.3)]
+    way = far.mean(0) - hand.wrist
+    aim = elbow - hand.wrist
+    assert way @ aim / np.linalg.norm(way) / np.linalg.norm(aim) > 0.995
+    fixed = hand.forearm_weight == 0
+    np.testing.assert_allclose(posed[fixed], hand.vertices[fixed])
+
+
+def test_a_storyboard_that_names_no_object_of_the_task_is_refused(scene, tmp_path):
+    from lucibot.providers.video.plan import load_storyboard
+
+    task, _ = scene
+    shutil.copytree(task.folder, tmp_path / "t")
+    board = tmp_path / "t" / "storyboard.toml"
+    board.write_text(board.read_text().replace('holds = "knife"', 'holds = "knive"'))
+    with pytest.raises(UserError, match="Did you mean 'knife'"):
+        load_storyboard(load_task(tmp_path / "t"))
+    board.unlink()
+    with pytest.raises(UserError, match=r"no storyboard\.toml"):
+        load_storyboard(load_task(tmp_path / "t"))
