@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import trimesh
+from PIL import Image
 
 from lucibot.task import BackgroundSpec, Look, ObjectSpec, Particles, Rigid, Task
 
@@ -16,8 +17,8 @@ def rotation_quat(T: np.ndarray) -> tuple[float, ...]:
     return tuple(float(v) for v in trimesh.transformations.quaternion_from_matrix(T))
 
 
-def surface(gs: Any, task: Task, look: Look | None, *, recon: bool = False) -> Any:
-    """The surface that Genesis's camera draws; `recon` meshes particles anew in each picture.
+def surface(gs: Any, task: Task, look: Look | None, *, vis_mode: str | None = None) -> Any:
+    """The surface that Genesis's camera draws; `vis_mode` is how it draws particles.
 
     The rasterizer takes colours as they are shown, so linear colours are encoded as sRGB first.
     """
@@ -34,8 +35,8 @@ def surface(gs: Any, task: Task, look: Look | None, *, recon: bool = False) -> A
             )
             options["color"] = tuple(float(v) for v in srgb)
         options["roughness"] = look.roughness
-    if recon:
-        options["vis_mode"] = "recon"
+    if vis_mode is not None:
+        options["vis_mode"] = vis_mode
     return gs.surfaces.Default(**options)
 
 
@@ -76,8 +77,7 @@ def rigid_morph(gs: Any, task: Task, obj: ObjectSpec, scratch: Path, *, collides
     touch other rigid bodies get the task's convex pieces (or their hull): a URDF is the one format
     in which Genesis takes a body's drawn mesh, its pieces and its inertia apart.
     """
-    T = obj.T_world_object
-    place = {"pos": tuple(float(v) for v in T[:3, 3]), "quat": rotation_quat(T)}
+    place = _place(obj.T_world_object)
     mesh = task.mesh(obj)
     if not collides:
         file = scratch / f"{obj.name}.obj"
@@ -130,8 +130,8 @@ def mass_properties(mesh: trimesh.Trimesh, mass_kg: float) -> tuple[np.ndarray, 
 
 
 def background_morph(gs: Any, task: Task, item: BackgroundSpec, scratch: Path) -> Any:
-    T = item.T_world_object
-    place = {"pos": tuple(float(v) for v in T[:3, 3]), "quat": rotation_quat(T), "fixed": True}
+    """A static body that is simulated and, if it has no texture, drawn."""
+    place = _place(item.T_world_object) | {"fixed": True, "visualization": not _laid_flat(item)}
     if item.size_m is not None:
         return gs.morphs.Box(size=item.size_m, collision=item.solid, **place)
     file = scratch / f"{item.name}.obj"
@@ -139,3 +139,44 @@ def background_morph(gs: Any, task: Task, item: BackgroundSpec, scratch: Path) -
     return gs.morphs.Mesh(
         file=str(file), convexify=False, decimate=False, align=False, collision=item.solid, **place
     )
+
+
+def background_picture(gs: Any, task: Task, item: BackgroundSpec, scratch: Path) -> Any | None:
+    """A textured box as it is drawn, with no part in the simulation; None for all others."""
+    if not _laid_flat(item):
+        return None
+    mesh = task.mesh(item)
+    corners = np.asarray(mesh.vertices)[mesh.faces]
+    with Image.open(task.path(item.look.texture)) as image:
+        # Genesis's material needs a picture of its own; the surface brings the real one.
+        uv = laid_flat_uv(corners, image.width / image.height, item.look.texture_scale)
+        visual = trimesh.visual.TextureVisuals(uv=uv.reshape(-1, 2), image=Image.new("RGB", (1, 1)))
+    soup = trimesh.Trimesh(
+        corners.reshape(-1, 3), np.arange(3 * len(corners)).reshape(-1, 3), visual=visual,
+        process=False,
+    )  # fmt: skip
+    folder = scratch / f"{item.name}_picture"
+    folder.mkdir()
+    soup.export(folder / "picture.obj")
+    return gs.morphs.Mesh(
+        file=str(folder / "picture.obj"), collision=False, convexify=False, decimate=False,
+        align=False, fixed=True, **_place(item.T_world_object),
+    )  # fmt: skip
+
+
+def laid_flat_uv(corners: np.ndarray, aspect: float, width_m: float) -> np.ndarray:
+    """Texture coordinates (F, 3, 2) of triangles (F, 3, 3) [m], as `Look.texture` defines them:
+    the image laid flat along the axis that the face looks along most, centred on the origin, one
+    width of it covering `width_m`."""
+    normal = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+    across = np.array([[1, 2], [0, 2], [0, 1]])[np.abs(normal).argmax(1)]
+    flat = np.take_along_axis(corners, across[:, None, :], axis=2)
+    return 0.5 + flat / width_m * [1.0, aspect]
+
+
+def _laid_flat(item: BackgroundSpec) -> bool:
+    return item.size_m is not None and item.look.texture is not None
+
+
+def _place(T: np.ndarray) -> dict[str, Any]:
+    return {"pos": tuple(float(v) for v in T[:3, 3]), "quat": rotation_quat(T)}

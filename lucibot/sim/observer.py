@@ -11,7 +11,7 @@ from lucibot.core.camera import Camera
 from lucibot.sim.scene import SimScene
 from lucibot.task import Task
 
-SPLAT_RADIUS = 0.62
+SPLAT_RADIUS = 0.56
 """Radius of a drawn particle in particle sizes: the outermost particles' centres lie half a size
 inside the surface, and a little more than half closes the holes between spheres. Measured on the
 block of dough at rest, see `tests/test_sim.py`."""

@@ -19,6 +19,7 @@ from lucibot.core.progress import Progress, silent
 from lucibot.sim.engine import start_genesis, view
 from lucibot.sim.materials import (
     background_morph,
+    background_picture,
     mass_properties,
     particle_material,
     rigid_material,
@@ -105,12 +106,16 @@ class SimScene:
         return options
 
     def _vis_options(self, gs):
+        """The task's light. Its intensities are the ray tracer's; the rasterizer adds ambient and
+        directed light where the sky is half hidden in the other, hence the factors."""
         light = self.task.spec.light
+        directed = {
+            "type": "directional", "dir": light.direction, "color": (1.0, 1.0, 1.0),
+            "intensity": 1.6 * light.intensity,
+        }  # fmt: skip
         return gs.options.VisOptions(
-            rendered_envs_idx=[0], segmentation_level="entity", shadow=True,
-            ambient_light=(light.ambient,) * 3, background_color=(0.75, 0.75, 0.75),
-            lights=[{"type": "directional", "dir": light.direction, "color": (1.0, 1.0, 1.0),
-                     "intensity": 3.0 * light.intensity}],
+            rendered_envs_idx=[0], segmentation_level="entity", shadow=True, lights=[directed],
+            ambient_light=(0.6 * light.ambient,) * 3, background_color=(0.75, 0.75, 0.75),
         )  # fmt: skip
 
     def _add_background(self, gs, scratch: Path, *, drawn: bool) -> None:
@@ -125,13 +130,20 @@ class SimScene:
         for item in boxes:
             hidden = floor is not None and item.size_m is not None and _top_m(item) <= floor[1]
             couples = bool(self.particle_objects) and item.solid and not hidden
-            if drawn or couples or (item.solid and self.collides):
+            picture = background_picture(gs, self.task, item, scratch) if drawn else None
+            takes_part = couples or (item.solid and self.collides)
+            if takes_part or (drawn and picture is None):
                 self._scene.add_entity(
                     background_morph(gs, self.task, item, scratch),
                     material=gs.materials.Rigid(
                         friction=item.friction, coup_friction=item.coup_friction,
                         needs_coup=couples,
                     ),
+                    surface=surface(gs, self.task, item.look),
+                )  # fmt: skip
+            if picture is not None:
+                self._scene.add_entity(
+                    picture, material=gs.materials.Rigid(needs_coup=False),
                     surface=surface(gs, self.task, item.look),
                 )  # fmt: skip
         if floor is not None:
@@ -144,8 +156,9 @@ class SimScene:
             )
 
     def _add_object(self, gs, obj: ObjectSpec, scratch: Path, particles_as: str):
-        recon = not obj.is_rigid and particles_as == "surface"
-        look = surface(gs, self.task, obj.look, recon=recon)
+        # Genesis's own default stretches the first mesh over the particles, across any cut.
+        mode = {"surface": "recon", "spheres": "particle"}[particles_as]
+        look = surface(gs, self.task, obj.look, vis_mode=None if obj.is_rigid else mode)
         if obj.is_rigid:
             # Where rigid bodies do not collide nothing would carry a body's weight.
             material = rigid_material(
