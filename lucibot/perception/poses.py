@@ -220,6 +220,8 @@ def refine_poses(
         usable = problem.usable[:, i]
         moves_from[i] = first_motion(loose[:, i] - tied[:, i], touched[:, i], usable)
         pins[i] = [_hold(problem, i, max(1, int(moves_from[i])))]
+        # What rests on it looks for it here.
+        state[i] = state[i].with_frames(pins[i][0].frames, pins[i][0].target)
         shortest = max(3, round(config.rest_s * fps))
         rests[i] = rest_intervals(
             points, moves_from[i], touched[:, i], usable, config.still_px, shortest

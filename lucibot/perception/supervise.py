@@ -78,7 +78,11 @@ def build_supervision(
         seen = np.flatnonzero(masks[:, i].sum((1, 2)) >= 20)
         k = int(seen[-1]) if len(seen) else len(keyframes) - 1
         clouds.append(_cloud(camera, depth[k], masks[k, i], config.cloud_points, rng))
-    part_clouds = [_cloud(camera, depth[-1], m, config.cloud_points, rng) for m in parts.masks]
+    # Parts are a majority over frames; depth is the goal frame's, so its own mask counts as well.
+    part_clouds = [
+        _cloud(camera, depth[-1], m & target_masks[-1], config.cloud_points, rng)
+        for m in parts.masks
+    ]
     contact = np.stack([answers.contact[max(0, t - 2) : t + 3].mean(0) >= 0.5 for t in keyframes])
     return Supervision(
         camera=camera,
@@ -120,7 +124,8 @@ def _shrunk(depth: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 def _cloud(camera: Camera, depth: np.ndarray, mask: np.ndarray, count: int, rng) -> np.ndarray:
     """(count, 3) float32 [m, world] of a mask's pixels, without replacement; NaN pads."""
     out = np.full((count, 3), np.nan, np.float32)
-    points = camera.unproject(depth.astype(float))[mask & np.isfinite(depth)]
+    known = np.isfinite(depth)
+    points = camera.unproject(np.where(known, depth, 0).astype(float))[mask & known]
     if len(points) > count:
         points = points[np.sort(rng.choice(len(points), count, replace=False))]
     out[: len(points)] = points

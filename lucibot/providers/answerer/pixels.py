@@ -261,4 +261,4 @@ def soft_cloud(depth_of, t: int, mask: np.ndarray, grid: Grid, step: int = 3) ->
     on = mask & np.isfinite(depth)
     thin = np.zeros_like(on)
     thin[::step, ::step] = True
-    return camera.unproject(depth)[on & thin]
+    return camera.unproject(np.where(on, depth, 0))[on & thin]

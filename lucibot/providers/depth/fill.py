@@ -75,8 +75,9 @@ class _Fill:
         others = [resize_mask(m, size) for j, m in enumerate(masks) if j != i]
         in_front = resize_mask(hand, size) | np.any([np.zeros_like(mask), *others], axis=0)
         block = block_depth(
-            view.camera, mask, view.background_depth_m, in_front, _height(view, first)
-        )
+            view.camera, mask, view.background_depth_m, in_front, _height(view, first),
+            _inset(view, first),
+        )  # fmt: skip
         if block is None:
             return carried_depth(view.depth_m, first)
         keep = first & (np.abs(block - view.depth_m) < self.config.carry_within_m)
@@ -102,12 +103,36 @@ def _height(view: SceneView, first: np.ndarray) -> float:
     return float(np.percentile(world_z[first], 95)) if first.any() else 0.0
 
 
+def _inset(view: SceneView, first: np.ndarray) -> float:
+    """How far [m] the object's front stands before what is seen under its lowest pixels.
+
+    Rounded lower edges let one see under them; the first frame, whose depth is known, tells how
+    far.
+    """
+    if not first.any():
+        return 0.0
+    nothing = np.zeros_like(first)
+    block = block_depth(view.camera, first, view.background_depth_m, nothing, _height(view, first))
+    if block is None:
+        return 0.0
+    world_z = view.camera.unproject(np.where(first, view.depth_m, 0).astype(float))[..., 2]
+    front = first & (world_z < 0.7 * _height(view, first))
+    flat = view.camera.T_world_cam[:2, 2]
+    # Depth along the optical axis to distance over ground, for a front that stands upright.
+    return (
+        float(np.median((block - view.depth_m)[front])) * np.linalg.norm(flat)
+        if front.any()
+        else 0.0
+    )
+
+
 def block_depth(camera: Camera, mask: np.ndarray, background_m: np.ndarray, in_front: np.ndarray,
-                top_m: float) -> np.ndarray | None:  # fmt: skip
+                top_m: float, inset_m: float = 0.0) -> np.ndarray | None:  # fmt: skip
     """Depth of upright blocks with a flat top at height `top_m` [m, world] that fill `mask`.
 
     In each column the lowest pixel of each connected part stands on the background below it, unless
-    something in front hides its foot: then the feet of the columns beside it count.
+    something in front hides its foot: then the feet of the columns beside it count. The front
+    stands `inset_m` before the place seen under its lowest pixel.
 
     Returns:
         (H, W) float32 [m], or None where no foot is seen at all.
@@ -135,7 +160,7 @@ def block_depth(camera: Camera, mask: np.ndarray, background_m: np.ndarray, in_f
         reach = foot_world[low, cols] @ flat
         reach = np.interp(cols, cols[seen], reach[seen])
         column = np.zeros(w)
-        column[cols] = reach
+        column[cols] = reach - inset_m
         front = (column[None] - eye @ flat) / np.maximum(ray @ flat, 1e-6)
         front_z = eye[2] + front * ray[..., 2]
         top = (top_m - eye[2]) / np.minimum(ray[..., 2], -1e-6)

@@ -1,0 +1,414 @@
+"""Perception against a synthetic twin: cups whose every pose, touch and contact is known."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import cv2
+import numpy as np
+import pytest
+from scipy.spatial.transform import Rotation
+
+from lucibot.core.camera import Camera
+from lucibot.core.geometry import pose_np
+from lucibot.core.progress import silent
+from lucibot.core.scene_view import SceneView
+from lucibot.core.video import Video
+from lucibot.perception.contour import KNOWN_MARGIN_M, edge_offsets, outlines
+from lucibot.perception.draw import DrawMesh, draw_depth
+from lucibot.perception.keyframes import KeyframeConfig, held_on_the_way, sample_keyframes
+from lucibot.perception.overlay import draw_overlays
+from lucibot.perception.parts import connected_parts
+from lucibot.perception.poses import follow_poses, refine_poses
+from lucibot.perception.problem import Pin, PoseConfig, add_pin
+from lucibot.perception.support import CELL_M, height_map, settle, world_vertices
+from lucibot.perception.trajectory import Smoothness, Trajectory, solve
+from lucibot.providers.answerer import PixelAnswerer
+from lucibot.providers.depth import FillDepth
+from lucibot.providers.tracker.base import Tracks
+from lucibot.stages.perceive import PerceiveConfig, Perception, read_tracks
+from lucibot.task import Task, load_task
+
+FPS, FRAMES, NESTED_M = 15.0, 60, 0.0394
+
+
+def static_depth(task: Task, camera: Camera) -> np.ndarray:
+    depth = np.full((camera.height, camera.width), np.inf, np.float32)
+    for b in task.spec.background:
+        mesh = DrawMesh.from_trimesh(task.mesh(b).subdivide().subdivide(), b.T_world_object)
+        T = b.T_world_object.copy()
+        T[:3, 3] += T[:3, :3] @ mesh.anchor_m
+        depth = np.minimum(depth, draw_depth(mesh, T[None], camera)[0])
+    return depth
+
+
+def drawn(task: Task, camera: Camera, i: int, poses: np.ndarray, scale=None) -> np.ndarray:
+    o = task.objects[i]
+    mesh = DrawMesh.from_trimesh(task.mesh(o), o.T_world_object)
+    at = Trajectory.from_poses(poses, mesh.anchor_m)
+    if scale is not None:
+        at = replace(at, log_scale=np.log(scale))
+    return draw_depth(mesh, at.T_world_object, camera)
+
+
+def first_view(task: Task, camera: Camera) -> SceneView:
+    background = static_depth(task, camera)
+    depth, labels = background.copy(), np.zeros(background.shape, np.uint8)
+    for i, o in enumerate(task.objects):
+        own = drawn(task, camera, i, pose_np(o.T_world_object)[None])[0]
+        labels[own < depth] = i + 1
+        depth = np.minimum(depth, own)
+    blank = np.full((*labels.shape, 3), 128, np.uint8)
+    return SceneView(
+        camera=camera, names=tuple(o.name for o in task.objects), first_frame=blank,
+        background_frame=blank, labels=labels, depth_m=depth, background_depth_m=background,
+    )  # fmt: skip
+
+
+def smoothly(t: np.ndarray, a: float, b: float) -> np.ndarray:
+    x = np.clip((t - a) / (b - a), 0, 1)
+    return x * x * (3 - 2 * x)
+
+
+def wobbled(mask: np.ndarray, rng: np.random.Generator, px: float) -> np.ndarray:
+    """A mask whose outline errs by `px`, smoothly, as a tracker's does."""
+    inside = cv2.distanceTransform(mask.astype(np.uint8), cv2.DIST_L2, 5)
+    outside = cv2.distanceTransform((~mask).astype(np.uint8), cv2.DIST_L2, 5)
+    noise = cv2.GaussianBlur(rng.normal(size=mask.shape).astype(np.float32), (0, 0), 5)
+    return inside - outside + px * noise / noise.std() > 0
+
+
+@dataclass
+class Twin:
+    task: Task
+    view: SceneView
+    video: Video
+    poses: np.ndarray
+    tracks: Tracks
+
+
+@pytest.fixture(scope="module")
+def twin() -> Twin:
+    """Yellow is lifted, carried, lowered into red and let go, while the video makes it 4% smaller;
+    the tracker's poses err along the ray by up to 2 cm."""
+    rng = np.random.default_rng(0)
+    task = load_task("stack_cups")
+    camera = task.camera.resized(320, round(320 * task.camera.height / task.camera.width))
+    t = np.arange(FRAMES) / FRAMES
+    start = [pose_np(o.T_world_object) for o in task.objects]
+    poses = np.stack([np.repeat(s[None], FRAMES, 0) for s in start], 1)
+    lift, above = np.array([0, 0, 0.13]), np.array([0, 0, 0.1])
+    end = start[0][:3] + np.array([0, 0, NESTED_M])
+    poses[:, 1, :3] += smoothly(t, 0.3, 0.45)[:, None] * lift
+    poses[:, 1, :3] += smoothly(t, 0.4, 0.65)[:, None] * (end + above - start[1][:3] - lift)
+    poses[:, 1, 2] -= 0.1 * smoothly(t, 0.6, 0.78)
+    tilt = np.deg2rad(15) * smoothly(t, 0.3, 0.5) * (1 - smoothly(t, 0.6, 0.78))
+    poses[:, 1, 3:] = tilt[:, None] * np.array([0, 1.0, 0])
+    scale = 1 - 0.04 * smoothly(t, 0.3, 0.8)
+    depth = np.stack([
+        drawn(task, camera, 0, poses[:, 0]), drawn(task, camera, 1, poses[:, 1], scale)
+    ], 1)  # fmt: skip
+    masks = np.zeros(depth.shape, bool)
+    hand = np.zeros((FRAMES, *depth.shape[2:]), bool)
+    for k in range(FRAMES):
+        there = smoothly(t[k : k + 1], 0.12, 0.22)[0] * (1 - smoothly(t[k : k + 1], 0.8, 0.88)[0])
+        if there > 0.01:
+            uv, _ = camera.project(poses[k, 1, :3] + [0.03, 0, 0.1])
+            u = int(uv[0] + (1 - there) * camera.width * 0.5)
+            v = int(uv[1] - (1 - there) * camera.height * 0.6)
+            layer = np.zeros(hand.shape[1:], np.uint8)
+            cv2.circle(layer, (u, v), 14, 1, -1)
+            cv2.line(layer, (u, v), (u, 0), 1, 16)
+            hand[k] = layer > 0
+        nearest = depth[k].argmin(0)
+        for i in range(2):
+            visible = (nearest == i) & np.isfinite(depth[k, i])
+            masks[k, i] = wobbled(visible, rng, 0.8) & ~hand[k]
+    guess = poses.copy()
+    ray = guess[..., :3] - camera.T_world_cam[:3, 3]
+    ray /= np.linalg.norm(ray, axis=-1, keepdims=True)
+    along = 0.02 * np.sin(np.arange(FRAMES) / 7)[:, None, None]
+    guess[..., :3] += ray * along + rng.normal(size=ray.shape) * 0.003
+    turned = Rotation.from_rotvec(rng.normal(size=(FRAMES * 2, 3)) * 0.05)
+    guess[..., 3:] = (
+        (turned * Rotation.from_rotvec(guess[..., 3:].reshape(-1, 3))).as_rotvec().reshape(-1, 2, 3)
+    )
+    tracks = Tracks(
+        masks=masks, hand=hand, confidence=np.ones((FRAMES, 2), np.float32),
+        lost=np.zeros((FRAMES, 2), bool), poses=guess.astype(np.float32),
+    )  # fmt: skip
+    frames = np.full((FRAMES, camera.height, camera.width, 3), 128, np.uint8)
+    return Twin(task, first_view(task, camera), Video(frames=frames, fps=FPS), poses, tracks)
+
+
+@pytest.fixture(scope="module")
+def perceived(twin: Twin) -> Perception:
+    return read_tracks(twin.task, twin.view, twin.video, twin.tracks, PerceiveConfig(), silent)
+
+
+def errors_m(poses: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    return np.linalg.norm(poses[..., :3] - truth[..., :3], axis=-1)
+
+
+def test_poses_of_the_twin(twin: Twin, perceived: Perception):
+    before, after = (errors_m(p, twin.poses) for p in (twin.tracks.poses, perceived.poses))
+    assert after[:, 0].max() < 1e-3, "a cup that never moves stays where the scene has it"
+    assert np.allclose(perceived.poses[:12], twin.poses[:12], atol=1e-6)
+    assert after[:, 1].mean() < 0.006 < before[:, 1].mean()
+    assert after[:, 1].max() < 0.02
+    axis = Rotation.from_rotvec(perceived.poses[:, 1, 3:]).apply([0, 0, 1.0])
+    truth = Rotation.from_rotvec(twin.poses[:, 1, 3:]).apply([0, 0, 1.0])
+    angle = np.rad2deg(np.arccos(np.clip((axis * truth).sum(1), -1, 1)))
+    assert angle.max() < 5
+    assert not perceived.lost.any()
+
+
+def test_the_nested_cup_rests_as_geometry_says(twin: Twin, perceived: Perception):
+    last = perceived.poses[-1]
+    assert last[1, 2] - last[0, 2] == pytest.approx(NESTED_M, abs=0.002)
+    assert np.linalg.norm(last[1, :2] - last[0, :2]) < 0.003
+    assert perceived.scale[-1, 1] == pytest.approx(0.96, abs=0.02)
+    assert np.allclose(perceived.poses[-5:, 1], last[1])
+
+
+def test_joint_fit_beats_frame_by_frame(twin: Twin, perceived: Perception):
+    plain = follow_poses(twin.task, twin.view, twin.tracks, FPS, PoseConfig())
+    joint = errors_m(perceived.poses, twin.poses)[:, 1].mean()
+    assert joint < 0.7 * errors_m(plain.poses, twin.poses)[:, 1].mean()
+
+
+@pytest.mark.slow
+def test_poses_without_a_tracker_that_gives_any(twin: Twin):
+    blind = replace(twin.tracks, poses=np.full_like(twin.tracks.poses, np.nan))
+    found = refine_poses(twin.task, twin.view, blind, FPS, PoseConfig())
+    assert errors_m(found.poses, twin.poses)[:, 1].mean() < 0.01
+
+
+def test_measured_depth_draws_a_pose_along_the_ray(twin: Twin):
+    """With depth trusted fully, a floating object's drifting size no longer hides its depth."""
+    depth = np.stack(
+        [drawn(twin.task, twin.view.camera, i, twin.poses[:, i]) for i in range(2)], 1
+    ).min(1)
+    depth = np.where(np.isfinite(depth), depth, 0)
+    moving = slice(20, 44)
+    plain, taught = (
+        refine_poses(
+            twin.task, twin.view, twin.tracks, FPS,
+            PoseConfig(width=320, depth_sigma_m=0.002), depth_m=d,
+        )
+        for d in (None, depth)
+    )  # fmt: skip
+    error = [errors_m(p.poses, twin.poses)[moving, 1].mean() for p in (plain, taught)]
+    assert error[1] < error[0]
+
+
+def test_answers_of_the_twin(twin: Twin, perceived: Perception):
+    a = perceived.answers
+    moves = np.flatnonzero(errors_m(twin.poses[1:], twin.poses[:-1])[:, 1] > 1e-3)
+    touches = [(twin.tracks.hand[t] & _silhouette(twin, t)).any() for t in range(FRAMES)]
+    assert int(np.argmax(touches)) - 1 <= a.first_contact <= moves[0] + 1
+    assert a.held[moves[0] + 2 : moves[-1] - 2, 1].all() and not a.held[: moves[0] - 8, 1].any()
+    gone = np.flatnonzero(twin.tracks.hand.any((1, 2)))[-1]
+    assert gone < a.goal <= gone + 6
+    nested = twin.poses[:, 1, 2] - twin.poses[:, 0, 2] < NESTED_M + 0.002
+    nested &= np.arange(FRAMES) > 30
+    assert a.contact[nested, 0].all() and not a.contact[:30, 0].any()
+    assert set(a.reasons) >= {"first_contact", "goal", "held yellow_cup"}
+
+
+def _silhouette(twin: Twin, t: int) -> np.ndarray:
+    return np.isfinite(drawn(twin.task, twin.view.camera, 1, twin.poses[t : t + 1, 1])[0])
+
+
+def test_supervision_of_the_twin(twin: Twin, perceived: Perception):
+    s = perceived.supervision
+    assert s.keyframes[-1] == perceived.answers.goal and (np.diff(s.keyframes) > 0).all()
+    assert s.keyframes[0] > perceived.answers.first_contact
+    assert not s.held[-1].any() and s.held[1, 1]
+    assert np.array_equal(s.waypoints, perceived.poses[s.keyframes])
+    assert s.actuator_masks.shape == (len(s.keyframes), 2, s.camera.height, s.camera.width)
+    assert len(s.part_masks) == 2 and s.contact[-1, 0]
+    for cloud, i in ((s.part_clouds[0], 0), (s.part_clouds[1], 1)):
+        at = cloud[np.isfinite(cloud[:, 0])]
+        base = twin.poses[-1, i, :3]
+        assert len(at) > 100
+        assert (np.linalg.norm(at[:, :2] - base[:2], axis=1) < 0.06).all()
+        assert (at[:, 2] > base[2] - 0.01).all() and (at[:, 2] < base[2] + 0.14).all()
+    tips = s.affordance[np.isfinite(s.affordance[:, 0])]
+    assert s.affordance_actuator == "yellow_cup" and len(tips) > 0
+    assert (np.hypot(tips[:, 0], tips[:, 1]) < 0.055).all() and (tips[:, 2] > -0.002).all()
+
+
+def test_perception_is_read_back_as_written(perceived: Perception, tmp_path):
+    perceived.save(tmp_path)
+    back = Perception.load(tmp_path)
+    assert np.array_equal(back.tracks.masks, perceived.tracks.masks)
+    assert np.array_equal(back.tracks.hand, perceived.tracks.hand)
+    assert np.array_equal(back.poses, perceived.poses)
+    assert np.array_equal(back.supervision.contact, perceived.supervision.contact)
+    assert back.answers.reasons == perceived.answers.reasons
+    assert np.nanmax(np.abs(back.depth_m - perceived.depth_m)) <= 6e-5
+    assert np.array_equal(np.isnan(back.depth_m), np.isnan(perceived.depth_m))
+
+
+def test_overlay_tints_masks_and_nothing_far_from_them(twin: Twin):
+    picture = draw_overlays(
+        twin.view.camera, twin.video.frames[:1], twin.tracks.masks[:1], poses=twin.poses[:1]
+    )
+    changed = (picture[0] != twin.video.frames[0]).any(-1)
+    assert changed[twin.tracks.masks[0].any(0)].mean() > 0.99
+    near = cv2.dilate(twin.tracks.masks[0].any(0).astype(np.uint8), np.ones((61, 61))) > 0
+    assert not changed[~near].any()
+
+
+# --- the pieces -----------------------------------------------------------------------------------
+
+
+def _square(shift: int = 0) -> np.ndarray:
+    out = np.full((1, 60, 60), np.inf, np.float32)
+    out[0, 20:40, 20 + shift : 40 + shift] = 0.5
+    return out
+
+
+@pytest.mark.parametrize("shift", [-3, 0, 4])
+def test_offsets_find_a_shifted_edge(shift):
+    points, normals, z, weight = outlines(_square(), 80)
+    label = np.isfinite(_square(shift)).astype(np.uint8)
+    offset, w = edge_offsets(
+        points, normals, z, weight, np.isfinite(_square()), label, 1,
+        _square(shift)[None], np.array([KNOWN_MARGIN_M]), 8.0,
+    )  # fmt: skip
+    right, left = (normals[0, :, 0] * s > 0.99 for s in (1, -1))
+    assert (w[0, right] > 0).all()
+    assert np.allclose(offset[0, right], shift, atol=0.5)
+    assert np.allclose(offset[0, left], -shift, atol=0.5)
+
+
+def test_a_hand_over_an_edge_neither_pulls_nor_pushes():
+    points, normals, z, weight = outlines(_square(), 80)
+    label = np.isfinite(_square()).astype(np.uint8)
+    label[:, :, 34:50] = 255
+    offset, w = edge_offsets(
+        points, normals, z, weight, np.isfinite(_square()), label, 1, _square()[None],
+        np.array([KNOWN_MARGIN_M]), 8.0,
+    )  # fmt: skip
+    hidden, seen = (normals[0, :, 0] * s > 0.99 for s in (1, -1))
+    assert (offset[0, hidden] == 0).all() and (w[0, hidden] < 0.1).all()
+    assert (offset[0, seen] == 0).all() and (w[0, seen] == weight[0, seen]).all()
+
+
+def test_pins_and_smoothness_alone_give_a_straight_line():
+    n = 9
+    start = Trajectory(
+        position_m=np.zeros((n, 3)), rotation=np.repeat(np.eye(3)[None], n, 0),
+        log_scale=np.zeros(n),
+    )  # fmt: skip
+    H, g = np.zeros((n, 7, 7)), np.zeros((n, 7))
+    goal = replace(start[[0]], position_m=np.array([[0.08, -0.04, 0.02]]))
+    add_pin(H, g, start, Pin(frames=np.array([0]), target=start[[0]]))
+    add_pin(H, g, start, Pin(frames=np.array([n - 1]), target=goal))
+    smooth = Smoothness(
+        acceleration_m=1e-3, acceleration_rad=1e-2, velocity_m=10, velocity_rad=10,
+        scale_step=0.01, scale=1,
+    )  # fmt: skip
+    step = np.zeros((n, 7))
+    # The problem is linear here; repeating undoes the damping.
+    for _ in range(8):
+        more = solve(start.moved(step), H, g - np.einsum("tij,tj->ti", H, step), smooth)
+        step += more
+    line = np.linspace(0, 1, n)[:, None] * goal.position_m
+    assert np.allclose(step[:, :3], line, atol=2e-5)
+
+
+def test_a_cup_let_go_beside_the_axis_slides_into_the_other():
+    task = load_task("stack_cups")
+    red, yellow = (DrawMesh.from_trimesh(task.mesh(o), o.T_world_object) for o in task.objects)
+
+    def at(xyz):
+        return Trajectory(
+            position_m=np.array([xyz], float), rotation=np.eye(3)[None], log_scale=np.zeros(1)
+        )
+
+    top = height_map(world_vertices(red, at((0, 0, 0))), red.faces, CELL_M, top=True)
+    under = height_map(
+        world_vertices(yellow, at((0.008, -0.005, 0.1))), yellow.faces, CELL_M, top=False
+    )
+    shift, raised = settle(under, top, reach_m=0.025)
+    assert np.linalg.norm(shift + np.array([0.008, -0.005])) < 0.0015
+    # The outer wall meets the inner edge of the rim where the two cones are equally wide.
+    assert 0.1 + raised == pytest.approx(NESTED_M, abs=0.0025)
+
+
+def test_depth_of_a_block_that_has_slid():
+    task = load_task("cut_dough")
+    camera = task.camera.resized(320, 240)
+    view = first_view(task, camera)
+    moved = pose_np(task.objects[1].T_world_object)[None].copy()
+    moved[0, :2] += [-0.03, -0.01]
+    truth = drawn(task, camera, 1, moved)[0]
+    masks = np.zeros((1, 2, 240, 320), bool)
+    masks[0, 1] = np.isfinite(truth)
+    hand = np.zeros((1, 240, 320), bool)
+    hand[0, :40] = True
+    tracks = Tracks(
+        masks=masks, hand=hand, confidence=np.ones((1, 2), np.float32),
+        lost=np.zeros((1, 2), bool), poses=np.full((1, 2, 6), np.nan, np.float32),
+    )  # fmt: skip
+    video = Video(frames=view.first_frame[None], fps=FPS)
+    depth = FillDepth().create().estimate(task, view, video, tracks, np.array([0]))[0]
+    error = np.abs(depth - truth)[masks[0, 1]]
+    assert np.median(error) < 0.004 and np.percentile(error, 90) < 0.015
+    rest = ~masks[0].any(0) & ~hand[0]
+    assert np.array_equal(depth[rest], view.background_depth_m[rest])
+    assert np.isnan(depth[hand[0]]).all()
+
+
+def test_parts_are_split_by_a_gap_or_a_valley_and_not_by_a_notch():
+    mask = np.zeros((80, 140), bool)
+    mask[20:60, 20:120] = True
+    image = np.full((80, 140, 3), 200, np.uint8)
+    assert len(connected_parts(mask, image)) == 1
+    notched, cut = image.copy(), image.copy()
+    notched[20:40, 68:71] = 120
+    cut[20:60, 68:71] = 120
+    assert len(connected_parts(mask, notched)) == 1
+    left, right = connected_parts(mask, cut)
+    assert np.nonzero(left)[1].mean() < 70 < np.nonzero(right)[1].mean()
+    assert (left | right).sum() > 0.97 * mask.sum() and not (left & right).any()
+    bridged = mask.copy()
+    bridged[:, 60:70] = False
+    bridged[40, 60:70] = True
+    assert len(connected_parts(bridged)) == 2
+
+
+def test_keyframes_hold_the_switches_and_end_with_the_goal():
+    held = np.zeros((100, 2), bool)
+    held[10:70, 0] = True
+    held[40:70, 1] = True
+    quality = np.ones(100)
+    quality[47:50] = 0.2
+    frames = sample_keyframes(10, 90, held, quality, 20.0, KeyframeConfig(count=8))
+    assert frames[-1] == 90 and frames[0] > 10
+    assert {39, 69} <= set(frames.tolist()), "the last frames before and of a hold"
+    assert not set(range(47, 50)) & set(frames.tolist()), "blurred frames are avoided"
+    on_way = held_on_the_way(held, frames, 10)
+    at = {int(f): row.tolist() for f, row in zip(frames, on_way, strict=True)}
+    assert at[39] == [True, False] and at[69] == [True, True] and at[90] == [False, False]
+    dense = sample_keyframes(10, 90, held, quality, 20.0, KeyframeConfig(rate_hz=5.0))
+    assert len(dense) > 1.5 * len(frames)
+
+
+def test_no_touch_and_no_motion_is_an_error(twin: Twin):
+    from lucibot.core.errors import UserError
+
+    still = replace(
+        twin.tracks, masks=np.repeat(twin.tracks.masks[:1], 20, 0),
+        hand=np.zeros((20, *twin.tracks.hand.shape[1:]), bool),
+        confidence=twin.tracks.confidence[:20], lost=twin.tracks.lost[:20],
+        poses=np.repeat(twin.poses[:1], 20, 0).astype(np.float32),
+    )  # fmt: skip
+    with pytest.raises(UserError, match="no hand touches"):
+        PixelAnswerer().create().answer(
+            twin.task, twin.view, replace(twin.video, frames=twin.video.frames[:20]), still,
+            still.poses, lambda frames: np.zeros((len(frames), 1, 1)),
+        )  # fmt: skip
