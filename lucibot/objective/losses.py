@@ -14,15 +14,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from lucibot_kernels import chamfer, connected_components, label_iou
+from lucibot_kernels import chamfer, label_iou
 from torch import Tensor
 
 from lucibot.objective.supervision import Supervision
 
 CLOUD_POINTS = 1024
 """Points kept of each cloud that is read from a drawn depth image."""
-MIN_PART_FRACTION = 0.05
-"""A connected region smaller than this share of the target's pixels is a crumb, not a part."""
 MAX_PARTS = 6
 """Largest parts of a rollout's target that are looked at."""
 FAR_M = 0.3
@@ -39,6 +37,18 @@ class Observation:
     """(P, H, W) float32 [m]."""
     contact: Tensor
     """(P, pairs) bool: the pairs of `Supervision.contact_pairs` that touch."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parts:
+    """The parts of the targets in P environments, nothing else drawn: tool and hand are gone."""
+
+    number: Tensor
+    """(P, H, W) int32: 0 where no target is, 1 .. MAX_PARTS otherwise."""
+    depth: Tensor
+    """(P, H, W) float32 [m]."""
+    count: Tensor
+    """(P,) int32 parts of all targets together."""
 
 
 class Losses:
@@ -86,13 +96,8 @@ class Losses:
             "contact": (~seen.contact[:, expected]).float().mean(1) if expected.any() else nothing,
         }
 
-    def at_goal(self, seen: Observation, alone: Observation) -> dict[str, Tensor]:
-        """Terms of the last keyframe, (P,) each.
-
-        Args:
-            seen: the goal as the camera sees it.
-            alone: the same moment with nothing but the targets drawn, as after tool and hand left.
-        """
+    def at_goal(self, seen: Observation, parts: Parts) -> dict[str, Tensor]:
+        """Terms of the last keyframe, (P,) each."""
         target_seen = _is_any(seen.label, self._targets)
         terms = {
             "target_iou": 1 - label_iou(
@@ -104,18 +109,17 @@ class Losses:
             ]).mean(0),
             "target_chamfer": self._chamfer(target_seen, seen.depth, self._target_cloud),
         }  # fmt: skip
-        return terms | self._part_terms(alone)
+        return terms | self._part_terms(parts)
 
-    def _part_terms(self, alone: Observation) -> dict[str, Tensor]:
-        parts, count = self._parts(alone.label)  # (P, H, W) numbered from 1, (P,)
-        Q, P = len(self._part_masks), len(parts)
+    def _part_terms(self, parts: Parts) -> dict[str, Tensor]:
+        Q, P = len(self._part_masks), len(parts.number)
         if Q == 0:  # The video's goal frame shows no target: nothing to compare with.
             zero = torch.zeros(P, device=self._device)
             return {n: zero for n in ("part_count", "part_iou", "part_chamfer", "part_distance")}
         numbers = range(1, MAX_PARTS + 1)
         iou = torch.stack(
             [
-                torch.stack([label_iou(parts, c, mask, self._part_valid) for c in numbers], 1)
+                torch.stack([label_iou(parts.number, c, mask, self._part_valid) for c in numbers], 1)
                 for mask in self._part_masks
             ],
             1,
@@ -123,7 +127,7 @@ class Losses:
         # The rollout's empty part numbers have IoU 0 and are never the best of a part that is met.
         best_iou, best = iou.max(dim=2)
         clouds = [
-            self._cloud(parts == (best[:, q, None, None] + 1).int(), alone.depth) for q in range(Q)
+            self._cloud(parts.number == best[:, q, None, None] + 1, parts.depth) for q in range(Q)
         ]
         distances = torch.stack(
             [self._cloud_chamfer(clouds[q], self._part_clouds[q]) for q in range(Q)]
@@ -138,32 +142,11 @@ class Losses:
             for i, j in pairs
         ]
         return {
-            "part_count": (count - Q).abs().float() / Q,
+            "part_count": (parts.count - Q).abs().float() / Q,
             "part_iou": 1 - best_iou.mean(1),
             "part_chamfer": distances.mean(0),
             "part_distance": torch.stack(gaps).mean(0) if gaps else torch.zeros_like(distances[0]),
         }
-
-    def _parts(self, label: Tensor) -> tuple[Tensor, Tensor]:
-        """Connected regions of every target: (P, H, W) int32 numbered from 1, and how many (P,).
-
-        Objects are never one part together, however closely they touch in the picture.
-        """
-        numbered = torch.zeros_like(label)
-        count = torch.zeros(len(label), dtype=torch.int32, device=label.device)
-        for t in self._targets:
-            of_target = label == t
-            regions, sizes = connected_components(of_target)
-            sizes = torch.nn.functional.pad(sizes, (0, MAX_PARTS))[:, :MAX_PARTS]
-            big = sizes >= MIN_PART_FRACTION * of_target.sum((1, 2))[:, None].clamp(min=1)
-            kept = big.cumsum(1) * big  # A region's new number, 0 for a crumb; (P, MAX_PARTS).
-            lookup = torch.cat([torch.zeros_like(kept[:, :1]), kept], 1).int()
-            lookup = torch.nn.functional.pad(lookup, (0, 1))  # Every smaller region is a crumb.
-            new = torch.gather(lookup, 1, regions.clamp(0, MAX_PARTS + 1).flatten(1).long())
-            new = new.view_as(regions)
-            numbered = torch.where(new > 0, new + count[:, None, None], numbered)
-            count = count + big.sum(1).int()
-        return numbered, count
 
     def _chamfer(self, mask: Tensor, depth: Tensor, wanted: Tensor) -> Tensor:
         return self._cloud_chamfer(self._cloud(mask, depth), wanted)

@@ -116,7 +116,7 @@ class Evaluator:
         failed = failed | self.scene.diverged()
         terms = {n: torch.stack([t[n] for t in seen]).nanmean(0).nan_to_num(0.0) for n in seen[0]}
         terms |= self._losses.at_goal(
-            self._observe(contact=False), self._observe(contact=False, targets_only=True)
+            self._observe(contact=False), self._observer.observe_parts()
         )
         for value in terms.values():
             failed = failed | ~torch.isfinite(value)
@@ -128,8 +128,8 @@ class Evaluator:
             recorder.look()
         return result, recorder.states() if recorder else []
 
-    def _observe(self, *, contact: bool, targets_only: bool = False) -> Observation:
-        label, depth = self._observer.observe(targets_only=targets_only)
+    def _observe(self, *, contact: bool) -> Observation:
+        label, depth = self._observer.observe()
         none = torch.zeros(self.scene.n_envs, 0, dtype=torch.bool, device=self.scene.device)
         return Observation(
             label=label, depth=depth, contact=self._contacts.touching() if contact else none

@@ -8,6 +8,8 @@ from lucibot_kernels import Observer
 from torch import Tensor
 
 from lucibot.core.camera import Camera
+from lucibot.objective.losses import MAX_PARTS, Parts
+from lucibot.sim.parts import particle_parts
 from lucibot.sim.scene import SimScene
 from lucibot.task import Task
 
@@ -63,6 +65,49 @@ class SceneObserver:
             **selection,
         )  # fmt: skip
         return seen.label, seen.depth
+
+    def observe_parts(self) -> Parts:
+        """The targets part by part: a rigid target is one, particles fall into groups.
+
+        Parts beyond `MAX_PARTS` count but are not drawn.
+        """
+        scene = self._scene
+        label, depth = self.observe(targets_only=True)
+        number = torch.zeros_like(label)
+        count = torch.zeros(scene.n_envs, dtype=torch.int32, device=label.device)
+        for target in scene.task.targets:
+            here = label == scene.task.label(target.name)
+            if target.is_rigid:
+                number = torch.where(here, count[:, None, None] + 1, number)
+                count += 1
+                continue
+            particles = scene.particles(target.name)
+            part, found = particle_parts(
+                particles.cpu().numpy(), scene.particle_sizes_m[target.name]
+            )
+            part = torch.from_numpy(part).to(label.device)
+            for q in range(min(int(found.max()), MAX_PARTS)):
+                # What has no place is not drawn: each environment shows its own part q alone.
+                alone = torch.where((part == q).T[..., None], particles, torch.nan)
+                mine = here & (self._draw_alone(target.name, alone) <= depth)
+                number = torch.where(mine, (count + q + 1)[:, None, None], number)
+            count += torch.from_numpy(found).to(label.device)
+        return Parts(number=number, depth=depth, count=count)
+
+    def _draw_alone(self, name: str, particles: Tensor) -> Tensor:
+        """Depth (B, H, W) of one object's particles (N, B, 3), nothing else drawn."""
+        clouds = [
+            particles if o.name == name else torch.full_like(self._scene.particles(o.name), torch.nan)
+            for o in self._scene.particle_objects
+        ]
+        position, quaternion = self._scene.bodies()
+        has_bodies = len(self._body_labels) > 0
+        seen = self._observer.observe(
+            position if has_bodies else None, quaternion if has_bodies else None,
+            torch.cat(clouds).transpose(0, 1), background=False,
+            draw=torch.zeros(len(self._body_labels), dtype=torch.bool, device=particles.device),
+        )  # fmt: skip
+        return seen.depth
 
 
 def draw_background(task: Task, camera: Camera, device: str) -> tuple[Tensor, Tensor]:
