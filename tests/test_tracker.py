@@ -107,7 +107,7 @@ def clip(task):
         rgb[on], label[on], depth[on] = colours[part[on]], 1, z[on]
         hand = np.zeros((HEIGHT, WIDTH), np.uint8)
         if 4 <= k <= 21:
-            u, v = cam.project(pose[:3] + [0, 0, 0.04])[0]
+            u, v = cam.project(pose[:3] + np.array([0, 0, 0.04]))[0]
             cv2.line(hand, (int(u) - 8, int(v)), (-20, HEIGHT - 30), 1, 22)
         on = hand > 0
         rgb[on], label[on] = SKIN, 0

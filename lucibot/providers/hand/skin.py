@@ -53,7 +53,7 @@ class _SkinHand:
                 f"hand mask {hand_mask.shape} and contact mask {contact_mask.shape} must have the "
                 f"frame's size {frame.shape[:2]}"
             )
-        H, W = hand_mask.shape
+        W = hand_mask.shape[1]
         if not hand_mask.any() or not contact_mask.any():
             return []
         reach, finger = self.config.reach * W, self.config.finger * W
@@ -97,7 +97,7 @@ def _tips(hand: np.ndarray, away: np.ndarray, reach: float, finger: float):
     H, W = hand.shape
     outlines, _ = cv2.findContours(hand.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
     outline = max(outlines, key=len)[:, 0, :].astype(np.float32)
-    n, step = len(outline), max(int(round(1.2 * finger)), 3)
+    n, step = len(outline), max(round(1.2 * finger), 3)
     if n < 4 * step:
         return np.zeros((0, 2)), 0.0
     k = max(step // 3, 1) | 1

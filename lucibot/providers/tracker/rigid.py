@@ -66,6 +66,13 @@ class RigidTrack:
         self.middle = (lo + hi) / 2.0
         R = T_cam_object[:3, :3]
         self.pose = Pose(R, R @ self.middle + T_cam_object[:3, 3])
+        # Rotations are searched about the principal axes, wider where they move the outline less:
+        # a knife's roll hardly shows, its pitch does at once.
+        centred = mesh.verts - mesh.verts.mean(0)
+        self._axes = np.linalg.svd(centred, full_matrices=False)[2].T
+        along = (centred @ self._axes) ** 2
+        radius = np.sqrt(along.sum(1).mean() - along.mean(0))
+        self._spread_rad = settings.spread_rad * np.minimum(radius.max() / radius, 5.0)
         self.velocity = np.zeros(_N)
         self.resting = True
         self.still = 0
@@ -92,14 +99,14 @@ class RigidTrack:
         return T
 
     def _moved(self, base: Pose, d: np.ndarray):
-        """Poses after changes `d` (S, 7): shift [px], log depth, rotation [rad] about the centre in
-        camera axes, log size."""
+        """Poses after changes `d` (S, 7): shift [px], log depth, rotation [rad] about the centre
+        and the mesh's principal axes, log size."""
         fx, fy, cx, cy = self.K
         x, y, z = base.centre
         u, v = fx * x / z + cx + d[:, 0], fy * y / z + cy + d[:, 1]
         zs = z * np.exp(d[:, 2])
         centre = np.stack([(u - cx) / fx * zs, (v - cy) / fy * zs, zs], -1)
-        return rotation(d[:, 3:6]) @ base.R, centre, base.scale * np.exp(d[:, 6])
+        return base.R @ rotation(d[:, 3:6] @ self._axes.T), centre, base.scale * np.exp(d[:, 6])
 
     def _one(self, base: Pose, d: np.ndarray) -> Pose:
         R, c, s = self._moved(base, d[None])
@@ -133,7 +140,8 @@ class RigidTrack:
                 c = np.array([fx * self.pose.centre[0] / self.pose.centre[2] + cx - 0.5,
                               fy * self.pose.centre[1] / self.pose.centre[2] + cy - 0.5])  # fmt: skip
                 d[:2] = M[:, :2] @ c + M[:, 2] - c
-                d[5] = np.clip(np.arctan2(M[1, 0], M[0, 0]), -0.2, 0.2)
+                turn = np.clip(np.arctan2(M[1, 0], M[0, 0]), -0.2, 0.2)
+                d[3:6] = self._axes.T @ self.pose.R.T @ [0, 0, turn]
                 d[2] = -np.clip(0.5 * np.log(np.hypot(M[0, 0], M[1, 0])), -0.03, 0.03)
         return d
 
@@ -151,9 +159,9 @@ class RigidTrack:
         loose = 1.0 + min(self.lost_for, 6) * 0.7
         shift = s.spread_px + 0.35 * float(np.abs(guess[:2]).max())
         spread = loose * np.array(
-            [shift, shift, s.spread_depth, *[s.spread_rad] * 3, s.spread_size]
+            [shift, shift, s.spread_depth, *self._spread_rad, s.spread_size]
         )  # fmt: skip
-        prior = np.array([4 * shift, 4 * shift, 2 * s.spread_depth, *[3 * s.spread_rad] * 3,
+        prior = np.array([4 * shift, 4 * shift, 2 * s.spread_depth, *(1.5 * self._spread_rad),
                           s.spread_size]) * loose  # fmt: skip
         base = self.pose
         grids = {1: (gain, edge), 2: (_halved(gain), _halved_edge(edge))}
@@ -192,15 +200,13 @@ class RigidTrack:
         One end of a long object is often fixed by the picture while the other is not; changes of
         depth and rotation about the centre would move both.
         """
-        fx, fy, cx, cy = self.K
+        fx, fy = self.K[:2]
         R, centre, scale = self._moved(base, mean[None])
-        points = (
-            self.mesh.verts[self._rng.integers(len(self.mesh.verts), size=len(d))] - self.middle
-        )
-        offset = scale[0] * points @ R[0].T
-        anchor = centre[0] + offset
-        turned = np.einsum("sij,sj->si", rotation(d[:, 3:6] - mean[3:6]), offset)
-        turned *= np.exp(d[:, 6] - mean[6])[:, None]
+        points = self.mesh.verts[self._rng.integers(len(self.mesh.verts), size=len(d))]
+        points = scale[0] * (points - self.middle)
+        anchor = centre[0] + points @ R[0].T
+        turn = rotation((d[:, 3:6] - mean[3:6]) @ self._axes.T)
+        turned = np.einsum("sij,sj->si", R[0] @ turn, points) * np.exp(d[:, 6:] - mean[6])
         c = anchor * np.exp(d[:, 2] - mean[2])[:, None] - turned
         x, y, z = base.centre
         # A quarter of the spread is left to the shift itself.
@@ -229,7 +235,7 @@ class RigidTrack:
             self.still += 1
         else:
             self.velocity = np.concatenate(
-                [0.6 * self._step[:2], [0.0], 0.3 * self._step[3:6], [0.0]]
+                [0.6 * self._step[:2], [0.0], 0.6 * self._step[3:6], [0.0]]
             )
             self.still = self.still + 1 if np.abs(self._step[:2]).max() < 0.15 else 0
             self.pose = pose
