@@ -1,0 +1,214 @@
+"""The simulation: servo, repeats, drawing, evaluation, workers, and that both tasks can be done."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+import numpy as np
+import pytest
+import torch
+
+from lucibot.core.errors import RunFailed, UserError
+from lucibot.core.euler import euler_xyz_deg_to_matrix
+from lucibot.core.geometry import matrix_np, pose_np
+from lucibot.objective.supervision import Supervision
+from lucibot.objective.weights import FULL_WEIGHTS
+from lucibot.sim.rollout import intrinsic_xyz
+from lucibot.sim.scene import support_plane
+from lucibot.task import Task, load_task
+
+
+def knife_path(task: Task, **change) -> np.ndarray:
+    """(7, 1, 6) waypoints of a cut: across the dough, down to the board, out, and back."""
+    c = {"x": -0.02, "y": 0.02, "z": 0.0145, "yaw": 15.0, "roll": 0.0, "pitch": 0.0} | change
+
+    def at(x, y, z):
+        turn = [c["roll"], c["pitch"], 90 + c["yaw"]]
+        return pose_np(euler_xyz_deg_to_matrix([x, y, z], turn))
+
+    x, y, z = c["x"], c["y"], c["z"]
+    path = [
+        at(x + 0.06, y - 0.02, 0.12), at(x, y, 0.085), at(x, y, 0.5 * (0.085 + z)), at(x, y, z),
+        at(x, y, 0.09), at(x + 0.1, y - 0.03, 0.12),
+        pose_np(task.object("knife").T_world_object),
+    ]  # fmt: skip
+    return np.array(path, np.float32)[:, None]
+
+
+def cup_path(task: Task, dx: float = 0.0, dy: float = 0.0, tilt_deg: float = 0.0) -> np.ndarray:
+    """(6, 2, 6) waypoints: the yellow cup over the red one and into it, the red one stays."""
+    red = pose_np(task.object("red_cup").T_world_object)
+    yellow = pose_np(task.object("yellow_cup").T_world_object)
+
+    def over(z, tilt=0.0):
+        p = red + np.array([dx, dy, 0, 0, 0, 0])
+        p[2], p[3] = z, np.deg2rad(tilt)
+        return p
+
+    high = yellow + np.array([0, 0, 0.17, 0, 0, 0])
+    path = [high, over(0.18), over(0.15), over(0.10, tilt_deg / 2), over(0.05, tilt_deg)]
+    path.append(path[-1])
+    return np.array([[red, p] for p in path], np.float32)
+
+
+def empty_supervision(task: Task, waypoints: np.ndarray, held: np.ndarray) -> Supervision:
+    """What a video would say that shows every object where it stands at first."""
+    camera = task.camera.resized(96, 72)
+    K, A, _ = waypoints.shape
+    image = (camera.height, camera.width)
+    half = np.zeros(image, bool)
+    half[30:50, 30:60] = True
+    cloud = np.random.default_rng(0).normal(0, 0.03, (50, 3)).astype(np.float32)
+    actuators = tuple(o.name for o in task.actuators)
+    targets = tuple(o.name for o in task.targets)
+    return Supervision(
+        camera=camera, actuators=actuators, targets=targets,
+        contact_pairs=((actuators[0], targets[-1]),), keyframes=np.arange(K),
+        waypoints=waypoints, waypoint_confidence=np.ones((K, A), np.float32), held=held,
+        actuator_masks=np.tile(half, (K, A, 1, 1)), target_masks=np.tile(half, (K, 1, 1)),
+        valid=np.ones((K, *image), bool), actuator_clouds=np.tile(cloud, (A, 1, 1)),
+        target_cloud=cloud, contact=np.ones((K, 1), bool),
+        affordance=np.zeros((0, 3), np.float32), affordance_actuator=actuators[0],
+        part_masks=half[None], part_clouds=cloud[None], part_valid=np.ones(image, bool),
+    )  # fmt: skip
+
+
+def test_euler_angles_give_back_the_rotation_also_at_the_pole():
+    rng = np.random.default_rng(0)
+    q = rng.normal(size=(500, 4))
+    # A quarter turn about y is the pole of intrinsic xyz angles.
+    q[:100] = np.array([1, 0, 1, 0]) + 1e-9 * rng.normal(size=(100, 4))
+    q /= np.linalg.norm(q, axis=1, keepdims=True)
+    a, b, c = intrinsic_xyz(torch.as_tensor(q)).numpy().T
+    w, x, y, z = q.T
+    for i in range(len(q)):
+        parts = [
+            euler_xyz_deg_to_matrix([0, 0, 0], np.rad2deg(e))
+            for e in ([a[i], 0, 0], [0, b[i], 0], [0, 0, c[i]])
+        ]
+        got = (parts[0] @ parts[1] @ parts[2])[:3, :3]
+        angle = 2 * np.arctan2(np.linalg.norm([x[i], y[i], z[i]]), w[i])
+        axis = np.array([x[i], y[i], z[i]]) / np.linalg.norm([x[i], y[i], z[i]])
+        np.testing.assert_allclose(got, matrix_np([0, 0, 0, *(angle * axis)])[:3, :3], atol=1e-6)
+
+
+def test_particles_rest_on_the_highest_box_that_covers_their_domain():
+    task = load_task("cut_dough")
+    box, top = support_plane(task)
+    assert box.name == "board" and top == pytest.approx(0.014)
+    mpm = task.spec.simulation.mpm.model_copy(update={"lower_m": (-0.5, -0.5, 0.0)})
+    wide = task.spec.simulation.model_copy(update={"mpm": mpm})
+    box, top = support_plane(Task(task.folder, task.spec.model_copy(
+        update={"simulation": wide}), ""))  # fmt: skip
+    assert box.name == "table" and top == pytest.approx(0.0)
+    assert support_plane(load_task("stack_cups")) is None
+
+
+def test_a_supervision_of_another_task_is_refused():
+    from lucibot.sim.evaluator import check_supervision
+
+    cups = load_task("stack_cups")
+    path = cup_path(cups)
+    supervision = empty_supervision(cups, path, np.ones(path.shape[:2], bool))
+    check_supervision(cups, supervision)
+    with pytest.raises(UserError, match="perceive the video again"):
+        check_supervision(load_task("cut_dough"), supervision)
+
+
+@pytest.mark.slow
+def test_cut_dough_cuts_tolerates_errors_and_repeats_to_the_bit():
+    from lucibot.objective.success import judge
+    from lucibot.sim.evaluator import Evaluator
+
+    task = load_task("cut_dough")
+    good = [{}, {"x": -0.035}, {"yaw": 0.0}, {"pitch": 2.0, "z": 0.0165}]
+    uncut = [{"z": 0.035}]
+    paths = np.stack([knife_path(task, **c) for c in good + uncut])
+    held = np.ones((7, 1), bool)
+    supervision = empty_supervision(task, paths[0], held)
+    with Evaluator(task, supervision, FULL_WEIGHTS, n_envs=3) as evaluator:
+        first, states = evaluator.evaluate_with_states(paths)
+        again = evaluator.evaluate(paths[::-1])
+    assert not first.failed.any()
+    assert len(np.unique(first.loss)) == 5
+    # The second batch is another mixture of rollouts, so no environment feels its neighbours.
+    np.testing.assert_array_equal(again.loss[::-1], first.loss)
+    for name, values in first.terms.items():
+        np.testing.assert_array_equal(again.terms[name][::-1], values, err_msg=name)
+    found = [judge(task, s) for s in states]
+    assert [m.success for m in found] == [True] * len(good) + [False], found
+
+
+@pytest.mark.slow
+def test_stack_cups_nests_and_a_missed_cup_does_not():
+    from lucibot.objective.success import judge
+    from lucibot.sim.evaluator import Evaluator
+
+    task = load_task("stack_cups")
+    errors = [(0, 0, 0), (0.008, 0.005, 0), (0, -0.008, 8), (0.05, 0, 0)]
+    paths = np.stack([cup_path(task, *e) for e in errors])
+    held = np.zeros(paths.shape[1:3], bool)
+    held[:-1, 1] = True
+    supervision = empty_supervision(task, paths[0], held)
+    with Evaluator(task, supervision, FULL_WEIGHTS, n_envs=4) as evaluator:
+        result, states = evaluator.evaluate_with_states(paths)
+    assert not result.failed.any()
+    found = [judge(task, s) for s in states]
+    assert [m.success for m in found] == [True, True, True, False], found
+    # Nobody held the red cup: it stood where it was.
+    assert np.linalg.norm(states[0].bodies["red_cup"].pose[:3] - paths[0, 0, 0, :3]) < 1e-3
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["cut_dough", "stack_cups"])
+def test_the_observer_agrees_with_the_camera_of_genesis(name, monkeypatch):
+    from lucibot.sim import observer
+    from lucibot.sim.scene import SimScene
+
+    # Genesis draws particles with half their size as radius.
+    monkeypatch.setattr(observer, "SPLAT_RADIUS", 0.5)
+    task = load_task(name)
+    camera = task.camera.resized(320, 240)
+    scene = SimScene(task, n_envs=1, camera=camera, particles_as="spheres")
+    label, depth = (x[0].numpy() for x in observer.SceneObserver(scene, camera).observe())
+    wanted_label, wanted_depth = scene.camera_labels()
+    same = label == wanted_label
+    assert set(np.unique(label)) == set(range(len(task.objects) + 1))
+    assert same.mean() >= 0.99
+    assert (np.abs(depth - wanted_depth)[same] < 0.002).mean() >= 0.99
+    # Half a pixel of misalignment would show as a better fit of a shifted picture.
+    for shift in ((0, 1), (0, -1), (1, 0), (-1, 0)):
+        assert (label == np.roll(wanted_label, shift, (0, 1))).mean() < same.mean()
+    assert scene.film_frame().std() > 10
+
+
+@pytest.mark.slow
+def test_workers_give_the_same_bits_as_one_process_and_survive_a_kill():
+    from lucibot.sim.evaluator import Evaluator
+    from lucibot.sim.workers import ShardedEvaluator
+
+    task = load_task("stack_cups")
+    rng = np.random.default_rng(0)
+    paths = np.stack([cup_path(task, *rng.normal(0, 0.01, 2)) for _ in range(5)])
+    held = np.zeros(paths.shape[1:3], bool)
+    held[:-1, 1] = True
+    supervision = empty_supervision(task, paths[0], held)
+    one = Evaluator(task, supervision, FULL_WEIGHTS, n_envs=5).evaluate(paths)
+    said = []
+    with ShardedEvaluator(
+        task, supervision, FULL_WEIGHTS, workers=2, n_envs=3,
+        progress=lambda message, done=None: said.append(message),
+    ) as sharded:  # fmt: skip
+        before = sharded.process_ids
+        np.testing.assert_array_equal(sharded.evaluate(paths).loss, one.loss)
+        os.kill(before[1], signal.SIGKILL)
+        after_kill = sharded.evaluate(paths)
+        assert sharded.process_ids[0] == before[0] and sharded.process_ids[1] != before[1]
+        with pytest.raises((RunFailed, ValueError)):
+            sharded.evaluate(paths[:, :2])
+    np.testing.assert_array_equal(after_kill.loss, one.loss)
+    for name in one.terms:
+        np.testing.assert_array_equal(after_kill.terms[name], one.terms[name])
+    assert len(np.unique(one.loss)) == 5
+    assert any("died" in s for s in said) and any("ready" in s for s in said)
