@@ -124,7 +124,10 @@ def _fit_rest(problem: Problem, state: dict[int, Trajectory], i: int, interval: 
     chosen = every[~touched[a:b] & problem.usable[a:b, i]]
     chosen = chosen[np.linspace(0, len(chosen) - 1, min(frames, len(chosen))).round().astype(int)]
     middle = _median(state[i][chosen])
-    tries = [_fit(problem, state, i, chosen, middle, None, placed)]
+    # Things are often put back as they lay: that start is free of whatever the track went through,
+    # such as a knife that was lost in a hand and found again the wrong way round.
+    starts = [middle, problem.initial[i]]
+    tries = [_fit(problem, state, i, chosen, start, None, placed) for start in starts]
     for j in placed:
         if _near(problem, i, j, chosen):
             tries.append(_fit(problem, state, i, chosen, middle, j, placed))

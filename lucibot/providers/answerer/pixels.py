@@ -243,18 +243,21 @@ class _Pixels:
             else:
                 rigid, soft = (i, j) if task.objects[i].is_rigid else (j, i)
                 points = surface[names[rigid]]
-                todo = [t for t in range(frames) if masks[t, soft].any()]
-                for t in todo:
-                    cloud = soft_cloud(depth_of, t, tracks.masks[t, soft], grid)
-                    d = nearest_m(posed(points, poses[t, rigid]), cloud)
-                    out[t, k] = d < c.contact_m
+                todo = np.flatnonzero(masks[:, soft].any((1, 2)))
+                # In batches, so that a depth model sets up once for many frames and memory stays.
+                for part in np.array_split(todo, max(1, -(-len(todo) // 16))):
+                    depth = depth_of(part)
+                    for t, d in zip(part, depth, strict=True):
+                        cloud = soft_cloud(d, tracks.masks[t, soft], grid)
+                        near = nearest_m(posed(points, poses[t, rigid]), cloud)
+                        out[t, k] = near < c.contact_m
             out[:, k] = drop_short(fill_gaps(out[:, k], steady), steady)
         return out
 
 
-def soft_cloud(depth_of, t: int, mask: np.ndarray, grid: Grid, step: int = 3) -> np.ndarray:
-    """(P, 3) [m, world] of a mask's visible surface in frame t, every `step`-th pixel."""
-    depth = depth_of(np.array([t]))[0]
+def soft_cloud(depth: np.ndarray, mask: np.ndarray, grid: Grid, step: int = 3) -> np.ndarray:
+    """(P, 3) [m, world] of a mask's visible surface under `depth` (H, W) [m], every `step`-th
+    pixel."""
     camera = grid.camera.resized(depth.shape[1], depth.shape[0])
     if mask.shape != depth.shape:
         mask = cv2.resize(mask.astype(np.uint8), depth.shape[::-1]) > 0

@@ -52,6 +52,7 @@ class _Fill:
         for i, o in enumerate(task.objects):
             mesh = DrawMesh.from_trimesh(task.mesh(o), o.T_world_object) if o.is_rigid else None
             first = view.labels == i + 1
+            shape = (_height(view, first), _inset(view, first)) if mesh is None else (0.0, 0.0)
             for k, t in enumerate(frames):
                 mask = resize_mask(tracks.masks[t, i], size)
                 pose = tracks.poses[t, i]
@@ -60,7 +61,9 @@ class _Fill:
                 if mesh is not None and np.isfinite(pose).all():
                     filled = _posed(mesh, pose, camera, mask)
                 elif mesh is None:
-                    filled = self._standing(view, mask, first, tracks.hand[t], tracks.masks[t], i)
+                    filled = self._standing(
+                        view, mask, first, tracks.hand[t], tracks.masks[t], i, shape
+                    )
                 else:
                     filled = carried_depth(view.depth_m, first)
                 out[k][mask] = filled[mask]
@@ -69,15 +72,12 @@ class _Fill:
             out[k][hand] = np.nan
         return out
 
-    def _standing(self, view, mask, first, hand, masks, i) -> np.ndarray:
+    def _standing(self, view, mask, first, hand, masks, i, shape) -> np.ndarray:
         """(H, W) depth of a deformable."""
         size = (view.camera.width, view.camera.height)
         others = [resize_mask(m, size) for j, m in enumerate(masks) if j != i]
         in_front = resize_mask(hand, size) | np.any([np.zeros_like(mask), *others], axis=0)
-        block = block_depth(
-            view.camera, mask, view.background_depth_m, in_front, _height(view, first),
-            _inset(view, first),
-        )  # fmt: skip
+        block = block_depth(view.camera, mask, view.background_depth_m, in_front, *shape)
         if block is None:
             return carried_depth(view.depth_m, first)
         keep = first & (np.abs(block - view.depth_m) < self.config.carry_within_m)
