@@ -44,7 +44,7 @@ class PixelVerifier:
     new_object_contrast: float = 18.0
     """Least mean colour difference (CIE76) to what was there; reflections and stains stay below."""
     self_motion: float = 0.20
-    """Share of an object's region that may differ between moments although no hand is near."""
+    """Share of an object's region that may be exchanged between two moments with no hand near."""
     held_s: float = 0.5
     """How long before the end the goal must hold."""
 
@@ -128,7 +128,8 @@ class Judge:
                         continue
                     if self._carried(regions, i, before, k, hand):
                         continue
-                    change = (a ^ b).sum() / max((a | b).sum(), 1)
+                    # What moves both leaves pixels and takes new ones; a shadow only takes away.
+                    change = 2 * min((a & ~b).sum(), (b & ~a).sum()) / max((a | b).sum(), 1)
                     if change > worst:
                         worst, who, when = float(change), spec.name, float(seconds[k])
         evidence["self_motion"] = worst
@@ -198,6 +199,7 @@ class Judge:
         contrast = np.zeros((h, w), np.float32)
         for k in range(1, len(regions.labels)):
             odd = _unexplained(regions.labels[k]) & ~known
+            odd |= _strays(regions.labels[k]) & ~start
             covered = regions.labels[k] == HAND
             gap = seconds[k] - seconds[k - 1]
             # A hand in front neither ends nor lengthens the stay.
@@ -260,7 +262,31 @@ def _unexplained(labels: np.ndarray) -> np.ndarray:
     something = (labels > 0) & (labels != UNKNOWN)
     for p in range(1, count):
         part = parts == p
-        ring = (cv2.dilate(part.astype(np.uint8), np.ones((5, 5))) > 0) & ~part
-        if something[ring].mean() > 0.5:
+        if _enclosed(part, something):
             out[part] = False
     return out
+
+
+def _strays(labels: np.ndarray) -> np.ndarray:
+    """Parts in an object's colours that lie clear of the rest of it, with no hand between."""
+    out = np.zeros(labels.shape, bool)
+    reach = 2 * round(0.05 * labels.shape[1]) + 1
+    hand = cv2.dilate((labels == HAND).astype(np.uint8), np.ones((7, 7))) > 0
+    for i in np.unique(labels):
+        if i in (0, HAND, UNKNOWN):
+            continue
+        count, parts, stats, _ = cv2.connectedComponentsWithStats((labels == i).astype(np.uint8))
+        main = parts == 1 + int(stats[1:, cv2.CC_STAT_AREA].argmax())
+        near = cv2.dilate(main.astype(np.uint8), np.ones((reach, reach))) > 0
+        for p in range(1, count):
+            part = parts == p
+            # A patch inside another object is that object's, only taken for this one.
+            if not (part & (near | hand)).any() and not _enclosed(part, labels > 0):
+                out |= part
+    return out
+
+
+def _enclosed(part: np.ndarray, something: np.ndarray) -> bool:
+    """Whether more than half of the ring around `part` is `something`."""
+    ring = (cv2.dilate(part.astype(np.uint8), np.ones((5, 5))) > 0) & ~part
+    return ring.any() and something[ring].mean() > 0.5

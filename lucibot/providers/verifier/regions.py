@@ -76,7 +76,7 @@ def _noise(frames: list[np.ndarray]) -> float:
     """Standard deviation of lightness [0, 100] from sample to sample where nothing moves."""
     gray = np.stack([cv2.cvtColor(f, cv2.COLOR_RGB2GRAY) for f in frames]).astype(np.float32)
     change = np.abs(np.diff(gray, axis=0)) / 2.55
-    calm = change[change < np.quantile(change, 0.9)] if change.size else np.zeros(1)
+    calm = change[change <= np.quantile(change, 0.9)] if change.size else np.zeros(1)
     # The mean of the lower nine tenths of a half normal is 0.70 standard deviations.
     return float(calm.mean() / 0.70 / np.sqrt(2))
 
