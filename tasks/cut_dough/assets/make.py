@@ -23,6 +23,9 @@ GROUND_EDGE = (0.80, 0.81, 0.83)
 HANDLE = (0.045, 0.045, 0.05)
 RIVET = (0.74, 0.74, 0.76)
 DOUGH = (0.93, 0.84, 0.77)
+BEECH = (0.80, 0.55, 0.27)
+WALNUT = (0.36, 0.19, 0.12)
+"""The table: steel of any shade stands out against it, as it does not against grey stone."""
 
 BLADE = 0.16
 BLADE_HEIGHT = 0.045
@@ -181,8 +184,8 @@ def octaves(shape, cells, rng, count, gain=0.5) -> np.ndarray:
     return out / total
 
 
-def wood(rng: np.random.Generator) -> np.ndarray:
-    """A board of one piece, the grain along u."""
+def wood(rng: np.random.Generator, color: tuple[float, float, float]) -> np.ndarray:
+    """A board of one piece, the grain along u, (512, 768, 3) sRGB in [0, 1]."""
     h, w = 512, 768
     v = np.linspace(0, 1, h, dtype=np.float32)[:, None]
     wave = octaves((h, w), (3, 2), rng, 3)
@@ -190,16 +193,16 @@ def wood(rng: np.random.Generator) -> np.ndarray:
     fibre = octaves((h, w), (128, 4), rng, 2)
     shade = 0.86 + 0.10 * rings**3 + 0.22 * (fibre - 0.5)
     shade += 0.10 * (octaves((h, w), (2, 3), rng, 2) - 0.5)
-    return np.clip(shade[..., None] * np.array([0.80, 0.55, 0.27]), 0, 1)
+    return np.clip(shade[..., None] * np.array(color), 0, 1)
 
 
 def main() -> None:
     for name, mesh in {"knife": knife(), "dough": dough()}.items():
         mesh.export(HERE / f"{name}.obj", digits=6)
         print(name, len(mesh.faces), "faces", mesh.extents.round(4), f"{mesh.volume * 1e6:.1f} cm3")
-    image = wood(np.random.default_rng(3))
-    bgr = np.round(255 * image[..., ::-1]).astype(np.uint8)
-    cv2.imwrite(str(HERE / "wood.jpg"), bgr, [cv2.IMWRITE_JPEG_QUALITY, 88])
+    for name, seed, color in (("wood", 3, BEECH), ("walnut", 5, WALNUT)):
+        bgr = np.round(255 * wood(np.random.default_rng(seed), color)[..., ::-1]).astype(np.uint8)
+        cv2.imwrite(str(HERE / f"{name}.jpg"), bgr, [cv2.IMWRITE_JPEG_QUALITY, 88])
 
 
 if __name__ == "__main__":
