@@ -98,10 +98,12 @@ def inside(task, view, video, regions: Regions, relation) -> np.ndarray:
     i = task.objects.index(task.object(relation["object"]))
     j = task.objects.index(task.object(relation["container"]))
     thing, vessel = regions.object(i), regions.object(j)
-    start_height = _extent(_main(thing[0]))[3] - _extent(_main(thing[0]))[1]
+    start = _extent(_main(thing[0]))
+    start_height = start[3] - start[1]
+    own, others = _distinctive(regions, i, j), _distinctive(regions, j, i)
     out = np.zeros(len(thing))
     for k in range(len(thing)):
-        a, b = _main(thing[k]), _main(vessel[k])
+        a, b = _main(thing[k], own[k]), _main(vessel[k], others[k])
         if a.sum() < 20 or b.sum() < 20:
             continue
         ax0, ay0, ax1, ay1 = _extent(a)
@@ -119,12 +121,33 @@ def inside(task, view, video, regions: Regions, relation) -> np.ndarray:
     return out
 
 
-def _main(mask: np.ndarray) -> np.ndarray:
-    """The largest connected part."""
-    _, parts, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8))
-    if len(stats) < 2:
+def _distinctive(regions: Regions, i: int, j: int) -> np.ndarray:
+    """(K, h, w) bool: pixels in a hue that object i has and object j has not; two cups that are
+    both white inside are told apart by their outsides."""
+
+    def bins(lab: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        at = np.clip((lab[..., 1:] + 100) / 8, 0, 24).astype(int)
+        return at[..., 0], at[..., 1]
+
+    density = []
+    for n in (i, j):
+        hist = np.zeros((25, 25), np.float32)
+        np.add.at(hist, bins(regions.lab[0][regions.object(n)[0]]), 1.0)
+        hist = cv2.GaussianBlur(hist, (0, 0), 0.7)
+        density.append(hist / max(hist.sum(), 1e-9))
+    return (density[0] > 4 * density[1] + 1e-4)[bins(regions.lab)]
+
+
+def _main(mask: np.ndarray, marks: np.ndarray | None = None) -> np.ndarray:
+    """The connected part of `mask` (h, w) with the most `marks`, or the largest without any."""
+    count, parts = cv2.connectedComponents(mask.astype(np.uint8))
+    if count < 2:
         return mask
-    return parts == 1 + int(stats[1:, cv2.CC_STAT_AREA].argmax())
+    for vote in (mask if marks is None else mask & marks, mask):
+        weights = np.bincount(parts[vote], minlength=count)
+        if weights[1:].max() >= 10:
+            break
+    return parts == 1 + int(weights[1:].argmax())
 
 
 def _extent(mask: np.ndarray) -> tuple[float, float, float, float]:
