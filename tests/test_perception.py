@@ -13,6 +13,7 @@ from lucibot.core.camera import Camera
 from lucibot.core.geometry import pose_np
 from lucibot.core.progress import silent
 from lucibot.core.scene_view import SceneView
+from lucibot.core.tracks import Tracks
 from lucibot.core.video import Video
 from lucibot.perception.contour import KNOWN_MARGIN_M, edge_offsets, outlines
 from lucibot.perception.draw import DrawMesh, draw_depth
@@ -25,7 +26,6 @@ from lucibot.perception.support import CELL_M, height_map, settle, world_vertice
 from lucibot.perception.trajectory import Smoothness, Trajectory, solve
 from lucibot.providers.answerer import PixelAnswerer
 from lucibot.providers.depth import FillDepth
-from lucibot.providers.tracker.base import Tracks
 from lucibot.stages.perceive import PerceiveConfig, Perception, read_tracks
 from lucibot.task import Task, load_task
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from typing import ClassVar
 
 import pytest
 
@@ -18,7 +19,7 @@ from lucibot.task import load_task
 class Toy(Stage):
     """Writes one file; counts how often it really ran."""
 
-    ran = {}
+    ran: ClassVar[dict] = {}
 
     def run(self, ctx):
         Toy.ran[self.name] = Toy.ran.get(self.name, 0) + 1
@@ -68,7 +69,7 @@ def test_a_damaged_artefact_is_named_and_remade(toy, damage):
         out.with_name("manifest.json").write_text("{")
 
     class Console(pipeline.StageConsole):
-        said = []
+        said: ClassVar[list] = []
 
         def say(self, message):
             self.said.append(message)

@@ -84,7 +84,7 @@ def _displace(start: np.ndarray, shift: np.ndarray) -> np.ndarray:
     """Poses (P, n, 6): the start (n, 6), moved and turned about its origin in the world frame."""
     out = np.empty_like(shift)
     out[..., :3] = start[:, :3] + shift[..., :3]
-    rot = torch.as_tensor(start[:, 3:]).expand(shift.shape[:-1] + (3,))
+    rot = torch.as_tensor(start[:, 3:]).expand((*shift.shape[:-1], 3))
     out[..., 3:] = compose_rotvec(torch.as_tensor(shift[..., 3:]), rot).numpy()
     return out
 

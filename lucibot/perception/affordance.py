@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 
 from lucibot.core.camera import Camera
 from lucibot.core.geometry import matrix_np
 from lucibot.core.scene_view import SceneView
+from lucibot.core.tracks import Tracks
 from lucibot.core.video import Video
 from lucibot.perception.draw import DrawMesh, draw_depth
 from lucibot.perception.grid import resize_mask
-from lucibot.providers.hand.base import HandDetector
-from lucibot.providers.tracker.base import Tracks
 from lucibot.task import Task
 
 AREA_M = 0.012
 """Radius of the area around a finger tip that counts as gripped."""
+
+if TYPE_CHECKING:
+    from lucibot.providers.hand.base import HandDetector
 
 
 def affordance_points(

@@ -10,9 +10,9 @@ import numpy as np
 
 from lucibot.core.camera import Camera
 from lucibot.core.scene_view import SceneView
+from lucibot.core.tracks import Tracks
 from lucibot.perception.contour import speaks_against
 from lucibot.perception.draw import fit_camera
-from lucibot.providers.tracker.base import Tracks
 
 UNSURE = 255
 """Label of pixels that speak neither for nor against any object."""

@@ -11,9 +11,9 @@ import cv2
 import numpy as np
 
 from lucibot.core.scene_view import SceneView
+from lucibot.core.tracks import Tracks
 from lucibot.core.video import Video
 from lucibot.perception.grid import resize_mask
-from lucibot.providers.tracker.base import Tracks
 from lucibot.task import Task
 
 VALLEY = 8

@@ -16,6 +16,7 @@ from scipy.spatial.transform import Rotation
 
 from lucibot.core.progress import Progress, silent
 from lucibot.core.scene_view import SceneView
+from lucibot.core.tracks import Tracks
 from lucibot.perception.draw import draw_depth
 from lucibot.perception.grid import visible_iou
 from lucibot.perception.landing import fit_rests
@@ -40,7 +41,6 @@ from lucibot.perception.rest import (
     touched_by_hand,
 )
 from lucibot.perception.trajectory import Trajectory, rotvec_between
-from lucibot.providers.tracker.base import Tracks
 from lucibot.task import Task
 
 

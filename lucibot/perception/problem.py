@@ -8,6 +8,7 @@ import numpy as np
 
 from lucibot.core.geometry import pose_np
 from lucibot.core.scene_view import SceneView
+from lucibot.core.tracks import Tracks
 from lucibot.perception.contour import KNOWN_MARGIN_M, MOVING_MARGIN_M, edge_offsets, outlines
 from lucibot.perception.draw import DrawMesh, draw_depth
 from lucibot.perception.grid import Grid, visible_iou
@@ -19,7 +20,6 @@ from lucibot.perception.trajectory import (
     rotvec_between,
     solve,
 )
-from lucibot.providers.tracker.base import Tracks
 from lucibot.task import Task
 
 CHUNK = 48

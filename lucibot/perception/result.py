@@ -9,9 +9,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from lucibot.core.answers import Answers
+from lucibot.core.tracks import Tracks
 from lucibot.objective.supervision import Supervision
-from lucibot.providers.answerer.base import Answers
-from lucibot.providers.tracker.base import Tracks
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,16 +7,16 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from lucibot.core.answers import Answers
 from lucibot.core.camera import Camera
 from lucibot.core.scene_view import SceneView
+from lucibot.core.tracks import Tracks
 from lucibot.core.video import Video
 from lucibot.objective.supervision import Supervision
 from lucibot.perception.draw import fit_camera
 from lucibot.perception.grid import resize_mask
 from lucibot.perception.keyframes import held_on_the_way
 from lucibot.perception.parts import find_parts
-from lucibot.providers.answerer.base import Answers
-from lucibot.providers.tracker.base import Tracks
 from lucibot.task import Task
 
 

@@ -199,6 +199,9 @@ class SimScene:
             largest = float(np.linalg.eigvalsh(inertia).max() + m * com @ com)
             entity.set_dofs_kp(np.r_[[m * w * w] * 3, [largest * w * w] * 3])
             entity.set_dofs_kv(np.r_[[2 * m * w] * 3, [2 * largest * w] * 3])
+        # Genesis ends the whole batch when one environment goes wrong; here that environment is
+        # marked as diverged, and the others go on.
+        rigid.check_errno = lambda: None
         links = rigid.dyn_state.links
         self._link_pos, self._link_quat = view(links.pos), view(links.quat)
         self._coupling = [view(links.cfrc_coupling_vel), view(links.cfrc_coupling_ang)]
@@ -302,10 +305,11 @@ class SimScene:
     def diverged(self) -> Tensor:
         """(B,) bool: environments whose numbers can no longer be believed.
 
-        Genesis raises nothing and clamps particles, NaN included, to the border of the domain, so
-        divergence shows as many particles there, as absurd speeds, or as a body that is far away.
+        Bodies raise the solver's error flag of their environment. Particles raise nothing: they are
+        clamped, NaN included, to the border of the domain, so divergence shows as many particles
+        there, as absurd speeds, or as a body that is far away.
         """
-        bad = torch.zeros(self.n_envs, dtype=torch.bool, device=self.device)
+        bad = self._scene.sim.rigid_solver.get_error_envs_mask().to(self.device).clone()
         for obj in self.rigid_objects:
             p, v = self.position(obj.name), self.velocity(obj.name)
             far = torch.linalg.vector_norm(p, dim=-1) > ABSURD_DISTANCE_M

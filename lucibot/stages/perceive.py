@@ -8,8 +8,10 @@ import cv2
 import numpy as np
 
 from lucibot.config import PerceiveConfig
+from lucibot.core.answers import Answers
 from lucibot.core.progress import Progress
 from lucibot.core.scene_view import SceneView
+from lucibot.core.tracks import Tracks
 from lucibot.core.video import Video, read_video
 from lucibot.perception.affordance import affordance_points
 from lucibot.perception.draw import fit_camera
@@ -18,8 +20,6 @@ from lucibot.perception.poses import refine_poses
 from lucibot.perception.result import Perception
 from lucibot.perception.supervise import build_supervision
 from lucibot.pipeline import Context
-from lucibot.providers.answerer.base import Answers
-from lucibot.providers.tracker.base import Tracks
 from lucibot.stages.select import chosen_video
 from lucibot.task import Task
 

@@ -2,31 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 
+from lucibot.core.answers import Answers
 from lucibot.core.scene_view import SceneView
+from lucibot.core.tracks import Tracks
 from lucibot.core.video import Video
-from lucibot.providers.tracker.base import Tracks
 from lucibot.task import Task
-
-
-@dataclass(frozen=True, kw_only=True)
-class Answers:
-    first_contact: int
-    """Frame where a hand first interacts with an object."""
-    goal: int
-    """Frame where the goal is achieved and, if that ever happens, hand and tool are out of the way."""
-    held: np.ndarray
-    """(T, A) bool: a hand holds (moves or has not yet released) the actuator."""
-    contact_pairs: tuple[tuple[str, str], ...]
-    """(object, target) pairs."""
-    contact: np.ndarray
-    """(T, pairs) bool: the two touch in this frame."""
-    reasons: dict[str, str]
-    """What each answer rests on, one sentence each."""
 
 
 class Answerer(Protocol):

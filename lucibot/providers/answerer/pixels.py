@@ -7,8 +7,10 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from lucibot.core.answers import Answers
 from lucibot.core.errors import UserError
 from lucibot.core.scene_view import SceneView
+from lucibot.core.tracks import Tracks
 from lucibot.core.video import Video
 from lucibot.perception.draw import DrawMesh, draw_depth
 from lucibot.perception.grid import Grid
@@ -21,8 +23,6 @@ from lucibot.perception.rest import (
 )
 from lucibot.perception.touching import contact_pairs, nearest_m, posed, surface_points
 from lucibot.perception.trajectory import Trajectory
-from lucibot.providers.answerer.base import Answers
-from lucibot.providers.tracker.base import Tracks
 from lucibot.task import Task
 
 

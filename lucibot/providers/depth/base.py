@@ -7,8 +7,8 @@ from typing import Protocol
 import numpy as np
 
 from lucibot.core.scene_view import SceneView
+from lucibot.core.tracks import Tracks
 from lucibot.core.video import Video
-from lucibot.providers.tracker.base import Tracks
 from lucibot.task import Task
 
 

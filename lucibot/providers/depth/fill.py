@@ -15,10 +15,10 @@ import numpy as np
 from lucibot.core.camera import Camera
 from lucibot.core.geometry import matrix_np
 from lucibot.core.scene_view import SceneView
+from lucibot.core.tracks import Tracks
 from lucibot.core.video import Video
 from lucibot.perception.draw import DrawMesh, draw_depth
 from lucibot.perception.grid import carried_depth, resize_mask
-from lucibot.providers.tracker.base import Tracks
 from lucibot.task import Task
 
 

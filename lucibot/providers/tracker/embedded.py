@@ -16,6 +16,7 @@ from lucibot.core.errors import UserError
 from lucibot.core.geometry import pose_np
 from lucibot.core.progress import Progress, silent
 from lucibot.core.scene_view import SceneView
+from lucibot.core.tracks import Tracks
 from lucibot.core.video import Video
 from lucibot.providers.tracker.appearance import (
     UNIFORM,
@@ -24,7 +25,6 @@ from lucibot.providers.tracker.appearance import (
     colour_bins,
     to_lab,
 )
-from lucibot.providers.tracker.base import Tracks
 from lucibot.providers.tracker.deformable import DeformableTrack
 from lucibot.providers.tracker.hands import HandLayer
 from lucibot.providers.tracker.labelling import (
