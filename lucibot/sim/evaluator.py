@@ -114,10 +114,8 @@ class Evaluator:
             on_keyframe=at_keyframe, on_step=on_step,
         )  # fmt: skip
         failed = failed | self.scene.diverged()
-        terms = {n: torch.stack([t[n] for t in seen]).nanmean(0).nan_to_num(0.0) for n in seen[0]}
-        terms |= self._losses.at_goal(
-            self._observe(contact=False), self._observer.observe_parts()
-        )
+        terms = {n: mean_of_known([t[n] for t in seen]) for n in seen[0]}
+        terms |= self._losses.at_goal(self._observe(contact=False), self._observer.observe_parts())
         for value in terms.values():
             failed = failed | ~torch.isfinite(value)
         terms = {n: torch.where(failed, WORST_TERM[n], v) for n, v in terms.items()}
@@ -134,6 +132,19 @@ class Evaluator:
         return Observation(
             label=label, depth=depth, contact=self._contacts.touching() if contact else none
         )
+
+
+def mean_of_known(values: list[Tensor]) -> Tensor:
+    """Mean (P,) over a list of (P,), leaving NaN out; 0 where nothing is known.
+
+    Added one by one, because a reduction over an axis may order its sum by the batch's size, and
+    then a population would not give the same bits however it is sharded.
+    """
+    total, known = torch.zeros_like(values[0]), torch.zeros_like(values[0])
+    for v in values:
+        total = total + v.nan_to_num(0.0)
+        known = known + (~v.isnan()).to(v.dtype)
+    return total / known.clamp(min=1)
 
 
 def check_supervision(task: Task, supervision: Supervision) -> None:

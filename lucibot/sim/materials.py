@@ -40,6 +40,15 @@ def surface(gs: Any, task: Task, look: Look | None, *, vis_mode: str | None = No
     return gs.surfaces.Default(**options)
 
 
+def mean_look(mesh: trimesh.Trimesh) -> Look:
+    """One colour for the particles of a mesh that brings its own: its vertices' mean."""
+    if mesh.visual.kind != "vertex":
+        return Look()
+    srgb = np.asarray(mesh.visual.vertex_colors)[:, :3].mean(0) / 255
+    linear = np.where(srgb <= 0.04045, srgb / 12.92, ((srgb + 0.055) / 1.055) ** 2.4)
+    return Look(color=tuple(float(v) for v in linear))
+
+
 def particle_material(gs: Any, spec: Particles) -> Any:
     rho, E, nu = spec.density_kg_m3, spec.youngs_modulus_pa, spec.poisson_ratio
     match spec.kind:

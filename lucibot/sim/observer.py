@@ -97,7 +97,9 @@ class SceneObserver:
     def _draw_alone(self, name: str, particles: Tensor) -> Tensor:
         """Depth (B, H, W) of one object's particles (N, B, 3), nothing else drawn."""
         clouds = [
-            particles if o.name == name else torch.full_like(self._scene.particles(o.name), torch.nan)
+            particles
+            if o.name == name
+            else torch.full_like(self._scene.particles(o.name), torch.nan)
             for o in self._scene.particle_objects
         ]
         position, quaternion = self._scene.bodies()

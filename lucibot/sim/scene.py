@@ -21,6 +21,7 @@ from lucibot.sim.materials import (
     background_morph,
     background_picture,
     mass_properties,
+    mean_look,
     particle_material,
     rigid_material,
     rigid_morph,
@@ -158,7 +159,10 @@ class SimScene:
     def _add_object(self, gs, obj: ObjectSpec, scratch: Path, particles_as: str):
         # Genesis's own default stretches the first mesh over the particles, across any cut.
         mode = {"surface": "recon", "spheres": "particle"}[particles_as]
-        look = surface(gs, self.task, obj.look, vis_mode=None if obj.is_rigid else mode)
+        if obj.is_rigid:
+            look = surface(gs, self.task, obj.look)
+        else:
+            look = surface(gs, self.task, obj.look or mean_look(self.task.mesh(obj)), vis_mode=mode)
         if obj.is_rigid:
             # Where rigid bodies do not collide nothing would carry a body's weight.
             material = rigid_material(

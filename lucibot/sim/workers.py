@@ -212,15 +212,21 @@ def _serve(pipe: Connection, task, supervision, weights, n_envs: int) -> None:
         pipe.send("ready")
         while True:
             pipe.send(evaluator.evaluate(pipe.recv()))
-    except EOFError:
-        return
-    except BrokenPipeError:
-        return
+    except (EOFError, BrokenPipeError):
+        return  # The parent has closed the pipe: that is how a worker is told to end.
     except LuciBotError as e:
-        pipe.send(e)
+        _send_last(pipe, e)
     except Exception:
         # The traceback crosses the pipe as text: not every exception survives being pickled.
-        pipe.send(RunFailed(f"a simulation worker failed:\n{traceback.format_exc()}"))
+        _send_last(pipe, RunFailed(f"a simulation worker failed:\n{traceback.format_exc()}"))
+
+
+def _send_last(pipe: Connection, error: LuciBotError) -> None:
+    """Tell the parent, unless it has already given up over another worker's error."""
+    try:
+        pipe.send(error)
+    except BrokenPipeError:
+        return
 
 
 @contextmanager
