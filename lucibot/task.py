@@ -148,6 +148,7 @@ class MPMSpec(_Spec):
     grid_density: float = 64.0
     """Grid cells per metre."""
     lower_m: Vec3
+    """Corner of the box that particles can reach; the grid is padded beyond it."""
     upper_m: Vec3
     cpic: bool = True
 
