@@ -46,7 +46,7 @@ def test_knife_balances_on_its_handle_and_is_thin_at_the_edge():
     edge = knife.vertices[(np.abs(knife.vertices[:, 0]) < 0.03) & (knife.vertices[:, 2] < 1e-4)]
     spine = knife.vertices[(np.abs(knife.vertices[:, 0]) < 0.03) & (knife.vertices[:, 2] > 0.043)]
     assert np.abs(edge[:, 1]).max() < 0.0005
-    assert 0.001 < np.abs(spine[:, 1]).max() < 0.003
+    assert 0.001 < np.abs(spine[:, 1]).max() < 0.005
 
 
 def test_nothing_starts_inside_something_else():

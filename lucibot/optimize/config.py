@@ -36,7 +36,7 @@ class PrefitConfig:
 class SearchConfig:
     population: int = 16
     """Rollouts in a generation."""
-    generations: int = 10
+    generations: int = 6
     sigma_position_m: float = 0.006
     """First step size of positions [m]."""
     sigma_rotation_deg: float = 3.0
