@@ -17,7 +17,12 @@ from lucibot.core.tracks import Tracks
 from lucibot.core.video import Video
 from lucibot.perception.contour import KNOWN_MARGIN_M, edge_offsets, outlines
 from lucibot.perception.draw import DrawMesh, draw_depth
-from lucibot.perception.keyframes import KeyframeConfig, held_on_the_way, sample_keyframes
+from lucibot.perception.keyframes import (
+    KeyframeConfig,
+    follow_path,
+    held_on_the_way,
+    sample_keyframes,
+)
 from lucibot.perception.overlay import draw_overlays
 from lucibot.perception.parts import connected_parts
 from lucibot.perception.poses import follow_poses, refine_poses
@@ -412,3 +417,20 @@ def test_no_touch_and_no_motion_is_an_error(twin: Twin):
             twin.task, twin.view, replace(twin.video, frames=twin.video.frames[:20]), still,
             still.poses, lambda frames: np.zeros((len(frames), 1, 1)),
         )  # fmt: skip
+
+
+def test_keyframes_are_added_where_the_path_bends():
+    """An object lifted over another: a straight line between two keyframes would run through."""
+    t = np.linspace(0, 1, 41)
+    arc = np.stack([0.2 * t, 0 * t, 0.1 * np.sin(np.pi * t)], -1)[:, None]
+    config = KeyframeConfig(straight_m=0.01)
+    frames = follow_path(np.array([20, 40]), 0, arc, config)
+    assert {20, 40} < set(frames.tolist()) and (np.diff(frames) > 0).all()
+    # The arc is a graph over x, so the vertical distance bounds the distance to the lines.
+    corners = arc[[0, *frames], 0]
+    height = np.interp(arc[:, 0, 0], corners[:, 0], corners[:, 2])
+    assert np.abs(height - arc[:, 0, 2]).max() < 1.5 * config.straight_m
+    assert np.abs(np.interp(arc[:, 0, 0], arc[[0, 20, 40], 0, 0], arc[[0, 20, 40], 0, 2])
+                  - arc[:, 0, 2]).max() > 1.5 * config.straight_m  # fmt: skip
+    straight = arc * [1, 1, 0]
+    np.testing.assert_array_equal(follow_path(np.array([20, 40]), 0, straight, config), [20, 40])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -18,6 +19,11 @@ class KeyframeConfig:
     """Keyframes a second of video; 0 to use `count`."""
     snap: float = 0.2
     """A keyframe may move by this share of the spacing to a frame that is seen better."""
+    straight_m: float = 0.03
+    """Keyframes are added until no actuator's path leaves the straight lines between them by more
+    [m]: the simulation moves on these lines, and a shortcut may run into what the video avoids."""
+    most_added: int = 6
+    """At most so many are added."""
 
 
 def sample_keyframes(
@@ -51,6 +57,39 @@ def sample_keyframes(
         if all(abs(frame - s) > 0.4 * spacing for s in [*switches, goal]):
             kept.append(frame)
     return np.array(sorted({*kept, goal}), np.int64)
+
+
+def follow_path(
+    keyframes: np.ndarray, first_contact: int, paths_m: np.ndarray, config: KeyframeConfig
+) -> np.ndarray:
+    """Keyframes (K',) with those added that the straight lines between `keyframes` need.
+
+    Args:
+        paths_m: (T, A, 3) positions of the actuators [m]; NaN where one is not known.
+    """
+    frames = [first_contact, *(int(k) for k in keyframes)]
+    for _ in range(config.most_added):
+        worst, at = config.straight_m, None
+        for begin, end in pairwise(frames):
+            if end - begin < 4:
+                continue
+            away = _from_segment(paths_m[begin + 1 : end], paths_m[begin], paths_m[end])
+            k = int(np.argmax(away))
+            if away[k] > worst:
+                worst, at = away[k], begin + 1 + k
+        if at is None:
+            break
+        frames = sorted([*frames, at])
+    return np.array(frames[1:], np.int64)
+
+
+def _from_segment(points: np.ndarray, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Largest distance [m] of the actuators (n, A, 3) from their segments a-b (A, 3): (n,)."""
+    along = b - a
+    length2 = np.maximum((along**2).sum(-1), 1e-12)
+    t = np.clip(((points - a) * along).sum(-1) / length2, 0, 1)
+    distance = np.linalg.norm(points - a - t[..., None] * along, axis=-1)
+    return np.nan_to_num(distance, nan=0.0).max(-1)
 
 
 def _switches(held: np.ndarray, first_contact: int, goal: int) -> list[int]:

@@ -15,7 +15,7 @@ from lucibot.core.tracks import Tracks
 from lucibot.core.video import Video, read_video
 from lucibot.perception.affordance import affordance_points
 from lucibot.perception.draw import fit_camera
-from lucibot.perception.keyframes import sample_keyframes
+from lucibot.perception.keyframes import follow_path, sample_keyframes
 from lucibot.perception.poses import refine_poses
 from lucibot.perception.result import Perception
 from lucibot.perception.supervise import build_supervision
@@ -68,6 +68,9 @@ def read_tracks(
     quality = tracks.confidence[:, actuators].min(1)
     keyframes = sample_keyframes(
         answers.first_contact, answers.goal, answers.held, quality, video.fps, config.keyframes
+    )
+    keyframes = follow_path(
+        keyframes, answers.first_contact, found.poses[:, actuators, :3], config.keyframes
     )
     progress("looking for finger tips", 0.85)
     touched = first_held(task, answers)
