@@ -268,19 +268,20 @@ class Task:
 
     @cached_property
     def digest(self) -> str:
-        """sha256 over every file but the storyboard and README: what a run rests on."""
+        """sha256 over every file that a run rests on: all but the storyboard and the README."""
         h = hashlib.sha256()
         for p in sorted(self.folder.rglob("*")):
             rel = p.relative_to(self.folder).as_posix()
             if (
                 p.is_file()
                 and p.suffix in _DIGESTED
-                and rel not in {"storyboard.toml", "README.md"}
+                and rel not in _NOT_DIGESTED
             ):
                 h.update(rel.encode() + b"\0" + p.read_bytes() + b"\0")
         return h.hexdigest()
 
 
+_NOT_DIGESTED = {"storyboard.toml", "README.md", "picture.jpg"}
 _DIGESTED = {".toml", ".md", ".obj", ".ply", ".stl", ".glb", ".png", ".jpg", ".mtl", ".xml"}
 
 

@@ -12,17 +12,17 @@ import numpy as np
 class KeyframeConfig:
     """How frames are chosen."""
 
-    count: int = 8
+    count: int = 5
     """Keyframes between first contact and goal when `rate_hz` is 0; a grasp or release may add
     one."""
     rate_hz: float = 0.0
     """Keyframes a second of video; 0 to use `count`."""
     snap: float = 0.2
     """A keyframe may move by this share of the spacing to a frame that is seen better."""
-    straight_m: float = 0.03
+    straight_m: float = 0.01
     """Keyframes are added until no actuator's path leaves the straight lines between them by more
     [m]: the simulation moves on these lines, and a shortcut may run into what the video avoids."""
-    most_added: int = 6
+    most_added: int = 5
     """At most so many are added."""
 
 

@@ -218,7 +218,7 @@ class _State:
             edge = self.plate.new_edges(lab)
             self._fit_rigid(p_bg, p_skin, log_hand, guesses, p_parts, near, edge)
         belief = self._label(lab, p_bg, d2, p_skin, log_hand, p_parts)
-        return self._finish(belief, lab, bins, d2, warped_hand)
+        return self._finish(belief, lab, bins, d2, warped_hand, p_skin, p_parts)
 
     def _fit_rigid(self, p_bg, p_skin, log_hand, guesses, p_parts, near, edge) -> None:
         """Find the pose of every rigid object, the nearest to the camera first."""
@@ -320,7 +320,7 @@ class _State:
         where |= unary.argmax(0) > 0
         return mean_field(unary, lab, where)
 
-    def _finish(self, belief, lab, bins, d2, warped_hand):
+    def _finish(self, belief, lab, bins, d2, warped_hand, p_skin, p_parts):
         """Masks at full size; update of everything that learns."""
         H, W = self.full
         N = len(self.objects)
@@ -349,7 +349,7 @@ class _State:
             self.hand.learn(bins, (belief[..., 1] > 0.9) & (d2 > 16) & ~touched)
         if self._count % 2 == 0:
             for i, o in enumerate(self.objects):
-                self._learn_colours(i, o, belief, bins)
+                self._learn_colours(i, o, belief, bins, p_skin, p_parts[i])
         self._count += 1
         full = most_likely(cv2.resize(belief, (W, H), interpolation=cv2.INTER_LINEAR))
         masks = np.stack([full == 2 + i for i in range(N)])
@@ -386,7 +386,9 @@ class _State:
                 belief[hole, 2 + i] = 1
         return label
 
-    def _learn_colours(self, i, o, belief, bins) -> None:
+    def _learn_colours(self, i, o, belief, bins, p_skin, p_parts) -> None:
+        """Colours change slowly: only what the models explain already, and better than skin, is
+        learned. Else the shaded fingers around a handle would become the handle's colour."""
         sure = erode(belief[..., 2 + i] > 0.95, 2)
         if not isinstance(o, _Rigid):
             if sure.sum() > 100:
@@ -395,6 +397,7 @@ class _State:
         if o.confidence < 0.8:
             return
         for p, model in enumerate(o.models):
-            here = sure & erode(o.track.part == p, 1)
+            known = (p_parts[p] > 3 * UNIFORM) & (p_parts[p] > p_skin)
+            here = sure & known & erode(o.track.part == p, 1)
             if model is not o.whole and here.sum() > 40:
                 model.learn(bins[here], keep=0.6)
