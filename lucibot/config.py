@@ -88,7 +88,7 @@ PRESETS: dict[str, RunConfig] = {
         optimize=OptimizeConfig(
             search=SearchConfig(
                 population=128, generations=5, correlation=0.0, include_start=False,
-                sigma_position_m=0.02, sigma_rotation_deg=6.0, optimizer=CMAES(),
+                sigma_position_m=0.02, sigma_depth_m=None, sigma_rotation_deg=6.0, optimizer=CMAES(),
             ),
             weights=PAPER_WEIGHTS,
             prefit=None,

@@ -121,3 +121,17 @@ def test_a_knife_below_the_board_is_lifted_onto_it():
     assert lifted[0, 2] > sunk[2] + 0.01
     assert clear.penetration(lifted[0], 0) < 1e-6
     np.testing.assert_array_equal(np.delete(lifted[0], 2), np.delete(sunk, 2))
+
+
+def test_steps_along_the_line_of_sight_are_larger():
+    start = parametrization().start
+    camera = np.array([0.0, -1.0, 1.0])
+    p = Parametrization(
+        start=start, free=np.ones((K, A), bool), sigma_position_m=0.004, sigma_rotation_rad=0.1,
+        sigma_depth_m=0.016, camera_position_m=camera, correlation=0.5,
+    )  # fmt: skip
+    z = np.random.default_rng(0).normal(size=(4000, p.dimension))
+    moved = p.waypoints(z)[:, 1, 0, :3] - start[1, 0, :3]
+    ray = -camera / np.linalg.norm(camera)
+    assert (moved @ ray).std() == pytest.approx(0.016, rel=0.05)
+    assert (moved @ [1.0, 0, 0]).std() == pytest.approx(0.004, rel=0.05)

@@ -37,8 +37,10 @@ class SearchConfig:
     population: int = 16
     """Rollouts in a generation."""
     generations: int = 6
-    sigma_position_m: float = 0.006
+    sigma_position_m: float = 0.004
     """First step size of positions [m]."""
+    sigma_depth_m: float | None = 0.015
+    """First step size along the line of sight [m], where the video says least; none: as across."""
     sigma_rotation_deg: float = 3.0
     """First step size of rotations [deg]."""
     correlation: float = 0.64

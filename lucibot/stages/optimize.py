@@ -39,6 +39,8 @@ def run(ctx: Context) -> None:
         start=start, free=supervision.held,
         sigma_position_m=config.search.sigma_position_m,
         sigma_rotation_rad=np.deg2rad(config.search.sigma_rotation_deg),
+        sigma_depth_m=config.search.sigma_depth_m,
+        camera_position_m=supervision.camera.T_world_cam[:3, 3],
         correlation=config.search.correlation,
     )  # fmt: skip
     with create_evaluator(

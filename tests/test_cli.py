@@ -1,0 +1,61 @@
+"""The command line: one clear line and the right exit status for every mistake."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from lucibot.cli import main
+
+
+def say(capsys, *argv) -> tuple[int, str]:
+    status = main(list(argv))
+    captured = capsys.readouterr()
+    return status, captured.err + captured.out
+
+
+@pytest.mark.parametrize(
+    "argv, named",
+    [
+        (["rum"], "Did you mean 'run'"),
+        (["run", "cut_dogh"], "Did you mean 'cut_dough'"),
+        (["run", "cut_dough", "--video", "nowhere.mp4"], "nowhere.mp4"),
+        (["run", "cut_dough", "--preset", "papr"], "Did you mean 'paper'"),
+        (["resume", "nowhere"], "run.json"),
+        (["show", "nowhere"], "run.json"),
+    ],
+)
+def test_mistakes_are_one_line_and_status_2(capsys, argv, named):
+    status, text = say(capsys, *argv)
+    assert status == 2
+    assert named in text and "Traceback" not in text
+    assert len(text.strip().splitlines()) == 1
+
+
+def test_help_imports_nothing_heavy():
+    code = (
+        "import sys; from lucibot.cli import main; main(['--help']); "
+        "sys.exit(any(m in sys.modules for m in ('torch', 'jax', 'genesis', 'numpy', 'tyro')))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True).returncode == 0
+
+
+def test_tasks_are_listed(capsys):
+    status, text = say(capsys, "tasks", "list")
+    assert status == 0
+    assert "cut_dough" in text and "stack_cups" in text
+
+
+def test_a_video_without_pictures_stops_the_run_but_keeps_its_scene(capsys, tmp_path):
+    sound = tmp_path / "sound.mp4"
+    sound.write_bytes(b"not a video at all")
+    status, text = say(
+        capsys, "run", "cut_dough", "--video", str(sound), "--out", str(tmp_path / "runs"),
+        "scene.renderer:raster-renderer",
+    )  # fmt: skip
+    assert status == 2 and "sound.mp4" in text and "Traceback" not in text
+    (run,) = (tmp_path / "runs" / "cut_dough").iterdir()
+    assert json.loads((run / "run.json").read_text())["seed"] == 0
+    assert list(run.glob("10_scene/*/manifest.json"))
+    assert not list(run.glob("20_imagine/*/manifest.json"))

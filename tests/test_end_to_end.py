@@ -1,0 +1,53 @@
+"""One whole run: drawn video in, report out; killed in the middle of the search and resumed."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+SETTINGS = [
+    "--seed", "100", "--optimize.search.population", "2", "--optimize.search.generations", "2",
+    "--optimize.workers", "1", "scene.renderer:raster-renderer",
+]  # fmt: skip
+
+
+def lucibot(*argv: str, wait: bool = True) -> subprocess.Popen:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "lucibot.cli", *argv], stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT, text=True, start_new_session=True,
+    )  # fmt: skip
+    if wait:
+        out, _ = process.communicate(timeout=1500)
+        assert process.returncode == 0, out[-4000:]
+    return process
+
+
+@pytest.mark.slow
+def test_a_killed_run_resumes_to_a_whole_one(tmp_path: Path):
+    first = lucibot("run", "cut_dough", "--out", str(tmp_path), *SETTINGS, wait=False)
+    deadline = time.monotonic() + 1200
+    while not (done := list(tmp_path.glob("cut_dough/*/50_optimize/*/checkpoints/*_000.npz"))):
+        assert first.poll() is None, first.stdout.read()[-4000:]
+        assert time.monotonic() < deadline
+        time.sleep(0.5)
+    os.killpg(first.pid, signal.SIGKILL)
+    first.wait()
+    with np.load(done[0]) as z:
+        losses = z["generation/loss"]
+    (run,) = (tmp_path / "cut_dough").iterdir()
+    # What was planted is kept for measurement only: without it, and without the storyboard's
+    # artefacts being touched, the rest of the run is the same.
+    lucibot("resume", str(run))
+    result = json.loads((run / "result.json").read_text())
+    assert result["rollouts"] == 4 and result["same_loss_when_replayed"]
+    assert result["loss"] <= losses.min() + 1e-6
+    assert (run / "report.html").stat().st_size > 100_000
+    again = lucibot("resume", str(run))
+    assert again.returncode == 0
+    assert json.loads((run / "result.json").read_text())["loss"] == result["loss"]
