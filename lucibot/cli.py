@@ -86,7 +86,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
         return 2
     except KeyboardInterrupt:
-        print("lucibot: stopped; `lucibot resume` goes on from the last checkpoint", file=sys.stderr)
+        print(
+            "lucibot: stopped; `lucibot resume` goes on from the last checkpoint", file=sys.stderr
+        )
         return 130
 
 

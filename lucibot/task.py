@@ -272,11 +272,7 @@ class Task:
         h = hashlib.sha256()
         for p in sorted(self.folder.rglob("*")):
             rel = p.relative_to(self.folder).as_posix()
-            if (
-                p.is_file()
-                and p.suffix in _DIGESTED
-                and rel not in _NOT_DIGESTED
-            ):
+            if p.is_file() and p.suffix in _DIGESTED and rel not in _NOT_DIGESTED:
                 h.update(rel.encode() + b"\0" + p.read_bytes() + b"\0")
         return h.hexdigest()
 

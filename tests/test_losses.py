@@ -81,7 +81,9 @@ def test_what_the_video_shows_costs_nothing():
 def test_an_uncut_block_misses_a_part_though_its_mask_fits_well():
     whole = goal_terms(blocks(TOOL, (2, 20, 10, 35, 50)))
     cut_and_slid = goal_terms(blocks(TOOL, (2, 22, 13, 37, 31), (2, 22, 36, 37, 54)))
-    assert whole["target_iou"] < cut_and_slid["target_iou"]  # The paper's term points the wrong way.
+    assert (
+        whole["target_iou"] < cut_and_slid["target_iou"]
+    )  # The paper's term points the wrong way.
     assert whole["part_count"] == 0.5 and cut_and_slid["part_count"] == 0
     assert whole["part_iou"] > cut_and_slid["part_iou"]
     assert whole["part_distance"] > 5 * cut_and_slid["part_distance"]

@@ -60,9 +60,7 @@ def test_the_start_is_a_candidate(tmp_path):
 
     def at_start(waypoints):
         away = np.abs(waypoints - parametrization().start).max((1, 2, 3)) > 1e-6
-        return Evaluation(
-            loss=away.astype(np.float32), terms={}, failed=np.zeros(len(away), bool)
-        )
+        return Evaluation(loss=away.astype(np.float32), terms={}, failed=np.zeros(len(away), bool))
 
     config = SearchConfig(population=8, generations=1)
     assert search(at_start, parametrization(), config, seed=0, checkpoints=tmp_path).loss == 0

@@ -119,7 +119,9 @@ class Losses:
         numbers = range(1, MAX_PARTS + 1)
         iou = torch.stack(
             [
-                torch.stack([label_iou(parts.number, c, mask, self._part_valid) for c in numbers], 1)
+                torch.stack(
+                    [label_iou(parts.number, c, mask, self._part_valid) for c in numbers], 1
+                )
                 for mask in self._part_masks
             ],
             1,

@@ -62,9 +62,7 @@ class Supervision:
             "camera": self.camera.to_dict(), "actuators": self.actuators, "targets": self.targets,
             "contact_pairs": self.contact_pairs, "affordance_actuator": self.affordance_actuator,
         }  # fmt: skip
-        arrays = {
-            f.name: getattr(self, f.name) for f in fields(self) if f.name not in meta
-        }
+        arrays = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in meta}
         np.savez_compressed(path, meta=np.array(json.dumps(meta)), **arrays)
 
     @classmethod

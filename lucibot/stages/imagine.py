@@ -13,9 +13,7 @@ def run(ctx: Context) -> None:
     """Writes `candidate_<i>.mp4` and `candidates.json`."""
     view = SceneView.load(ctx.inputs["scene"])
     model = ctx.config.create()
-    paths = model.imagine(
-        ctx.task, view, seed=ctx.seed, out_dir=ctx.folder, progress=ctx.progress
-    )
+    paths = model.imagine(ctx.task, view, seed=ctx.seed, out_dir=ctx.folder, progress=ctx.progress)
     if not paths:
         raise RunFailed(f"the video model {model.kind!r} returned no video")
     write_json(
