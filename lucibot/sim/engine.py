@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from typing import Any
 
 from torch import Tensor
@@ -19,6 +20,8 @@ def start_genesis(device: str = "cpu") -> Any:
     if device not in {"cpu", "cuda"}:
         raise UserError(f"unknown device {device!r}; choose cpu or cuda")
     os.environ.setdefault("QD_NUM_THREADS", "1")
+    # Quadrants says so of Genesis's own kernels; it concerns nobody who runs a task.
+    warnings.filterwarnings("ignore", message="cannot create weak reference")
     import genesis as gs
 
     if not gs._initialized:

@@ -1,0 +1,71 @@
+"""Which loss terms see success? `python bench/terms/measure.py RUN...`
+
+Rolls out again what a run's search sampled, this time asking the success predicates, and prints for
+each run whether its best rollout succeeds, whether the estimated poses and the drawn fit do without
+any search, and which rollout the paper's terms alone would have chosen; then, over all runs, each
+term's Spearman rank correlation with success (negative: a lower term goes with success).
+
+For measurement only: a search that asked the predicates would optimize its own exam.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+from scipy.stats import spearmanr
+
+from lucibot.objective.success import judge
+from lucibot.objective.supervision import Supervision
+from lucibot.objective.weights import PAPER_WEIGHTS, TERMS, LossWeights
+from lucibot.optimize.clearance import Clearance
+from lucibot.pipeline import open_run, stage_folder
+from lucibot.sim.evaluator import Evaluator
+from lucibot.store.run import RunDirectory
+
+ENVIRONMENTS = 16
+
+
+def measure(run: RunDirectory, task, seed: int) -> dict[str, np.ndarray]:
+    """Success and terms of every sampled rollout of one run; prints the run's line."""
+    optimize = stage_folder(run, "optimize")
+    supervision = Supervision.load(stage_folder(run, "perceive") / "supervision.npz")
+    weights = LossWeights(**json.loads((optimize / "search.json").read_text())["weights"])
+    with np.load(optimize / "history.npz") as z:
+        sampled = z["waypoints"].reshape(-1, *z["waypoints"].shape[2:])
+    with np.load(optimize / "trajectory.npz") as z:
+        estimate, start = z["estimate"], z["start"]
+    lifted = Clearance.of(task).lift(estimate)
+    evaluator = Evaluator(task, supervision, weights, n_envs=ENVIRONMENTS)
+    tried = np.concatenate([np.stack([lifted, start]), sampled])
+    result, states = evaluator.evaluate_with_states(tried)
+    success = np.array([judge(task, s).success for s in states])
+    terms = {n: v[2:] for n, v in result.terms.items()}
+    paper = sum(getattr(PAPER_WEIGHTS, n) * v for n, v in terms.items()) + 10 * result.failed[2:]
+    best, best_paper = int(np.argmin(result.loss[2:])), int(np.argmin(paper))
+    print(
+        f"{task.name} seed {seed}: best {success[2:][best]:d}, estimated poses {success[0]:d}, "
+        f"drawn fit {success[1]:d}, chosen by the paper's terms {success[2:][best_paper]:d}, "
+        f"of {len(sampled)} sampled {success[2:].sum()} succeed, {result.failed[2:].sum()} diverge"
+    )
+    return {"success": success[2:], **terms}
+
+
+def main(paths: list[str]) -> None:
+    found = []
+    for path in paths:
+        run, task, _, seed = open_run(Path(path))
+        found.append(measure(run, task, seed))
+    success = np.concatenate([f["success"] for f in found]).astype(float)
+    print(f"rank correlation with success over {len(success)} rollouts:")
+    for name in TERMS:
+        values = np.concatenate([f[name] for f in found])
+        constant = np.ptp(values) == 0 or np.ptp(success) == 0
+        rho = np.nan if constant else spearmanr(values, success).statistic
+        print(f"  {name:<18} {rho:+.2f}")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
