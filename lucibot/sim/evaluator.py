@@ -51,6 +51,11 @@ class Evaluator:
         self._observer = SceneObserver(self.scene, supervision.camera)
         self._contacts = Contacts(self.scene, supervision.contact_pairs)
 
+    @property
+    def n_envs(self) -> int:
+        """Environments rolled out together."""
+        return self.scene.n_envs
+
     def __enter__(self) -> Evaluator:
         return self
 

@@ -1,7 +1,9 @@
 """A population sharded over one-thread worker processes, with the same bits as one process.
 
-Genesis on one CPU thread gives the same bits for any number of environments, so it does not matter
-which worker rolls out which member. A worker that dies is replaced and its shard is run again.
+Genesis on one CPU thread gives an environment the same bits whatever its neighbours do, so it does
+not matter which worker rolls out which member. Batches are always full and of one size: where rigid
+bodies collide, another batch size changes the last bits. A worker that dies is replaced and its
+shard is run again.
 """
 
 from __future__ import annotations
@@ -97,6 +99,11 @@ class ShardedEvaluator:
 
     def __exit__(self, *exc) -> None:
         self.close()
+
+    @property
+    def n_envs(self) -> int:
+        """Environments that one worker rolls out together."""
+        return self._n_envs
 
     @property
     def process_ids(self) -> list[int]:

@@ -49,8 +49,15 @@ def run(ctx: Context) -> None:
             name = f"keyframe_{step // sim.steps_per_waypoint - 1:02d}.png"
             cv2.imwrite(str(ctx.folder / name), rgb[..., ::-1])
 
+    # As many environments as in the search: with contacts between rigid bodies Genesis gives the
+    # same bits only for the same batch size.
     with Evaluator(
-        ctx.task, supervision, weights, n_envs=1, camera=camera, progress=ctx.progress
+        ctx.task,
+        supervision,
+        weights,
+        n_envs=search["environments"],
+        camera=camera,
+        progress=ctx.progress,
     ) as evaluator:
         first = evaluator.scene.film_frame()
         result, states = evaluator.evaluate_with_states(waypoints[None], on_step=film)

@@ -52,7 +52,8 @@ def run(ctx: Context) -> None:
             evaluator.evaluate, parametrization, config.search, seed=ctx.seed,
             checkpoints=ctx.folder / "checkpoints", repair=clear.lift, progress=ctx.progress,
         )  # fmt: skip
-    _save(ctx, found, estimate, start, iou, supervision, config.search.include_start)
+        environments = evaluator.n_envs
+    _save(ctx, found, estimate, start, iou, supervision, environments)
 
 
 def _background_depth(view: SceneView, supervision: Supervision) -> np.ndarray:
@@ -61,7 +62,7 @@ def _background_depth(view: SceneView, supervision: Supervision) -> np.ndarray:
 
 
 def _save(
-    ctx: Context, found: SearchResult, estimate, start, iou, supervision, start_was_told: bool
+    ctx: Context, found: SearchResult, estimate, start, iou, supervision, environments: int
 ) -> None:
     np.savez_compressed(
         ctx.folder / "trajectory.npz", waypoints=found.waypoints, start=start, estimate=estimate,
@@ -69,6 +70,7 @@ def _save(
         **({} if iou is None else {"prefit_iou_before": iou["before"],
                                    "prefit_iou_after": iou["after"]}),
     )  # fmt: skip
+    include_start = ctx.config.search.include_start
     names = [n for n in found.history[0] if n != "waypoints"]
     np.savez_compressed(
         ctx.folder / "history.npz",
@@ -78,7 +80,8 @@ def _save(
     write_json(
         ctx.folder / "search.json",
         {"loss": found.loss, "terms": found.terms, "rollouts": found.rollouts,
-         "generations": len(found.history), "weights": dataclasses.asdict(ctx.config.weights),
+         "generations": len(found.history), "environments": environments,
+         "weights": dataclasses.asdict(ctx.config.weights),
          "failed": int(sum(h["failed"].sum() for h in found.history)),
-         "start_loss": float(found.history[0]["loss"][-1]) if start_was_told else None},
+         "start_loss": float(found.history[0]["loss"][-1]) if include_start else None},
     )  # fmt: skip
