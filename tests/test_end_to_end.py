@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -41,8 +42,9 @@ def test_a_killed_run_resumes_to_a_whole_one(tmp_path: Path):
     with np.load(done[0]) as z:
         losses = z["generation/loss"]
     (run,) = (tmp_path / "cut_dough").iterdir()
-    # What was planted is kept for measurement only: without it, and without the storyboard's
-    # artefacts being touched, the rest of the run is the same.
+    # What was planted is kept for measurement only: the rest of the run does without it.
+    (planted,) = run.glob("20_imagine/*/planted")
+    shutil.rmtree(planted)
     lucibot("resume", str(run))
     result = json.loads((run / "result.json").read_text())
     assert result["rollouts"] == 4 and result["same_loss_when_replayed"]
