@@ -20,6 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from lucibot.core.camera import Camera
 from lucibot.core.errors import UserError, unknown_name
 from lucibot.core.euler import euler_xyz_deg_to_matrix
+from lucibot.core.joint import Joint
 
 Vec3 = tuple[float, float, float]
 Color = tuple[float, float, float]
@@ -66,11 +67,45 @@ class Particles(_Spec):
     """Elastoplastic: von Mises yield stress over Young's modulus."""
     friction_angle_deg: float = 35.0
     """Sand."""
+    stiffness_pa: float = Field(5e4, gt=0)
+    """Liquid: pressure against compression. A softer liquid allows longer substeps; it only has to
+    carry its own depth."""
+    viscosity_m2_s: float = Field(0.005, ge=0)
+    """Liquid: kinematic viscosity."""
     particle_size_m: float = Field(0.0078, gt=0)
     sampler: Literal["regular", "pbs", "random"] = "regular"
 
 
 Material = Annotated[Rigid | Particles, Field(discriminator="kind")]
+
+
+class JointSpec(_Spec):
+    """What holds a rigid object to the world and leaves it one way to move.
+
+    Axis and origin are in the object's own frame; value 0 is the object's initial pose. A jointed
+    actuator needs no search: its values are read from the video and set. A jointed target that is
+    no actuator moves as it is pushed.
+    """
+
+    kind: Literal["hinge", "slider"]
+    axis: Vec3
+    """The hinge's axis (right-handed), or the direction of sliding."""
+    origin_m: Vec3 = (0.0, 0.0, 0.0)
+    """A point on the hinge's axis."""
+    lower: float = Field(0.0, le=0)
+    """Least value: degrees for a hinge, metres for a slider."""
+    upper: float = Field(ge=0)
+    """Largest value, likewise."""
+
+    @model_validator(mode="after")
+    def _movable(self):
+        if not any(self.axis):
+            raise ValueError("the axis must not be zero")
+        if self.upper <= self.lower:
+            raise ValueError(f"upper ({self.upper:g}) must be above lower ({self.lower:g})")
+        if self.kind == "hinge" and not -180 <= self.lower <= self.upper <= 180:
+            raise ValueError("a hinge's limits are degrees within -180 and 180")
+        return self
 
 
 class ObjectSpec(_Spec):
@@ -86,6 +121,27 @@ class ObjectSpec(_Spec):
     material: Material
     look: Look | None = None
     """Colours stored in the mesh (vertex colours or its own texture) are used when absent."""
+    joint: JointSpec | None = None
+    """What it hangs on, if it does not move freely."""
+
+    @model_validator(mode="after")
+    def _jointed_is_rigid(self):
+        if self.joint is not None and not self.is_rigid:
+            raise ValueError(f"object {self.name!r} has a joint, so its material must be rigid")
+        return self
+
+    @cached_property
+    def articulation(self) -> Joint | None:
+        """The joint's curve of poses; None for an object that moves freely."""
+        j = self.joint
+        if j is None:
+            return None
+        unit = np.pi / 180 if j.kind == "hinge" else 1.0
+        return Joint(
+            kind=j.kind, axis=np.array(j.axis) / np.linalg.norm(j.axis),
+            origin_m=np.array(j.origin_m), lower=j.lower * unit, upper=j.upper * unit,
+            T_world_object=self.T_world_object,
+        )  # fmt: skip
 
     @property
     def is_rigid(self) -> bool:
@@ -107,6 +163,7 @@ class BackgroundSpec(_Spec):
     rotation_deg: Vec3 = (0.0, 0.0, 0.0)
     coup_friction: float = 1.0
     friction: float = 0.8
+    coup_softness_m: float = 0.002
     solid: bool = True
     """Whether it takes part in the simulation; a wall that nothing can reach need not."""
     look: Look = Look()

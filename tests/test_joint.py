@@ -1,0 +1,100 @@
+"""Objects on joints: the curve of poses, the task file's errors, simulation and perception."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from lucibot.core.errors import UserError
+from lucibot.core.euler import euler_xyz_deg_to_matrix
+from lucibot.core.geometry import pose_np
+from lucibot.core.joint import Joint
+from lucibot.task import load_task
+
+
+def some_joint(kind: str) -> Joint:
+    axis = np.array([0.2, -0.5, 1.0])
+    return Joint(
+        kind=kind, axis=axis / np.linalg.norm(axis), origin_m=np.array([0.1, -0.05, 0.02]),
+        lower=-0.5, upper=1.9, T_world_object=euler_xyz_deg_to_matrix([0.3, 0.1, 0.2], [20, 40, 75]),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ["hinge", "slider"])
+def test_values_are_read_back_from_the_poses_they_give(kind):
+    joint = some_joint(kind)
+    values = np.linspace(joint.lower, joint.upper, 41).reshape(1, 41)
+    T = joint.poses(values)
+    np.testing.assert_allclose(joint.values(pose_np(T)), values, atol=1e-9)
+    np.testing.assert_allclose(joint.poses(0.0), joint.T_world_object, atol=1e-12)
+    # What lies on the hinge's axis stays where it is; a slider keeps its rotation.
+    on_axis = np.append(joint.origin_m + 0.3 * joint.axis, 1.0)
+    if kind == "hinge":
+        np.testing.assert_allclose(T @ on_axis - joint.T_world_object @ on_axis, 0, atol=1e-12)
+    else:
+        np.testing.assert_allclose(T[..., :3, :3] - joint.T_world_object[:3, :3], 0, atol=1e-12)
+    outside = joint.poses(np.array([joint.lower - 0.2, joint.upper + 0.2]))
+    np.testing.assert_allclose(joint.values(pose_np(outside)), [joint.lower, joint.upper])
+
+
+SCENE = """
+title = "Open"
+[camera]
+position_m = [0.0, -1.0, 0.8]
+look_at_m = [0.0, 0.0, 0.1]
+[simulation]
+rigid_collision = false
+[[background]]
+name = "floor"
+size_m = [2.0, 2.0, 0.04]
+position_m = [0.0, 0.0, -0.02]
+[[objects]]
+name = "door"
+roles = ["actuator", "target"]
+mesh = "door.obj"
+position_m = [-0.1, 0.0, 0.01]
+material = { kind = "MATERIAL" }
+joint = JOINT
+"""
+HINGE = '{ kind = "hinge", axis = [0, 0, 1], lower = -120.0, upper = 0.0 }'
+
+
+def written(folder, joint: str = HINGE, material: str = "rigid"):
+    import trimesh
+
+    (folder / "task.toml").write_text(SCENE.replace("JOINT", joint).replace("MATERIAL", material))
+    (folder / "instruction.md").write_text("Open the door.")
+    door = trimesh.creation.box((0.2, 0.02, 0.3))
+    door.apply_translation([0.1, 0.0, 0.15])
+    door.export(folder / "door.obj")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("joint", "material", "message"),
+    [
+        ('{ kind = "hinge", axis = [0, 0, 0], upper = 90.0 }', "rigid", "axis must not be zero"),
+        ('{ kind = "hinge", axis = [0, 0, 1], upper = 0.0 }', "rigid", "above lower"),
+        ('{ kind = "hinge", axis = [0, 0, 1], upper = 270.0 }', "rigid", "within -180 and 180"),
+        ('{ kind = "slider", axis = [1, 0, 0], lower = 0.1, upper = 0.2 }', "rigid", "joint.lower"),
+        ('{ kind = "ball", axis = [0, 0, 1], upper = 90.0 }', "rigid", "'hinge' or 'slider'"),
+        (
+            '{ kind = "hinge", axis = [0, 0, 1], uper = 90.0, upper = 90.0 }',
+            "rigid",
+            "Did you mean 'upper'",
+        ),
+    ],
+)
+def test_a_wrong_joint_is_one_clear_line(tmp_path, joint, material, message):
+    with pytest.raises(UserError, match=message) as found:
+        load_task(written(tmp_path, joint, material))
+    assert "\n" not in str(found.value)
+
+
+def test_the_task_file_writes_degrees_in_the_objects_own_frame(tmp_path):
+    joint = load_task(written(tmp_path)).objects[0].articulation
+    assert joint.lower == pytest.approx(np.deg2rad(-120)) and joint.unit == "deg"
+    T = joint.poses(np.deg2rad(-90))
+    np.testing.assert_allclose(T[:3, 0], [0, -1, 0], atol=1e-12)
+    np.testing.assert_allclose(T[:3, 3], [-0.1, 0, 0.01], atol=1e-12)
+    assert joint.shown(np.deg2rad(-90)) == pytest.approx(-90)
