@@ -21,7 +21,8 @@ from lucibot.task import load_task, tasks_folder
 def videos(tmp_path_factory):
     """One drawn video of cut_dough for each fault, and a clean one, small and at 10 frames/s."""
     from lucibot.providers.renderer import RasterRenderer
-    from lucibot.providers.video import draw, faults, plan
+    from lucibot.providers.video import draw, faults, schema
+    from lucibot.providers.video.stage import Stage
     from lucibot.stages.scene import build_view
 
     folder = tmp_path_factory.mktemp("task") / "cut_dough"
@@ -32,8 +33,8 @@ def videos(tmp_path_factory):
     (folder / "task.toml").write_text(text)
     task = load_task(folder)
     view = build_view(task, RasterRenderer(samples=1).create())
-    spec = plan.load_storyboard(task)
-    stage = draw.Stage(task, view, cut=frozenset(c.object for c in spec.cut))
+    spec = schema.load_storyboard(task)
+    stage = Stage(task, view, cut=frozenset(c.object for c in spec.cut))
     out = {}
     for fault in ("", *faults.FAULTS):
         rng = np.random.default_rng(11)

@@ -43,15 +43,15 @@ def scene(tmp_path_factory):
 @pytest.fixture(scope="module")
 def drawn(scene, tmp_path_factory):
     """One clean candidate and one whose goal is missed, with what was planted."""
-    from lucibot.providers.video import draw, faults, plan
+    from lucibot.providers.video import draw, faults, schema, stage
 
     task, view = scene
-    spec = plan.load_storyboard(task)
-    stage = draw.Stage(task, view, cut=frozenset(c.object for c in spec.cut))
+    spec = schema.load_storyboard(task)
+    drawn_scene = stage.Stage(task, view, cut=frozenset(c.object for c in spec.cut))
     out = {}
     for fault in ("", "goal_not_reached"):
-        p = faults.plan_with_fault(task, stage, spec, fault, np.random.default_rng(3))
-        drawer = draw.Drawer(stage, p)
+        p = faults.plan_with_fault(task, drawn_scene, spec, fault, np.random.default_rng(3))
+        drawer = draw.Drawer(drawn_scene, p)
         out[fault] = p, [drawer.frame(t) for t in range(len(p))]
     return out
 
@@ -245,7 +245,7 @@ def test_a_closed_hand_wraps_its_grip_and_the_forearm_bends(right):
 
 
 def test_a_storyboard_that_names_no_object_of_the_task_is_refused(scene, tmp_path):
-    from lucibot.providers.video.plan import load_storyboard
+    from lucibot.providers.video.schema import load_storyboard
 
     task, _ = scene
     shutil.copytree(task.folder, tmp_path / "t")

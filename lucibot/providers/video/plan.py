@@ -1,126 +1,27 @@
-"""The storyboard file and the plan of one candidate: who is where in every frame.
+"""The plan of one candidate: who is where in every frame.
 
-`tasks/<name>/storyboard.toml` tells an imagination by key poses. A plan is that imagination with
-one seed's jitter in time, pose and size. Nothing in it is simulated.
+A plan is the storyboard's imagination with one seed's jitter in time, pose and size. Nothing in it
+is simulated.
 """
 
 from __future__ import annotations
 
-import tomllib
 from dataclasses import dataclass, field, replace
-from typing import Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from scipy.interpolate import PchipInterpolator
 from scipy.spatial.transform import Rotation, Slerp
 
-from lucibot.core.errors import UserError
 from lucibot.core.euler import euler_xyz_deg_to_matrix
+from lucibot.providers.video.morph import MorphPath
+from lucibot.providers.video.schema import (
+    CutSpec,
+    HandSpec,
+    PieceKey,
+    StoryboardSpec,
+    TrackSpec,
+)
 from lucibot.task import Task
-
-Vec3 = tuple[float, float, float]
-
-
-class _Spec(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Key(_Spec):
-    at_s: float = Field(ge=0)
-    frame: str = "rest"
-    """`rest`: an offset from the object's own initial pose, along world axes; `world`; or the name
-    of an object, for a pose in that object's initial frame."""
-    position_m: Vec3 = (0.0, 0.0, 0.0)
-    rotation_deg: Vec3 = (0.0, 0.0, 0.0)
-    group: str = ""
-    """Keys of one group share their jitter; keys without a group have none."""
-
-
-class TrackSpec(_Spec):
-    object: str
-    key: list[Key]
-
-
-class JitterSpec(_Spec):
-    """Standard deviations of one group's jitter."""
-
-    position_m: Vec3 = (0.0, 0.0, 0.0)
-    rotation_deg: Vec3 = (0.0, 0.0, 0.0)
-
-
-class HandSpec(_Spec):
-    holds: str
-    side: Literal["right", "left"] = "right"
-    grip_position_m: Vec3
-    """Centre of the gripped stretch, in the object's frame."""
-    grip_x: Vec3
-    """Direction of the hand frame's x (along the gripped cylinder), in the object's frame."""
-    grip_z: Vec3
-    """Direction of the back of the hand, in the object's frame."""
-    grip_radius_m: float
-    slant: float = 0.8
-    elbow_m: Vec3
-    """Where the forearm points to [m, world]."""
-    enters_from_m: Vec3
-    """Offset [m, world] of the hand outside the picture from its grasp; it leaves that way too."""
-    hover_m: Vec3 = (0.0, 0.0, 0.05)
-    enter_s: float
-    grasp_s: float
-    release_s: float
-    leave_s: float
-
-
-class PieceKey(_Spec):
-    at_s: float
-    along_m: float = 0.0
-    out_m: float = 0.0
-    """Away from the cut."""
-    up_m: float = 0.0
-    turn_deg: float = 0.0
-    """About the vertical, opening the far end of the blade for positive values."""
-    tilt_deg: float = 0.0
-    """About the cut's direction, opening the top for positive values."""
-    bulge_m: float = 0.0
-    sag: float = 0.0
-    """Share of the height that is lost."""
-
-
-class CutSpec(_Spec):
-    object: str
-    tool: str
-    tool_normal: Vec3 = (0.0, 1.0, 0.0)
-    """Normal of the cutting plane in the tool's frame; the plane holds the tool's origin."""
-    plane_at_s: float
-    """When the tool's pose defines the plane."""
-    begins_s: float
-    """From here on the pieces are drawn instead of the whole."""
-    notch_m: float = 0.004
-    """Width of the notch that opens where the tool has passed."""
-    pieces: dict[Literal["plus", "minus"], list[PieceKey]]
-
-
-class MissSpec(_Spec):
-    """How the goal is missed, for the fault of that name: another offset for a group of keys."""
-
-    object: str
-    group: str
-    offset_m: Vec3
-    """World axes."""
-    parts: bool = False
-    """Whether pieces still part."""
-
-
-class StoryboardSpec(_Spec):
-    duration_s: float
-    time_jitter: float = 0.08
-    """Standard deviation of the logarithm of each stretch between two events."""
-    size_jitter: float = 0.02
-    jitter: dict[str, JitterSpec] = {}
-    track: list[TrackSpec]
-    hand: list[HandSpec] = []
-    cut: list[CutSpec] = []
-    miss: MissSpec
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,6 +64,7 @@ class Plan:
     """(T, N)"""
     hands: list[HandPath]
     cuts: list[CutPath]
+    morphs: list[MorphPath]
     fault: str = ""
     extra: dict = field(default_factory=dict)
     """What the fault adds: a new object, a drift of the picture."""
@@ -172,33 +74,6 @@ class Plan:
 
     def with_(self, **changes) -> Plan:
         return replace(self, **changes)
-
-
-def load_storyboard(task: Task) -> StoryboardSpec:
-    """The task's storyboard.
-
-    Raises:
-        UserError: it is missing or does not follow the schema.
-    """
-    path = task.folder / "storyboard.toml"
-    if not path.is_file():
-        raise UserError(
-            f"task {task.name!r} has no storyboard.toml, so the storyboard cannot draw it; "
-            "write one or give a video file with --video"
-        )
-    try:
-        spec = StoryboardSpec.model_validate(tomllib.loads(path.read_text()))
-    except tomllib.TOMLDecodeError as e:
-        raise UserError(f"{path}: {e}") from None
-    except ValidationError as e:
-        first = e.errors()[0]
-        raise UserError(f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
-    named = [t.object for t in spec.track] + [h.holds for h in spec.hand]
-    named += [n for c in spec.cut for n in (c.object, c.tool)] + [spec.miss.object]
-    named += [k.frame for t in spec.track for k in t.key if k.frame not in ("rest", "world")]
-    for name in named:
-        task.object(name)
-    return spec
 
 
 def make_plan(
@@ -214,7 +89,7 @@ def make_plan(
         for g, j in sorted(spec.jitter.items())
     }
     missing = dict(groups)
-    if miss:
+    if miss and spec.miss.group:
         shift, turn = groups.get(spec.miss.group, (np.zeros(3), np.zeros(3)))
         missing[spec.miss.group] = (shift + np.array(spec.miss.offset_m), turn)
 
@@ -247,9 +122,18 @@ def make_plan(
             spec=c, normal=tool[:3, :3] @ np.array(c.tool_normal), point=tool[:3, 3], keys=keys,
             begins=int(np.searchsorted(times, warp(c.begins_s))),
         ))  # fmt: skip
+    sizes = {
+        name: rng.normal() * spec.size_jitter
+        for name in dict.fromkeys(m.object for m in spec.morph)
+    }
+    stops = warp(spec.miss.stops_s) if miss and spec.miss.stops_s is not None else None
+    morphs = [
+        MorphPath(task, m, times, warp, groups, size=sizes[m.object], stops_s=stops)
+        for m in spec.morph
+    ]
     return Plan(
         times_s=times, names=names, T_world_object=poses, scale=scale, hands=hands, cuts=cuts,
-        fault="goal_not_reached" if miss else "",
+        morphs=morphs, fault="goal_not_reached" if miss else "",
     )  # fmt: skip
 
 

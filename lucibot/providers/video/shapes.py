@@ -110,6 +110,17 @@ def smooth(
     )  # fmt: skip
 
 
+def vertex_normals(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
+    """(V, 3) unit normals, the mean of the faces around each vertex by area; zero where they have
+    none."""
+    a, b, c = (vertices[faces[:, k]] for k in range(3))
+    n = np.cross(b - a, c - a)
+    out = np.stack(
+        [np.bincount(faces.ravel(), np.repeat(n[:, k], 3), len(vertices)) for k in range(3)], 1
+    )
+    return out / np.maximum(np.linalg.norm(out, axis=1, keepdims=True), 1e-15)
+
+
 def cut_by_plane(shape: Shape, point: np.ndarray, normal: np.ndarray, *, inside: float) -> Shape:
     """The part of `shape` on the side that `normal` points to, closed by a flat face.
 

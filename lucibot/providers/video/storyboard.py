@@ -53,18 +53,19 @@ class StoryboardModel:
 
     def __init__(self, config: StoryboardVideo):
         # The compiled loops are loaded here, so that importing the config stays light.
-        from lucibot.providers.video import draw, faults, plan
+        from lucibot.providers.video import draw, faults, schema, stage
 
-        self.config, self._draw, self._faults, self._plan = config, draw, faults, plan
+        self.config, self._draw, self._faults = config, draw, faults
+        self._load, self._stage = schema.load_storyboard, stage.Stage
 
     def imagine(
         self, task: Task, view: SceneView, *, seed: int, out_dir: Path, progress: Progress
     ) -> list[Path]:
         """Write `candidate_<i>.mp4` and, for measurement only, `planted/candidate_<i>.*`."""
         c = self.config
-        spec = self._plan.load_storyboard(task)
+        spec = self._load(task)
         progress("preparing shapes, light and hands", 0.0)
-        stage = self._draw.Stage(task, view, cut=frozenset(cut.object for cut in spec.cut))
+        stage = self._stage(task, view, cut=frozenset(cut.object for cut in spec.cut))
         faults = self._faults.choose_faults(
             c.candidates, c.faulty, np.random.default_rng([seed, 0])
         )
@@ -175,6 +176,8 @@ def _write_planted(folder: Path, i, plan, fps, masks, hand, contact, tips, piece
     seen = hand.reshape(len(hand), -1).any(1)
     held = holds.any(1)
     shape = masks.shape
+    last = dict(zip(plan.names, plan.T_world_object[-1], strict=True))
+    shapes = [m.vertices(len(plan) - 1, last) for m in plan.morphs]
     np.savez_compressed(
         folder / f"candidate_{i}.npz",
         masks=np.packbits(masks.reshape(*shape[:2], -1), axis=-1), mask_shape=np.array(shape),
@@ -183,6 +186,7 @@ def _write_planted(folder: Path, i, plan, fps, masks, hand, contact, tips, piece
         contact=np.array([[c[p] for p in pairs] for c in contact]).reshape(len(plan), len(pairs)),
         tips_m=np.stack(tips), hand_present=present,
         piece_masks=np.reshape([pieces[n] for n in piece_names], (-1, *shape[2:])).astype(bool),
+        **{f"shape_{m.name}": v.astype(np.float32) for m, v in zip(plan.morphs, shapes, strict=True)},
     )  # fmt: skip
     first = int(np.argmax(held)) if held.any() else None
     gone = int(len(seen) - np.argmax(seen[::-1])) if seen.any() else None
@@ -192,6 +196,8 @@ def _write_planted(folder: Path, i, plan, fps, masks, hand, contact, tips, piece
         "first_hand_contact": first, "hand_enters": int(np.argmax(seen)) if seen.any() else None,
         "hand_gone": gone, "goal": None if plan.fault == "goal_not_reached" else gone,
         "cut_begins": [int(c.begins) for c in plan.cuts],
+        "morphs": {m.name: [int(t) for t in np.flatnonzero(m.shown)[[0, -1]]]
+                   for m in plan.morphs if m.shown.any()},
         "slides": plan.extra.get("slides"), "new_object_appears": plan.extra.get("appears"),
     }  # fmt: skip
     (folder / f"candidate_{i}.json").write_text(json.dumps(meta, indent=1))
