@@ -98,3 +98,34 @@ def test_the_task_file_writes_degrees_in_the_objects_own_frame(tmp_path):
     np.testing.assert_allclose(T[:3, 0], [0, -1, 0], atol=1e-12)
     np.testing.assert_allclose(T[:3, 3], [-0.1, 0, 0.01], atol=1e-12)
     assert joint.shown(np.deg2rad(-90)) == pytest.approx(-90)
+
+
+SLIDER = '{ kind = "slider", axis = [0, -1, 0.1], upper = 0.3 }'
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "text", [HINGE.replace("axis", "origin_m = [0.02, 0.01, 0], axis"), SLIDER]
+)
+def test_every_environment_is_put_at_its_own_value(tmp_path, text):
+    import torch
+
+    from lucibot.sim.rollout import measured_pose, run_rollout
+    from lucibot.sim.scene import SimScene
+    from lucibot.sim.state import StateRecorder
+
+    task = load_task(written(tmp_path, text))
+    joint = task.objects[0].articulation
+    scene = SimScene(task, n_envs=3)
+    end = joint.lower + joint.upper
+    values = np.array([[0.2 * end, 0.7 * end], [0.0, end], [0.0, 0.0]])
+    waypoints = pose_np(joint.poses(values))[:, :, None].astype(np.float32)
+    recorder = StateRecorder(scene)
+    recorder.start()
+    run_rollout(scene, torch.as_tensor(waypoints), np.ones((2, 1), bool))
+    np.testing.assert_allclose(scene.joint_value("door"), values[:, 1], atol=1e-6)
+    np.testing.assert_allclose(measured_pose(scene, "door"), waypoints[:, 1, 0], atol=1e-6)
+    np.testing.assert_allclose(scene.velocity("door"), 0, atol=1e-6)
+    states = recorder.states()
+    assert [float(s.bodies["door"].joint) for s in states] == pytest.approx(values[:, 1], abs=1e-6)
+    assert not scene.diverged().any()

@@ -9,7 +9,11 @@ import numpy as np
 import trimesh
 from PIL import Image
 
+from lucibot.core.joint import Joint
 from lucibot.task import BackgroundSpec, Look, ObjectSpec, Particles, Rigid, Task
+
+SDF_MAX_CELLS = 128
+"""Cells of a body's signed distance field along its longest side."""
 
 
 def rotation_quat(T: np.ndarray) -> tuple[float, ...]:
@@ -64,7 +68,9 @@ def particle_material(gs: Any, spec: Particles) -> Any:
                 E=E, nu=nu, rho=rho, sampler=spec.sampler, friction_angle=spec.friction_angle_deg
             )
         case "liquid":
-            return gs.materials.SPH.Liquid(rho=rho, sampler=spec.sampler)
+            return gs.materials.SPH.Liquid(
+                rho=rho, stiffness=spec.stiffness_pa, mu=spec.viscosity_m2_s, sampler=spec.sampler
+            )
 
 
 def rigid_material(gs: Any, spec: Rigid, *, compensated: bool, couples: bool) -> Any:
@@ -75,58 +81,92 @@ def rigid_material(gs: Any, spec: Rigid, *, compensated: bool, couples: bool) ->
         coup_friction=spec.coup_friction,
         coup_softness=spec.coup_softness_m,
         sdf_cell_size=spec.sdf_cell_size_m,
-        sdf_max_res=128,
+        sdf_max_res=SDF_MAX_CELLS,
     )
+
+
+def background_material(gs: Any, item: BackgroundSpec, *, couples: bool) -> Any:
+    fine = {"sdf_cell_size": 0.0015, "sdf_max_res": SDF_MAX_CELLS} if item.mesh else {}
+    return gs.materials.Rigid(
+        friction=item.friction, needs_coup=couples, coup_friction=item.coup_friction,
+        coup_softness=item.coup_softness_m, **fine,
+    )  # fmt: skip
 
 
 def rigid_morph(gs: Any, task: Task, obj: ObjectSpec, scratch: Path, *, collides: bool) -> Any:
     """The body's shape in its mesh frame, at its initial pose.
 
     Bodies that particles couple to keep their exact mesh, as a signed distance field. Bodies that
-    touch other rigid bodies get the task's convex pieces (or their hull): a URDF is the one format
-    in which Genesis takes a body's drawn mesh, its pieces and its inertia apart.
+    touch other rigid bodies get the task's convex pieces (or their hull), and what hangs on a joint
+    is a chain of links: a URDF is the one format in which Genesis takes a body's drawn mesh, its
+    pieces, its joint and its inertia apart.
     """
     place = _place(obj.T_world_object)
     mesh = task.mesh(obj)
-    if not collides:
+    if not collides and obj.joint is None:
         file = scratch / f"{obj.name}.obj"
         mesh.export(file)
         return gs.morphs.Mesh(file=str(file), convexify=False, decimate=False, align=False, **place)
-    return gs.morphs.URDF(
-        file=str(_write_urdf(task, obj, mesh, scratch)), convexify=True, decimate=False,
-        align=False, fixed=False, default_armature=0.0, **place,
-    )  # fmt: skip
-
-
-def _write_urdf(task: Task, obj: ObjectSpec, mesh: trimesh.Trimesh, scratch: Path) -> Path:
     folder = scratch / obj.name
     folder.mkdir(parents=True, exist_ok=True)
     mesh.export(folder / "visual.obj")
-    pieces = []
+    pieces = _write_pieces(task, obj, mesh, folder) if collides else ["visual.obj"]
+    (folder / "body.urdf").write_text(_urdf(obj, mesh, pieces))
+    return gs.morphs.URDF(
+        file=str(folder / "body.urdf"), convexify=collides, decimate=False, align=False,
+        fixed=obj.joint is not None, merge_fixed_links=False, default_armature=0.0, **place,
+    )  # fmt: skip
+
+
+def _write_pieces(task: Task, obj: ObjectSpec, mesh: trimesh.Trimesh, folder: Path) -> list[str]:
+    """The object's convex pieces as files in `folder`; its hull if the task names none."""
+    names = []
     for n, relative in enumerate(obj.material.collision):
         piece = trimesh.load(task.path(relative), force="mesh")
         piece.apply_scale(obj.scale)
         piece.export(folder / f"piece_{n}.obj")
-        pieces.append(f"piece_{n}.obj")
-    if not pieces:
+        names.append(f"piece_{n}.obj")
+    if not names:
         mesh.convex_hull.export(folder / "hull.obj")
-        pieces = ["hull.obj"]
+        names = ["hull.obj"]
+    return names
+
+
+def _urdf(obj: ObjectSpec, mesh: trimesh.Trimesh, pieces: list[str]) -> str:
+    """The body as a link of the object's name; before it, for a joint, a fixed link and a massless
+    one that moves, since a URDF's link turns about its own origin only."""
     com, inertia = mass_properties(mesh, obj.material.mass_kg)
     x, y, z = com
     collisions = "".join(
         f'<collision><geometry><mesh filename="{p}"/></geometry></collision>' for p in pieces
     )
     i = inertia
-    (folder / "body.urdf").write_text(
-        f'<robot name="{obj.name}"><link name="{obj.name}"><inertial>'
+    body = (
+        f'<link name="{obj.name}"><inertial>'
         f'<origin xyz="{x:.9g} {y:.9g} {z:.9g}" rpy="0 0 0"/>'
         f'<mass value="{obj.material.mass_kg:.9g}"/>'
         f'<inertia ixx="{i[0, 0]:.9g}" ixy="{i[0, 1]:.9g}" ixz="{i[0, 2]:.9g}" '
         f'iyy="{i[1, 1]:.9g}" iyz="{i[1, 2]:.9g}" izz="{i[2, 2]:.9g}"/></inertial>'
         f'<visual><geometry><mesh filename="visual.obj"/></geometry></visual>'
-        f"{collisions}</link></robot>"
+        f"{collisions}</link>"
     )
-    return folder / "body.urdf"
+    if obj.articulation is not None:
+        body = _hung(obj.name, obj.articulation) + body
+    return f'<robot name="{obj.name}">{body}</robot>'
+
+
+def _hung(name: str, joint: Joint) -> str:
+    a, o = joint.axis, joint.origin_m
+    kind = "revolute" if joint.is_hinge else "prismatic"
+    return (
+        f'<link name="frame"/><link name="moved"/>'
+        f'<joint name="{name}" type="{kind}"><parent link="frame"/><child link="moved"/>'
+        f'<origin xyz="{o[0]:.9g} {o[1]:.9g} {o[2]:.9g}" rpy="0 0 0"/>'
+        f'<axis xyz="{a[0]:.9g} {a[1]:.9g} {a[2]:.9g}"/>'
+        f'<limit lower="{joint.lower:.9g}" upper="{joint.upper:.9g}" effort="1e6" velocity="1e3"/>'
+        f'</joint><joint name="to_body" type="fixed"><parent link="moved"/><child link="{name}"/>'
+        f'<origin xyz="{-o[0]:.9g} {-o[1]:.9g} {-o[2]:.9g}" rpy="0 0 0"/></joint>'
+    )
 
 
 def mass_properties(mesh: trimesh.Trimesh, mass_kg: float) -> tuple[np.ndarray, np.ndarray]:

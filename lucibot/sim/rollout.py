@@ -14,6 +14,7 @@ from lucibot.core.geometry import (
     quat_to_rotvec,
     rotvec_to_quat,
 )
+from lucibot.core.joint import Joint
 from lucibot.sim.scene import SimScene
 
 
@@ -34,6 +35,9 @@ def run_rollout(
     so there it is kept where it is. After the last keyframe every actuator is let go in the same
     sense and `settle_steps` more steps follow.
 
+    An actuator on a joint is moved from value to value in the same manner, but its values are set,
+    not followed (paper: the joint positions are set to the estimates).
+
     Args:
         waypoints: (B, K, A, 6) pose vectors of the mesh frames [m, rad, world], actuators in task
             order.
@@ -43,6 +47,8 @@ def run_rollout(
     """
     spec = scene.task.spec.simulation
     names = [o.name for o in scene.task.actuators]
+    joints = {a: o.articulation for a, o in enumerate(scene.task.actuators) if o.joint is not None}
+    free = [a for a in range(len(names)) if a not in joints]
     B, K, A, _ = waypoints.shape
     if B != scene.n_envs or A != len(names) or held.shape != (K, A):
         raise ValueError(
@@ -55,16 +61,22 @@ def run_rollout(
     scene.reset()
     last = {n: measured_pose(scene, n) for n in names}
     if not scene.collides:
-        for n in names:
-            _stand_still(scene, n, last[n], lift)
+        for a in free:
+            _stand_still(scene, names[a], last[names[a]], lift)
     steps_done = 0
     for k in range(K):
-        moving = [a for a in range(A) if held[k, a]]
+        moving = [a for a in free if held[k, a]]
+        swung = {
+            a: _joint_segment(
+                scene.joint_value(names[a]), joints[a], goals[:, k, a], spec.steps_per_waypoint
+            )
+            for a in joints if held[k, a]
+        }  # fmt: skip
         for a in moving:
             if k == 0 or not held[k - 1, a]:
                 last[names[a]] = measured_pose(scene, names[a])
         if k > 0:
-            for a in range(A):
+            for a in free:
                 if held[k - 1, a] and not held[k, a]:
                     _let_go(scene, names[a], last[names[a]], lift)
         if moving:
@@ -76,6 +88,8 @@ def run_rollout(
         for i in range(spec.steps_per_waypoint):
             if moving:
                 scene.servo([names[a] for a in moving], targets[i], velocities[i])
+            for a, values in swung.items():
+                scene.set_joint(names[a], values[i])
             scene.step()
             steps_done += 1
             if on_step:
@@ -84,7 +98,7 @@ def run_rollout(
             last[names[a]] = goals[:, k, a]
         if on_keyframe:
             on_keyframe(k)
-    for a in range(A):
+    for a in free:
         if K and held[K - 1, a]:
             _let_go(scene, names[a], last[names[a]], lift)
     for _ in range(spec.settle_steps):
@@ -140,6 +154,15 @@ def _segment(
         _servo_targets(poses, lift).reshape(n, B, A * 6),
         velocity.float().reshape(n, B, A * 6).contiguous(),
     )
+
+
+def _joint_segment(start: Tensor, joint: Joint, goal: Tensor, n: int) -> Tensor:
+    """Values (n, B) [rad or m] of the steps from `start` (B,) to the one nearest to `goal` (B, 6),
+    minimum jerk."""
+    end = torch.as_tensor(joint.values(goal.cpu().numpy()), device=start.device)
+    t = torch.arange(1, n + 1, dtype=torch.float64, device=start.device)[:, None] / n
+    s = t**3 * (10 - 15 * t + 6 * t * t)
+    return start.double() + (end - start.double()) * s
 
 
 def _servo_targets(pose: Tensor, lift: Tensor) -> Tensor:

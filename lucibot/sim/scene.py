@@ -1,8 +1,8 @@
 """`SimScene`: a task as a batch of Genesis environments (paper, section 3.1).
 
-Built once, reset as a whole between generations. Rigid objects are free bodies; actuators carry a
-servo that follows one target per environment. Everything that is read comes as torch tensors over
-the simulator's own memory where that is possible.
+Built once, reset as a whole between generations. Rigid objects are free bodies, or hang on a joint;
+free actuators carry a servo that follows one target per environment. Everything that is read comes
+as torch tensors over the simulator's own memory where that is possible.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from lucibot.core.camera import Camera
 from lucibot.core.progress import Progress, silent
 from lucibot.sim.engine import start_genesis, view
 from lucibot.sim.materials import (
+    background_material,
     background_morph,
     background_picture,
     mass_properties,
@@ -136,12 +137,9 @@ class SimScene:
             if takes_part or (drawn and picture is None):
                 self._scene.add_entity(
                     background_morph(gs, self.task, item, scratch),
-                    material=gs.materials.Rigid(
-                        friction=item.friction, coup_friction=item.coup_friction,
-                        needs_coup=couples,
-                    ),
+                    material=background_material(gs, item, couples=couples),
                     surface=surface(gs, self.task, item.look),
-                )  # fmt: skip
+                )
             if picture is not None:
                 self._scene.add_entity(
                     picture, material=gs.materials.Rigid(needs_coup=False),
@@ -197,6 +195,8 @@ class SimScene:
         for obj in self.rigid_objects:
             entity, m = self._entities[obj.name], obj.material.mass_kg
             entity.set_mass(m)
+            if obj.joint is not None:
+                continue  # Its value is set, or left to what pushes it.
             # The servo's axes are the world's while the inertia turns with the body, and the body
             # turns about its frame's origin: gains for its largest inertia about that origin.
             com, inertia = mass_properties(self.task.mesh(obj), m)
@@ -209,12 +209,14 @@ class SimScene:
         links = rigid.dyn_state.links
         self._link_pos, self._link_quat = view(links.pos), view(links.quat)
         self._coupling = [view(links.cfrc_coupling_vel), view(links.cfrc_coupling_ang)]
-        self._link = {o.name: self._entities[o.name].base_link_idx for o in self.rigid_objects}
+        # A body on a joint is the last link of its chain.
+        self._link = {o.name: self._entities[o.name].links[-1].idx for o in self.rigid_objects}
         self._dofs = {
             o.name: list(range(e.dof_start, e.dof_end))
             for o in self.rigid_objects
             if (e := self._entities[o.name]) is not None
         }
+        self._dof_position = view(rigid.dyn_state.dofs.pos)
         self._dof_velocity = view(rigid.dyn_state.dofs.vel)
         self._particle_solver = {
             o.name: self._scene.sim.sph_solver if _is_liquid(o) else self._scene.sim.mpm_solver
@@ -257,7 +259,15 @@ class SimScene:
         zero = torch.zeros(self.n_envs, len(dofs), device=self.device)
         self._scene.sim.rigid_solver.control_dofs_force(zero, dofs)
 
+    def set_joint(self, name: str, value: Tensor) -> None:
+        """Put a body on a joint at values (B,) [rad or m], at rest."""
+        self._entities[name].set_dofs_position(value[:, None].float())
+
     # Reading ------------------------------------------------------------------------------------
+
+    def joint_value(self, name: str) -> Tensor:
+        """(B,) [rad or m] of a body on a joint, 0 at its initial pose; copied."""
+        return self._dof_position[self._dofs[name][0]].clone()
 
     def position(self, name: str) -> Tensor:
         """(B, 3) [m, world]: the origin of the body's mesh frame. A view."""
@@ -276,8 +286,20 @@ class SimScene:
         )
 
     def velocity(self, name: str) -> Tensor:
-        """(B, 6): linear [m/s] and angular [rad/s] velocity of a body, world axes; copied."""
-        return self._dof_velocity[self._dofs[name]].T.contiguous()
+        """(B, 6): linear [m/s] and angular [rad/s] velocity of a body's mesh frame, world axes;
+        copied."""
+        speed = self._dof_velocity[self._dofs[name]].T.contiguous()
+        joint = self.task.object(name).articulation
+        if joint is None:
+            return speed
+        axis, origin = (
+            torch.as_tensor(v, dtype=speed.dtype, device=speed.device)
+            for v in (joint.world_axis, joint.world_origin_m)
+        )
+        if not joint.is_hinge:
+            return torch.cat([speed * axis, torch.zeros_like(speed * axis)], dim=-1)
+        turn = speed * axis
+        return torch.cat([torch.linalg.cross(turn, self.position(name) - origin), turn], dim=-1)
 
     def particles(self, name: str) -> Tensor:
         """(N, B, 3) [m, world]. A contiguous view of the simulator's memory."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +18,8 @@ class BodyState:
     """(6,)."""
     velocity: np.ndarray
     """(6,) linear [m/s] and angular [rad/s], world axes."""
+    joint: np.ndarray = field(default_factory=lambda: np.array(np.nan))
+    """() value [rad or m] of a body on a joint, 0 at its initial pose; NaN for a free body."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,7 +107,9 @@ class StateRecorder:
             bodies[obj.name] = (
                 measured_pose(scene, obj.name).cpu().numpy(),
                 scene.velocity(obj.name).cpu().numpy(),
-            )
+                np.full(scene.n_envs, np.nan) if obj.joint is None
+                else scene.joint_value(obj.name).cpu().numpy(),
+            )  # fmt: skip
         for obj in scene.particle_objects:
             particles[obj.name] = (
                 scene.particles(obj.name).cpu().numpy(),
@@ -130,9 +134,9 @@ class StateRecorder:
             bodies={
                 name: BodyState(
                     initial_pose=pose_np(scene.task.object(name).T_world_object),
-                    pose=pose[b].copy(), velocity=velocity[b].copy(),
+                    pose=pose[b].copy(), velocity=velocity[b].copy(), joint=np.asarray(joint[b]),
                 )
-                for name, (pose, velocity) in bodies.items()
+                for name, (pose, velocity, joint) in bodies.items()
             },
             particles=clouds,
         )  # fmt: skip
