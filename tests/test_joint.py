@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from pytest import approx
 
 from lucibot.core.errors import UserError
 from lucibot.core.euler import euler_xyz_deg_to_matrix
 from lucibot.core.geometry import pose_np
 from lucibot.core.joint import Joint
+from lucibot.objective.success import judge
+from lucibot.sim.state import BodyState, FinalState
 from lucibot.task import load_task
 
 
@@ -93,11 +96,49 @@ def test_a_wrong_joint_is_one_clear_line(tmp_path, joint, material, message):
 
 def test_the_task_file_writes_degrees_in_the_objects_own_frame(tmp_path):
     joint = load_task(written(tmp_path)).objects[0].articulation
-    assert joint.lower == pytest.approx(np.deg2rad(-120)) and joint.unit == "deg"
+    assert joint.lower == approx(np.deg2rad(-120)) and joint.unit == "deg"
     T = joint.poses(np.deg2rad(-90))
     np.testing.assert_allclose(T[:3, 0], [0, -1, 0], atol=1e-12)
     np.testing.assert_allclose(T[:3, 3], [-0.1, 0, 0.01], atol=1e-12)
-    assert joint.shown(np.deg2rad(-90)) == pytest.approx(-90)
+    assert joint.shown(np.deg2rad(-90)) == approx(-90)
+
+
+def opened(task, **values: float) -> FinalState:
+    """Each named object at its joint's value [rad or m]."""
+    bodies = {}
+    for name, value in values.items():
+        o = task.object(name)
+        bodies[name] = BodyState(
+            initial_pose=pose_np(o.T_world_object), velocity=np.zeros(6), joint=np.asarray(value),
+            pose=pose_np(o.articulation.poses(value)),
+        )  # fmt: skip
+    return FinalState(bodies=bodies, particles={})
+
+
+def with_success(task, **entry):
+    return type(task)(task.folder, task.spec.model_copy(update={"success": [entry]}), "")
+
+
+def test_success_asks_for_an_angle_or_a_share_of_the_travel(tmp_path):
+    task = with_success(
+        load_task(written(tmp_path)), predicate="joint_angle", object="door", min_deg=50.0
+    )
+    found = judge(task, opened(task, door=np.deg2rad(-60)))
+    assert found.success and found.score == 1 and found.metrics["door.angle_deg"] == approx(60)
+    found = judge(task, opened(task, door=np.deg2rad(-25)))
+    assert not found.success and found.score == approx(0.5)
+
+    with pytest.raises(UserError, match="'door' is not on a slider"):
+        judge(with_success(task, predicate="joint_opening", object="door", min_share=0.5),
+              opened(task, door=0.0))  # fmt: skip
+
+    task = with_success(
+        load_task(written(tmp_path, SLIDER)), predicate="joint_opening", object="door",
+        min_share=0.5,
+    )  # fmt: skip
+    found = judge(task, opened(task, door=0.18))
+    assert found.success and found.metrics["door.opened_share"] == approx(0.6)
+    assert not judge(task, opened(task, door=0.12)).success
 
 
 SLIDER = '{ kind = "slider", axis = [0, -1, 0.1], upper = 0.3 }'
@@ -127,5 +168,5 @@ def test_every_environment_is_put_at_its_own_value(tmp_path, text):
     np.testing.assert_allclose(measured_pose(scene, "door"), waypoints[:, 1, 0], atol=1e-6)
     np.testing.assert_allclose(scene.velocity("door"), 0, atol=1e-6)
     states = recorder.states()
-    assert [float(s.bodies["door"].joint) for s in states] == pytest.approx(values[:, 1], abs=1e-6)
+    assert [float(s.bodies["door"].joint) for s in states] == approx(values[:, 1], abs=1e-6)
     assert not scene.diverged().any()

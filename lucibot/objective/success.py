@@ -7,8 +7,8 @@ NumPy. `state` is a `lucibot.sim.state.FinalState`, or anything with the same fi
 from __future__ import annotations
 
 import math
-from dataclasses import MISSING, dataclass, fields
-from typing import Any, ClassVar
+from dataclasses import MISSING, dataclass, fields, replace
+from typing import Any, ClassVar, get_args
 
 import numpy as np
 
@@ -184,10 +184,40 @@ class AtRest:
         return _less(self, speed, self.max_speed_m_s, f"{self.object}.speed_m_s")
 
 
-Predicate = Pieces | DisplacedLess | InsideDomain | Upright | Nested | AtRest
-KINDS: dict[str, type] = {
-    c.predicate: c for c in (Pieces, DisplacedLess, InsideDomain, Upright, Nested, AtRest)
-}
+@dataclass(frozen=True, kw_only=True)
+class JointAngle:
+    """The object has turned about its hinge by at least `min_deg`, either way."""
+
+    predicate: ClassVar[str] = "joint_angle"
+    object: str
+    min_deg: float
+
+    def judge(self, task: Task, state: Any) -> Judgement:
+        turned = abs(float(np.rad2deg(_joint_value(self, task, state, "hinge"))))
+        return _at_least(self, turned, self.min_deg, f"{self.object}.angle_deg")
+
+
+@dataclass(frozen=True, kw_only=True)
+class JointOpening:
+    """The object has slid by at least `min_share` of its travel: the way from its initial place to
+    the farther of its limits."""
+
+    predicate: ClassVar[str] = "joint_opening"
+    object: str
+    min_share: float
+
+    def judge(self, task: Task, state: Any) -> Judgement:
+        moved = abs(_joint_value(self, task, state, "slider"))
+        joint = task.object(self.object).articulation
+        share = moved / max(-joint.lower, joint.upper)
+        found = _at_least(self, share, self.min_share, f"{self.object}.opened_share")
+        return replace(found, metrics=found.metrics | {f"{self.object}.opened_m": moved})
+
+
+Predicate = (
+    Pieces | DisplacedLess | InsideDomain | Upright | Nested | AtRest | JointAngle | JointOpening
+)
+KINDS: dict[str, type] = {c.predicate: c for c in get_args(Predicate)}
 
 
 def predicates(task: Task) -> list[Predicate]:
@@ -236,6 +266,25 @@ def _less(predicate: Any, value: float, limit: float, metric: str) -> Judgement:
         score=1.0 if ok else limit / value if math.isfinite(value) else 0.0, ok=ok,
         metrics={metric: value},
     )  # fmt: skip
+
+
+def _at_least(predicate: Any, value: float, limit: float, metric: str) -> Judgement:
+    """`value` must reach `limit`; the score falls as value / limit."""
+    ok = value >= limit
+    return Judgement(
+        name=f"{predicate.predicate}({predicate.object})", value=value, threshold=limit,
+        score=1.0 if ok else max(0.0, value / limit), ok=ok, metrics={metric: value},
+    )  # fmt: skip
+
+
+def _joint_value(predicate: Any, task: Task, state: Any, kind: str) -> float:
+    """[rad or m], 0 at the initial pose."""
+    joint = task.object(predicate.object).articulation
+    if joint is None or joint.kind != kind:
+        raise UserError(
+            f"success predicate {predicate.predicate!r}: {predicate.object!r} is not on a {kind}"
+        )
+    return float(_body(predicate, state, predicate.object).joint)
 
 
 def _particles(predicate: Any, state: Any):
