@@ -10,7 +10,7 @@ from lucibot.optimize.clearance import Clearance
 from lucibot.optimize.cmaes import strict_ranks
 from lucibot.optimize.config import CMAES, SearchConfig
 from lucibot.optimize.parametrization import Parametrization
-from lucibot.optimize.search import search
+from lucibot.optimize.search import evaluate_once, search
 from lucibot.task import load_task
 
 K, A = 4, 1
@@ -53,6 +53,19 @@ def test_resuming_gives_the_same_bits(tmp_path):
     for a, b in zip(whole.history, again.history, strict=True):
         for name in a:
             np.testing.assert_array_equal(a[name], b[name])
+
+
+def test_what_is_only_evaluated_is_one_rollout_of_the_estimate():
+    start = parametrization().start
+    found = evaluate_once(evaluate, start)
+    assert found.rollouts == 1 and found.loss == evaluate(start[None]).loss[0]
+    np.testing.assert_array_equal(found.waypoints, start)
+
+    def diverged(waypoints):
+        return Evaluation(loss=np.ones(1), terms={}, failed=np.ones(1, bool))
+
+    with pytest.raises(RunFailed, match="diverged"):
+        evaluate_once(diverged, start)
 
 
 def test_the_start_is_a_candidate(tmp_path):

@@ -87,6 +87,24 @@ def search(
         progress(f"generation {g + 1} of {config.generations}: loss {best:.4f}",
                  (g + 1) / config.generations)  # fmt: skip
 
+    return _best(history)
+
+
+def evaluate_once(evaluate: Evaluate, waypoints: np.ndarray) -> SearchResult:
+    """The result of rolling out (K, A, 6) waypoints as they are.
+
+    Raises:
+        RunFailed: the rollout diverged.
+    """
+    result = evaluate(waypoints[None])
+    if result.failed.all():
+        raise RunFailed("the rollout of the estimated trajectory diverged")
+    return _best([
+        {"waypoints": waypoints[None], "loss": result.loss, "failed": result.failed, **result.terms}
+    ])  # fmt: skip
+
+
+def _best(history: list[dict[str, np.ndarray]]) -> SearchResult:
     losses = np.stack([np.where(h["failed"], np.inf, h["loss"]) for h in history])
     g, i = np.unravel_index(np.argmin(losses), losses.shape)
     names = [n for n in history[g] if n not in ("waypoints", "loss", "failed")]

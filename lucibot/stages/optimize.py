@@ -12,7 +12,7 @@ from lucibot.objective.supervision import Supervision
 from lucibot.optimize.clearance import Clearance
 from lucibot.optimize.parametrization import Parametrization
 from lucibot.optimize.prefit import prefit
-from lucibot.optimize.search import SearchResult, search
+from lucibot.optimize.search import SearchResult, evaluate_once, search
 from lucibot.pipeline import Context
 from lucibot.store.run import write_json
 
@@ -24,9 +24,18 @@ def run(ctx: Context) -> None:
     view = SceneView.load(ctx.inputs["scene"])
     supervision = Supervision.load(ctx.inputs["perceive"] / "supervision.npz")
     config = ctx.config
-    clear = Clearance.of(ctx.task)
-
     estimate = np.asarray(supervision.waypoints, np.float32)
+    if all(o.joint is not None for o in ctx.task.actuators):
+        # Joint values are read from the video and set; there is nothing to search (paper, 4.1).
+        with create_evaluator(
+            ctx.task, supervision, config.weights, population=1, device=config.device,
+            progress=ctx.progress,
+        ) as evaluator:  # fmt: skip
+            found = evaluate_once(evaluator.evaluate, estimate)
+        _save(ctx, found, estimate, estimate, None, supervision, environments=1)
+        return
+
+    clear = Clearance.of(ctx.task)
     fitted, iou = estimate, None
     if config.prefit is not None:
         fitted, iou = prefit(
