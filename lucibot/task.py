@@ -281,6 +281,14 @@ class Task:
                 return o
         raise unknown_name("object", name, [o.name for o in self.objects])
 
+    def solid(self, name: str) -> ObjectSpec | BackgroundSpec:
+        """A foreground object or something in the background."""
+        things = [*self.objects, *self.spec.background]
+        for thing in things:
+            if thing.name == name:
+                return thing
+        raise unknown_name("object", name, [t.name for t in things])
+
     def label(self, name: str) -> int:
         return self.objects.index(self.object(name)) + 1
 

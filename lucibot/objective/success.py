@@ -14,6 +14,7 @@ import numpy as np
 
 from lucibot.core.errors import UserError, unknown_name
 from lucibot.core.geometry import matrix_np
+from lucibot.objective.vessels import Bowl, inside_hull
 from lucibot.task import Task
 
 CRUMB_FRACTION = 0.01
@@ -214,10 +215,78 @@ class JointOpening:
         return replace(found, metrics=found.metrics | {f"{self.object}.opened_m": moved})
 
 
+@dataclass(frozen=True, kw_only=True)
+class Inside:
+    """At least `min_fraction` of the particles lie in the container: in its hull."""
+
+    predicate: ClassVar[str] = "inside"
+    object: str
+    container: str
+    min_fraction: float
+
+    def judge(self, task: Task, state: Any) -> Judgement:
+        p = _particles(self, state)
+        share = float(_within(task, state, self.container, p).mean())
+        return _at_least(self, share, self.min_fraction, f"{self.object}.share_in_{self.container}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SpilledLess:
+    """At most `max_fraction` of the particles lie in none of the containers.
+
+    With a bowl in `held_by`, of the particles that left the containers: those in the bowl are held,
+    the others are spilled.
+    """
+
+    predicate: ClassVar[str] = "spilled_less"
+    object: str
+    containers: list[str]
+    max_fraction: float
+    held_by: str = ""
+
+    def judge(self, task: Task, state: Any) -> Judgement:
+        p = _particles(self, state)
+        spilled = ~np.any([_within(task, state, c, p) for c in self.containers], axis=0)
+        whole = len(spilled)
+        if self.held_by:
+            whole = max(1, int(spilled.sum()))
+            bowl, T_world = _bowl(self, task, state, self.held_by)
+            spilled &= ~bowl.holds(T_world, p.final, float(p.size_m))
+        share = float(spilled.sum() / whole)
+        return _less(self, share, self.max_fraction, f"{self.object}.spilled_share")
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeldAbove:
+    """The bowl holds at least `min_share` of what fits in it, all of that at least `height_m` above
+    the top of `above`."""
+
+    predicate: ClassVar[str] = "held_above"
+    object: str
+    bowl: str
+    above: str
+    height_m: float
+    min_share: float
+
+    def judge(self, task: Task, state: Any) -> Judgement:
+        p = _particles(self, state)
+        bowl, T_world = _bowl(self, task, state, self.bowl)
+        mesh, T_above = _placed(task, state, self.above)
+        top = (np.asarray(mesh.vertices) @ T_above[2, :3] + T_above[2, 3]).max()
+        held = bowl.holds(T_world, p.final, float(p.size_m))
+        held &= p.final[:, 2] > top + self.height_m
+        volume = held.sum() * task.mesh(task.object(self.object)).volume / len(held)
+        share = float(volume / bowl.capacity_m3)
+        return _at_least(self, share, self.min_share, f"{self.bowl}.filled_share")
+
+
 Predicate = (
     Pieces | DisplacedLess | InsideDomain | Upright | Nested | AtRest | JointAngle | JointOpening
-)
+    | Inside | SpilledLess | HeldAbove
+)  # fmt: skip
 KINDS: dict[str, type] = {c.predicate: c for c in get_args(Predicate)}
+WANTED = {"str": str, "int": int, "float": (int, float), "list[str]": list}
+"""What TOML must give for each type of field."""
 
 
 def predicates(task: Task) -> list[Predicate]:
@@ -287,6 +356,28 @@ def _joint_value(predicate: Any, task: Task, state: Any, kind: str) -> float:
     return float(_body(predicate, state, predicate.object).joint)
 
 
+def _placed(task: Task, state: Any, name: str) -> tuple[Any, np.ndarray]:
+    """Mesh and pose (4, 4) of a body or of something in the background."""
+    if name in state.bodies:
+        return task.mesh(task.object(name)), matrix_np(state.bodies[name].pose)
+    item = task.solid(name)
+    return task.mesh(item), item.T_world_object
+
+
+def _within(task: Task, state: Any, container: str, particles: Any) -> np.ndarray:
+    """(N,) bool, a particle on the wall counts."""
+    mesh, T_world = _placed(task, state, container)
+    return inside_hull(mesh, T_world, particles.final, 0.5 * float(particles.size_m))
+
+
+def _bowl(predicate: Any, task: Task, state: Any, name: str) -> tuple[Bowl, np.ndarray]:
+    mesh, T_world = _placed(task, state, name)
+    bowl = Bowl.of(mesh)
+    if bowl.capacity_m3 <= 0:
+        raise UserError(f"success predicate {predicate.predicate!r}: {name!r} holds nothing")
+    return bowl, T_world
+
+
 def _particles(predicate: Any, state: Any):
     if predicate.object not in state.particles:
         raise UserError(
@@ -314,13 +405,15 @@ def _parse(task: Task, index: int, entry: dict[str, Any]) -> Predicate:
     for key, value in entry.items():
         if key not in known:
             raise unknown_name(f"key at {where} ({kind}):", key, known)
-        wanted = {"str": str, "int": int, "float": (int, float)}[str(known[key].type)]
-        if not isinstance(value, wanted) or isinstance(value, bool):
+        if not isinstance(value, WANTED[str(known[key].type)]) or isinstance(value, bool):
             raise UserError(f"{where} ({kind}): {key} must be a {known[key].type}, got {value!r}")
     missing = [n for n, f in known.items() if f.default is MISSING and n not in entry]
     if missing:
         raise UserError(f"{where} ({kind}): {missing[0]} is missing")
-    for key in ("object", "container"):
-        if key in entry:
-            task.object(entry[key])
+    task.object(entry["object"])
+    for key in ("container", "bowl", "above", "held_by"):
+        if entry.get(key):
+            task.solid(entry[key])
+    for name in entry.get("containers", []):
+        task.solid(name)
     return cls(**entry)
