@@ -170,3 +170,45 @@ def test_every_environment_is_put_at_its_own_value(tmp_path, text):
     states = recorder.states()
     assert [float(s.bodies["door"].joint) for s in states] == approx(values[:, 1], abs=1e-6)
     assert not scene.diverged().any()
+
+
+STORYBOARD = """
+duration_s = 2.0
+time_jitter = 0.0
+[jitter.open]
+joint = 4.0
+[[track]]
+object = "door"
+key = [{ at_s = 0.0, VALUE = 0.0 }, { at_s = 0.5, VALUE = 0.0 }, { at_s = 1.5, VALUE = -70.0, group = "open" }]
+[miss]
+object = "door"
+group = "open"
+joint = 50.0
+"""
+
+
+def test_a_storyboard_moves_a_jointed_object_by_its_value(tmp_path):
+    from lucibot.providers.video.plan import make_plan
+    from lucibot.providers.video.schema import load_storyboard
+
+    task = load_task(written(tmp_path))
+    joint = task.objects[0].articulation
+    (tmp_path / "storyboard.toml").write_text(STORYBOARD.replace("VALUE", "joint"))
+    spec = load_storyboard(task)
+    ends = []
+    for seed in range(6):
+        plan = make_plan(task, spec, np.random.default_rng(seed))
+        values = joint.values(pose_np(plan.T_world_object[:, 0]))
+        # Every pose lies on the joint's curve and nothing changes its size.
+        np.testing.assert_allclose(joint.poses(values), plan.T_world_object[:, 0], atol=1e-9)
+        assert (plan.scale == 1).all() and values[0] == 0 and (np.diff(values) <= 1e-9).all()
+        ends.append(np.rad2deg(values[-1]))
+    assert np.std(ends) > 1 and np.mean(ends) == approx(-70, abs=6)
+    missed = make_plan(task, spec, np.random.default_rng(0), miss=True)
+    end = joint.values(pose_np(missed.T_world_object[-1, 0]))
+    assert np.rad2deg(end) == approx(ends[0] + 50)
+
+    told_by_poses = STORYBOARD.replace(", VALUE = 0.0", "").replace("VALUE = -70.0, ", "")
+    (tmp_path / "storyboard.toml").write_text(told_by_poses)
+    with pytest.raises(UserError, match="on a joint, so its keys give joint"):
+        load_storyboard(task)

@@ -159,4 +159,19 @@ def _extent(mask: np.ndarray) -> tuple[float, float, float, float]:
     return float(x0), float(y0), float(x1), float(y1)
 
 
-RELATIONS: dict[str, Callable[..., np.ndarray]] = {"pieces": pieces, "inside": inside}
+def opened(task, view, video, regions: Regions, relation) -> np.ndarray:
+    """`object`, which hangs on a joint, has left its first place: its region and the first one have
+    at most 1 - `least` of their union in common."""
+    region = regions.object(task.objects.index(task.object(relation["object"])))
+    both = (region & region[0]).reshape(len(region), -1).sum(1)
+    either = (region | region[0]).reshape(len(region), -1).sum(1)
+    out = (1 - both / np.maximum(either, 1) >= float(relation["least"])).astype(float)
+    # Nothing opens by vanishing.
+    out[region.reshape(len(region), -1).sum(1) < 20] = 0
+    out[_hidden(regions, region)] = np.nan
+    return out
+
+
+RELATIONS: dict[str, Callable[..., np.ndarray]] = {
+    "pieces": pieces, "inside": inside, "opened": opened,
+}  # fmt: skip

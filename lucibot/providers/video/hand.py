@@ -71,7 +71,7 @@ def rotation_between(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 def make_hand(
     *, grip_radius_m: float, openness: float = 0.0, right: bool = True, size: float = 1.0,
-    slant: float = 0.8, cell_m: float = 0.0035,
+    slant: float = 0.8, forearm_m: float = FOREARM_M, cell_m: float = 0.0035,
 ) -> HandMesh:  # fmt: skip
     """A hand around a cylinder.
 
@@ -81,11 +81,12 @@ def make_hand(
         size: scale of the whole hand.
         slant: how far the wrist lies towards -x (away from the thumb's side) instead of -y, as a
             tangent: a handle crosses the palm slantwise.
+        forearm_m: length of what is drawn of the arm; it ends bluntly, outside the picture.
         cell_m: grid spacing of the marching cubes.
     """
     from skimage.measure import marching_cubes
 
-    parts, tips, wrist, arm = _skeleton(grip_radius_m / size, openness, slant)
+    parts, tips, wrist, arm = _skeleton(grip_radius_m / size, openness, slant, forearm_m)
     ends = np.concatenate([np.stack([p[0], p[1]]) for group in parts for p in group])
     low, high = ends.min(0) - 0.045, ends.max(0) + 0.045
     counts = np.ceil((high - low) / cell_m).astype(int) + 1
@@ -107,7 +108,7 @@ def make_hand(
     )  # fmt: skip
 
 
-def _skeleton(radius: float, openness: float, slant: float):
+def _skeleton(radius: float, openness: float, slant: float, forearm_m: float):
     """Groups of tapered capsules (a, b, radius_a, radius_b), finger tips, wrist, arm direction."""
     back = np.array([-slant, -1.0, 0.0])
     back /= np.linalg.norm(back)
@@ -161,7 +162,7 @@ def _skeleton(radius: float, openness: float, slant: float):
     groups.append([(chain[k], chain[k + 1], thumb_radii[k], thumb_radii[k + 1]) for k in range(3)])
     arm = back + np.array([0, 0, 0.15])
     arm /= np.linalg.norm(arm)
-    along, thick = np.linspace(0, FOREARM_M, 7), np.array([23, 28, 32, 35, 37, 38.5, 40]) * 1e-3
+    along, thick = np.linspace(0, forearm_m, 7), np.array([23, 28, 32, 35, 37, 38.5, 40]) * 1e-3
     forearm = [
         (wrist + arm * along[k], wrist + arm * along[k + 1], thick[k], thick[k + 1])
         for k in range(len(along) - 1)

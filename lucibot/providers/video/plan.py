@@ -13,6 +13,7 @@ from scipy.interpolate import PchipInterpolator
 from scipy.spatial.transform import Rotation, Slerp
 
 from lucibot.core.euler import euler_xyz_deg_to_matrix
+from lucibot.core.joint import Joint
 from lucibot.providers.video.morph import MorphPath
 from lucibot.providers.video.schema import (
     CutSpec,
@@ -88,20 +89,30 @@ def make_plan(
         g: (rng.normal(size=3) * j.position_m, rng.normal(size=3) * j.rotation_deg)
         for g, j in sorted(spec.jitter.items())
     }
-    missing = dict(groups)
+    values = {g: rng.normal() * j.joint for g, j in sorted(spec.jitter.items()) if j.joint}
+    missing, missing_values = dict(groups), dict(values)
     if miss and spec.miss.group:
         shift, turn = groups.get(spec.miss.group, (np.zeros(3), np.zeros(3)))
         missing[spec.miss.group] = (shift + np.array(spec.miss.offset_m), turn)
+        missing_values[spec.miss.group] = values.get(spec.miss.group, 0.0) + spec.miss.joint
 
     poses = np.tile(np.stack([rest[n] for n in names]), (len(times), 1, 1, 1))
     moved = {}
     for track in spec.track:
-        own = missing if track.object == spec.miss.object else groups
-        moved[track.object] = _Track(track, rest, own, warp)
+        misses = track.object == spec.miss.object
+        joint = task.object(track.object).articulation
+        if joint is None:
+            moved[track.object] = _Track(track, rest, missing if misses else groups, warp)
+        else:
+            moved[track.object] = _JointTrack(
+                track, joint, missing_values if misses else values, warp
+            )
         poses[:, names.index(track.object)] = moved[track.object](times)
 
     scale = np.ones((len(times), len(names)))
     for i, name in enumerate(names):
+        if task.objects[i].joint is not None:
+            continue  # It would leave what it hangs on.
         # A video model lets things grow or shrink while they are handled.
         gone = np.linalg.norm(poses[:, i, :3, 3] - rest[name][:3, 3], axis=-1) > 0.005
         if gone.any():
@@ -186,6 +197,24 @@ class _Track:
         out[:, :3, 3] = self.position(t)
         out[:, :3, :3] = self.rotation(_eased(t, self.times)).as_matrix()
         return out
+
+
+class _JointTrack:
+    """The values of a joint by a monotone cubic between the keys, within the joint's limits."""
+
+    def __init__(self, spec: TrackSpec, joint: Joint, jitter: dict[str, float], warp):
+        keys = sorted(spec.key, key=lambda k: k.at_s)
+        shown = np.array([k.joint + jitter.get(k.group, 0.0) for k in keys])
+        values = np.clip(np.deg2rad(shown) if joint.is_hinge else shown, joint.lower, joint.upper)
+        self.joint, self.values = joint, values
+        self.times = np.array([warp(k.at_s) for k in keys])
+
+    def __call__(self, t: np.ndarray) -> np.ndarray:
+        """(n,) times [s] to (n, 4, 4)."""
+        if len(self.times) == 1:
+            return self.joint.poses(np.full(len(t), self.values[0]))
+        curve = PchipInterpolator(self.times, self.values)
+        return self.joint.poses(curve(np.clip(t, self.times[0], self.times[-1])))
 
 
 def _eased(t: np.ndarray, keys: np.ndarray) -> np.ndarray:

@@ -24,6 +24,8 @@ class Key(_Spec):
     of an object, for a pose in that object's initial frame."""
     position_m: Vec3 = (0.0, 0.0, 0.0)
     rotation_deg: Vec3 = (0.0, 0.0, 0.0)
+    joint: float | None = None
+    """Instead of a pose, for an object on a joint: its value [deg or m]."""
     group: str = ""
     """Keys of one group share their jitter; keys without a group have none."""
 
@@ -38,6 +40,8 @@ class JitterSpec(_Spec):
 
     position_m: Vec3 = (0.0, 0.0, 0.0)
     rotation_deg: Vec3 = (0.0, 0.0, 0.0)
+    joint: float = 0.0
+    """[deg or m]."""
 
 
 class HandSpec(_Spec):
@@ -53,6 +57,8 @@ class HandSpec(_Spec):
     slant: float = 0.8
     elbow_m: Vec3
     """Where the forearm points to [m, world]."""
+    forearm_m: float = 0.50
+    """How long it is; where the camera is far away it must reach out of the picture."""
     enters_from_m: Vec3
     """Offset [m, world] of the hand outside the picture from its grasp; it leaves that way too."""
     hover_m: Vec3 = (0.0, 0.0, 0.05)
@@ -130,6 +136,8 @@ class MissSpec(_Spec):
     group: str = ""
     offset_m: Vec3 = (0.0, 0.0, 0.0)
     """World axes."""
+    joint: float = 0.0
+    """The offset of an object on a joint [deg or m]."""
     parts: bool = False
     """Whether pieces still part."""
     stops_s: float | None = None
@@ -181,6 +189,13 @@ def load_storyboard(task: Task) -> StoryboardSpec:
     named += [k.frame for k in keys if k.frame not in ("rest", "world")]
     for name in named:
         task.object(name)
+    for track in spec.track:
+        wanted = task.object(track.object).joint is not None
+        if any((k.joint is not None) != wanted for k in track.key):
+            raise UserError(
+                f"{path}: {track.object!r} is {'' if wanted else 'not '}on a joint, so its keys give "
+                + ("joint, not a pose" if wanted else "a pose, not joint")
+            )
     parts = [m.part or m.object for m in spec.morph]
     if len(set(parts)) < len(parts):
         raise UserError(f"{path}: every morph needs a name of its own in part")

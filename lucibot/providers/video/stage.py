@@ -189,13 +189,13 @@ class Stage:
     def hand_meshes(self, path: HandPath) -> list[tuple[HandMesh, HandMesh]]:
         """Fine and coarse meshes for each step of openness."""
         s = path.spec
-        key = (s.grip_radius_m, s.side, s.slant)
+        key = (s.grip_radius_m, s.side, s.slant, s.forearm_m)
         if key not in self._hands:
             self._hands[key] = [
                 tuple(
                     make_hand(
                         grip_radius_m=s.grip_radius_m, openness=float(o), right=s.side == "right",
-                        slant=s.slant, cell_m=cell,
+                        slant=s.slant, forearm_m=s.forearm_m, cell_m=cell,
                     )
                     for cell in (0.0035, 0.007)
                 )
