@@ -11,6 +11,7 @@ from scipy.spatial.transform import Rotation
 
 from lucibot.core.camera import Camera
 from lucibot.core.geometry import pose_np
+from lucibot.core.heights import height_map
 from lucibot.core.progress import silent
 from lucibot.core.scene_view import SceneView
 from lucibot.core.tracks import Tracks
@@ -27,7 +28,7 @@ from lucibot.perception.overlay import draw_overlays
 from lucibot.perception.parts import connected_parts
 from lucibot.perception.poses import follow_poses, refine_poses
 from lucibot.perception.problem import Pin, PoseConfig, add_pin
-from lucibot.perception.support import CELL_M, height_map, settle, world_vertices
+from lucibot.perception.support import CELL_M, settle, world_vertices
 from lucibot.perception.trajectory import Smoothness, Trajectory, solve
 from lucibot.providers.answerer import PixelAnswerer
 from lucibot.providers.depth import FillDepth

@@ -12,6 +12,8 @@ import numpy as np
 from scipy.ndimage import binary_dilation
 from scipy.spatial import ConvexHull
 
+from lucibot.core.heights import height_map
+
 CELL_M = 0.001
 """Grid on which a bowl is filled."""
 
@@ -37,8 +39,10 @@ class Bowl:
 
     @classmethod
     def of(cls, mesh) -> Bowl:
-        floor, corner = _heights(mesh)
-        return cls(corner_m=corner, floor_m=floor, level_m=_filled(floor))
+        top = height_map(np.asarray(mesh.vertices), np.asarray(mesh.faces), CELL_M, top=True)
+        # One empty cell all around: there the water runs off.
+        floor = np.pad(top.z, 1, constant_values=-np.inf)
+        return cls(corner_m=top.lower_xy_m - CELL_M, floor_m=floor, level_m=_filled(floor))
 
     @property
     def capacity_m3(self) -> float:
@@ -65,19 +69,6 @@ class Bowl:
         # A heap is no steeper than it is wide.
         heap = 0.5 * CELL_M * min(wet.any(1).sum(), wet.any(0).sum()) + size_m
         return known & near[i, j] & (local[:, 2] > low) & (local[:, 2] < high + heap)
-
-
-def _heights(mesh) -> tuple[np.ndarray, np.ndarray]:
-    """(X, Y) height [m] of the highest surface over each cell, and the first cell's corner."""
-    from trimesh.remesh import subdivide_to_size
-
-    points, _ = subdivide_to_size(mesh.vertices, mesh.faces, 0.7 * CELL_M, max_iter=20)
-    # One empty cell all around: there the water runs off.
-    corner = points[:, :2].min(0) - 1.5 * CELL_M
-    at = np.floor((points[:, :2] - corner) / CELL_M).astype(int)
-    heights = np.full(at.max(0) + 2, -np.inf)
-    np.maximum.at(heights, tuple(at.T), points[:, 2])
-    return heights, corner
 
 
 def _filled(floor: np.ndarray) -> np.ndarray:

@@ -13,38 +13,47 @@ import numpy as np
 import torch
 
 from lucibot.core.geometry import pose_to_matrix
+from lucibot.core.heights import HeightMap, height_map
 from lucibot.task import Task
 
+CELL_M = 0.002
+"""Grid of the static meshes' tops."""
 SURFACE_POINTS = 400
 """Points that stand for an actuator's surface."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Clearance:
-    """Static boxes and the actuators' surfaces."""
+    """Static boxes, static meshes, and the actuators' surfaces."""
 
     T_box_world: np.ndarray
     """(S, 4, 4) world to each static box's frame."""
     half_extents_m: np.ndarray
     """(S, 3)."""
+    tops: tuple[HeightMap, ...]
+    """Of each static mesh: it may be hollow, and its inside is not below its top."""
     surfaces: tuple[np.ndarray, ...]
     """A arrays (n, 3) [m] in the actuators' frames."""
     margin_m: float = 0.0005
 
     @classmethod
     def of(cls, task: Task) -> Clearance:
-        """From a task's solid background (a mesh counts as its bounding box)."""
-        inverse, half = [], []
+        """From a task's solid background."""
+        inverse, half, tops = [], [], []
         for b in task.spec.background:
-            if b.solid:
-                lower, upper = task.mesh(b).bounds
-                T = b.T_world_object @ _translation((lower + upper) / 2)
-                inverse.append(np.linalg.inv(T))
-                half.append((upper - lower) / 2)
+            if not b.solid:
+                continue
+            if b.size_m is not None:
+                inverse.append(np.linalg.inv(b.T_world_object))
+                half.append(np.asarray(b.size_m) / 2)
+                continue
+            mesh, T = task.mesh(b), b.T_world_object
+            vertices = np.asarray(mesh.vertices) @ T[:3, :3].T + T[:3, 3]
+            tops.append(height_map(vertices, np.asarray(mesh.faces), CELL_M, top=True))
         surfaces = tuple(_surface(task.mesh(a)) for a in task.actuators if a.is_rigid)
         return cls(
             T_box_world=np.reshape(inverse, (-1, 4, 4)), half_extents_m=np.reshape(half, (-1, 3)),
-            surfaces=surfaces,
+            tops=tuple(tops), surfaces=surfaces,
         )  # fmt: skip
 
     def penetration(self, poses: np.ndarray, actuator: int) -> np.ndarray:
@@ -62,6 +71,9 @@ class Clearance:
             # A point under the top counts as inside however deep it is: nothing belongs below.
             inside = (enter <= leave) & (leave > -self.margin_m)
             need = np.maximum(need, np.where(inside, leave + self.margin_m, 0.0).max(-1))
+        for top in self.tops:
+            below = top.at(points[..., :2]) - points[..., 2] + self.margin_m
+            need = np.maximum(need, below.max(-1))
         return need
 
     def lift(self, waypoints: np.ndarray) -> np.ndarray:
@@ -78,9 +90,3 @@ def _surface(mesh) -> np.ndarray:
     points, _ = trimesh.sample.sample_surface(mesh, SURFACE_POINTS, seed=0)
     # The extreme points decide, so the corners are always among them.
     return np.concatenate([points, mesh.convex_hull.vertices])
-
-
-def _translation(offset: np.ndarray) -> np.ndarray:
-    T = np.eye(4)
-    T[:3, 3] = offset
-    return T

@@ -12,12 +12,12 @@ import itertools
 
 import numpy as np
 
+from lucibot.core.heights import height_map
 from lucibot.perception.draw import DrawMesh, draw_depth
 from lucibot.perception.grid import visible_iou
 from lucibot.perception.problem import Pin, Problem, add_pin, clamp, frame_terms
 from lucibot.perception.support import (
     CELL_M,
-    height_map,
     landing_height,
     settle,
     stand_upright,
