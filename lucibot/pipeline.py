@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -39,6 +40,8 @@ class Context:
     progress: Progress
     note: Callable[[str], None]
     """Record a fallback or a finding in the manifest and the log."""
+    ahead: Any = None
+    """What the stage's `begin` has started, if it has one and the run came to it in time."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,9 +58,15 @@ class Stage:
     """Patterns of checkpoints that survive when the stage starts again."""
     last_words: bool = False
     """Run every time: it reads the whole run directory."""
+    begins_early: bool = False
+    """Its module has `begin(task, config)`, a context manager over what is slow to start; it is
+    entered in the background of the stages before."""
 
     def run(self, context: Context) -> None:
         import_module(f"lucibot.stages.{self.name}").run(context)
+
+    def begin(self, task: Task, config: Any) -> AbstractContextManager:
+        return import_module(f"lucibot.stages.{self.name}").begin(task, config)
 
 
 STAGES: tuple[Stage, ...] = (
@@ -67,7 +76,7 @@ STAGES: tuple[Stage, ...] = (
     Stage(number=40, name="perceive", version=1, needs=("scene", "imagine", "select"),
           config="perceive"),
     Stage(number=50, name="optimize", version=1, needs=("scene", "perceive"), config="optimize",
-          seeded=True, keep=("checkpoints",)),
+          seeded=True, keep=("checkpoints",), begins_early=True),
     Stage(number=60, name="execute", version=1, needs=("perceive", "optimize"), config="execute"),
     Stage(number=70, name="report", version=1, needs=("scene", "imagine", "select", "perceive",
           "optimize", "execute"), config=None, last_words=True),
@@ -118,13 +127,22 @@ def run_stages(
     seed: int,
     console: StageConsole | None = None,
     until: str | None = None,
+    ahead: dict[str, Any] | None = None,
 ) -> None:
     """Run what is not finished, in order; skip what a valid manifest covers.
+
+    Args:
+        ahead: by stage, what `begin` has made; it is used and left open, so that several runs of
+            one task can share it.
 
     Raises:
         UserError: bad input; RunFailed: a stage could not do its work. Finished stages stay.
     """
-    console = console or StageConsole()
+    with ExitStack() as background:
+        _run_stages(run, task, config, seed, console or StageConsole(), until, ahead, background)
+
+
+def _run_stages(run, task, config, seed, console, until, ahead, background: ExitStack) -> None:
     folders: dict[str, StageFolder] = {}
     for stage in STAGES:
         stage_config = getattr(config, stage.config) if stage.config else None
@@ -141,13 +159,28 @@ def run_stages(
             console.done(stage, folder.manifest()["seconds"], skipped=True)
         else:
             folder.clear(keep=stage.keep)
-            _run_one(stage, folder, inputs, folders, run, task, stage_config, seed, console)
+            if ahead is None:
+                ahead = _begin_later_stages(stage, task, config, until, background)
+            _run_one(
+                stage, folder, inputs, folders, run, task, stage_config, seed, console,
+                ahead.get(stage.name),
+            )  # fmt: skip
         folders[stage.name] = folder
         if stage.name == until:
             return
 
 
-def _run_one(stage, folder, inputs, folders, run, task, config, seed, console) -> None:
+def _begin_later_stages(first: Stage, task: Task, config: RunConfig, until, background) -> dict:
+    """Start what later stages will need, up to `until`, while `first` and its followers work."""
+    last = next((s.number for s in STAGES if s.name == until), STAGES[-1].number)
+    return {
+        s.name: background.enter_context(s.begin(task, getattr(config, s.config)))
+        for s in STAGES
+        if s.begins_early and first.number < s.number <= last
+    }
+
+
+def _run_one(stage, folder, inputs, folders, run, task, config, seed, console, ahead) -> None:
     notes: list[str] = []
 
     def note(message: str) -> None:
@@ -160,7 +193,7 @@ def _run_one(stage, folder, inputs, folders, run, task, config, seed, console) -
     begin = time.perf_counter()
     context = Context(
         task=task, config=config, seed=seed, folder=folder.path, run=run, progress=progress,
-        inputs={n: folders[n].path for n in stage.needs}, note=note,
+        inputs={n: folders[n].path for n in stage.needs}, note=note, ahead=ahead,
     )  # fmt: skip
     try:
         stage.run(context)

@@ -120,6 +120,7 @@ def test_a_supervision_of_another_task_is_refused():
 def test_cut_dough_cuts_tolerates_errors_and_repeats_to_the_bit():
     from lucibot.objective.success import judge
     from lucibot.sim.evaluator import Evaluator
+    from lucibot.sim.scene import SimScene
 
     task = load_task("cut_dough")
     good = [{}, {"x": -0.035}, {"yaw": 0.0}, {"pitch": 2.0, "z": 0.0165}]
@@ -127,9 +128,9 @@ def test_cut_dough_cuts_tolerates_errors_and_repeats_to_the_bit():
     paths = np.stack([knife_path(task, **c) for c in good + uncut])
     held = np.ones((7, 1), bool)
     supervision = empty_supervision(task, paths[0], held)
-    with Evaluator(task, supervision, FULL_WEIGHTS, n_envs=3) as evaluator:
-        first, states = evaluator.evaluate_with_states(paths)
-        again = evaluator.evaluate(paths[::-1])
+    evaluator = Evaluator(SimScene(task, n_envs=3), supervision, FULL_WEIGHTS)
+    first, states = evaluator.evaluate_with_states(paths)
+    again = evaluator.evaluate(paths[::-1])
     assert not first.failed.any()
     assert len(np.unique(first.loss)) == 5
     # The second batch is another mixture of rollouts, so no environment feels its neighbours.
@@ -144,6 +145,7 @@ def test_cut_dough_cuts_tolerates_errors_and_repeats_to_the_bit():
 def test_stack_cups_nests_and_a_missed_cup_does_not():
     from lucibot.objective.success import judge
     from lucibot.sim.evaluator import Evaluator
+    from lucibot.sim.scene import SimScene
 
     task = load_task("stack_cups")
     errors = [(0, 0, 0), (0.008, 0.005, 0), (0, 0, 10), (0, -0.008, 8), (0.05, 0, 0)]
@@ -151,8 +153,8 @@ def test_stack_cups_nests_and_a_missed_cup_does_not():
     held = np.zeros(paths.shape[1:3], bool)
     held[:-1, 1] = True
     supervision = empty_supervision(task, paths[0], held)
-    with Evaluator(task, supervision, FULL_WEIGHTS, n_envs=5) as evaluator:
-        result, states = evaluator.evaluate_with_states(paths)
+    evaluator = Evaluator(SimScene(task, n_envs=5), supervision, FULL_WEIGHTS)
+    result, states = evaluator.evaluate_with_states(paths)
     assert not result.failed.any()
     found = [judge(task, s) for s in states]
     assert [m.success for m in found] == [True, True, True, True, False], found
@@ -186,6 +188,7 @@ def test_the_observer_agrees_with_the_camera_of_genesis(name, monkeypatch):
 @pytest.mark.slow
 def test_workers_give_the_same_bits_as_one_process_and_survive_a_kill():
     from lucibot.sim.evaluator import Evaluator
+    from lucibot.sim.scene import SimScene
     from lucibot.sim.workers import ShardedEvaluator
 
     task = load_task("stack_cups")
@@ -194,12 +197,12 @@ def test_workers_give_the_same_bits_as_one_process_and_survive_a_kill():
     held = np.zeros(paths.shape[1:3], bool)
     held[:-1, 1] = True
     supervision = empty_supervision(task, paths[0], held)
-    one = Evaluator(task, supervision, FULL_WEIGHTS, n_envs=5).evaluate(paths)
+    one = Evaluator(SimScene(task, n_envs=5), supervision, FULL_WEIGHTS).evaluate(paths)
     said = []
-    with ShardedEvaluator(
-        task, supervision, FULL_WEIGHTS, workers=2, n_envs=3,
-        progress=lambda message, done=None: said.append(message),
-    ) as sharded:  # fmt: skip
+    with ShardedEvaluator(task, workers=2, n_envs=3) as sharded:
+        sharded.supervise(
+            supervision, FULL_WEIGHTS, lambda message, done=None: said.append(message)
+        )
         before = sharded.process_ids
         np.testing.assert_array_equal(sharded.evaluate(paths).loss, one.loss)
         os.kill(before[1], signal.SIGKILL)

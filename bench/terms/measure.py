@@ -23,6 +23,7 @@ from lucibot.objective.weights import PAPER_WEIGHTS, TERMS, LossWeights
 from lucibot.optimize.clearance import Clearance
 from lucibot.pipeline import open_run, stage_folder
 from lucibot.sim.evaluator import Evaluator
+from lucibot.sim.scene import SimScene
 from lucibot.store.run import RunDirectory
 
 ENVIRONMENTS = 16
@@ -38,7 +39,7 @@ def measure(run: RunDirectory, task, seed: int) -> dict[str, np.ndarray]:
     with np.load(optimize / "trajectory.npz") as z:
         estimate, start = z["estimate"], z["start"]
     lifted = Clearance.of(task).lift(estimate)
-    evaluator = Evaluator(task, supervision, weights, n_envs=ENVIRONMENTS)
+    evaluator = Evaluator(SimScene(task, n_envs=ENVIRONMENTS), supervision, weights)
     tried = np.concatenate([np.stack([lifted, start]), sampled])
     result, states = evaluator.evaluate_with_states(tried)
     success = np.array([judge(task, s).success for s in states])

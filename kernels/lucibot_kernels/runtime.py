@@ -9,12 +9,34 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import inspect
 import io
 import os
 import sys
 from types import ModuleType
 
 import torch
+
+
+@contextlib.contextmanager
+def quick_imports():
+    """Makes imports of modules that are full of kernels two to three times faster.
+
+    Quadrants asks for the module of a stack frame at each kernel that it sees, and `inspect`
+    answers by going through all loaded modules, though a frame knows its module.
+    """
+    original = inspect.getmodule
+
+    def getmodule(thing, _filename=None):
+        if inspect.isframe(thing):
+            return sys.modules.get(thing.f_globals.get("__name__", ""))
+        return original(thing, _filename)
+
+    inspect.getmodule = getmodule
+    try:
+        yield
+    finally:
+        inspect.getmodule = original
 
 
 def _quadrants() -> ModuleType:
@@ -26,7 +48,7 @@ def _quadrants() -> ModuleType:
     before = os.environ.get("QD_ENABLE_PYBUF")
     os.environ["QD_ENABLE_PYBUF"] = "0"
     try:
-        with contextlib.redirect_stdout(io.StringIO()):
+        with contextlib.redirect_stdout(io.StringIO()), quick_imports():
             return importlib.import_module("quadrants")
     finally:
         if before is None:
@@ -89,4 +111,5 @@ def kernels(name: str, device: torch.device) -> ModuleType:
         raise ValueError(
             f"device: expected tensors on {up}, where the kernel runtime runs, got {device}"
         )
-    return importlib.import_module(f"lucibot_kernels.{name}")
+    with quick_imports():
+        return importlib.import_module(f"lucibot_kernels.{name}")

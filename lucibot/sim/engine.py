@@ -6,6 +6,7 @@ import os
 import warnings
 from typing import Any
 
+from lucibot_kernels.runtime import quick_imports
 from torch import Tensor
 
 from lucibot.core.errors import UserError
@@ -22,7 +23,8 @@ def start_genesis(device: str = "cpu") -> Any:
     os.environ.setdefault("QD_NUM_THREADS", "1")
     # Quadrants says so of Genesis's own kernels; it concerns nobody who runs a task.
     warnings.filterwarnings("ignore", message="cannot create weak reference")
-    import genesis as gs
+    with quick_imports():
+        import genesis as gs
 
     if not gs._initialized:
         gs.init(

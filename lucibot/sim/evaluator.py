@@ -8,9 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lucibot.core.camera import Camera
 from lucibot.core.errors import UserError
-from lucibot.core.progress import Progress, silent
 from lucibot.objective.evaluation import Evaluation
 from lucibot.objective.losses import FAR_M, Losses, Observation
 from lucibot.objective.supervision import Supervision
@@ -31,20 +29,10 @@ FAILED_LOSS_EXTRA = 10.0
 class Evaluator:
     """One built scene with its observer and losses; any number of rollouts, `n_envs` at a time."""
 
-    def __init__(
-        self,
-        task: Task,
-        supervision: Supervision,
-        weights: LossWeights,
-        *,
-        n_envs: int,
-        device: str = "cpu",
-        camera: Camera | None = None,
-        progress: Progress = silent,
-    ):
-        """`camera`: films environment 0, see `SimScene`."""
+    def __init__(self, scene: SimScene, supervision: Supervision, weights: LossWeights):
+        task = scene.task
         check_supervision(task, supervision)
-        self.scene = SimScene(task, n_envs=n_envs, device=device, camera=camera, progress=progress)
+        self.scene = scene
         self._supervision, self._weights = supervision, weights
         labels = {o.name: task.label(o.name) for o in task.objects}
         self._losses = Losses(labels, supervision, str(self.scene.device))
@@ -55,15 +43,6 @@ class Evaluator:
     def n_envs(self) -> int:
         """Environments rolled out together."""
         return self.scene.n_envs
-
-    def __enter__(self) -> Evaluator:
-        return self
-
-    def __exit__(self, *exc) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Nothing to end: the scene lives in this process."""
 
     def evaluate(self, waypoints: np.ndarray) -> Evaluation:
         """Roll out (P, K, A, 6) float32 waypoints; P may be any number."""

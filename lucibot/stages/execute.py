@@ -20,6 +20,7 @@ SAME_LOSS = 1e-5
 def run(ctx: Context) -> None:
     """Writes `film.mp4`, a picture of each keyframe, `final_state.npz` and `execute.json`."""
     from lucibot.sim.evaluator import Evaluator
+    from lucibot.sim.scene import SimScene
 
     supervision = Supervision.load(ctx.inputs["perceive"] / "supervision.npz")
     with np.load(ctx.inputs["optimize"] / "trajectory.npz") as z:
@@ -42,25 +43,19 @@ def run(ctx: Context) -> None:
         if not (step % every == 0 or at_keyframe or step == steps):
             return
         ctx.progress("filming the replay", step / steps)
-        rgb = evaluator.scene.film_frame()
+        rgb = scene.film_frame()
         if step % every == 0 or step == steps:
             frames.append(rgb)
         if at_keyframe:
             name = f"keyframe_{step // sim.steps_per_waypoint - 1:02d}.png"
             cv2.imwrite(str(ctx.folder / name), rgb[..., ::-1])
 
-    # As many environments as in the search: with contacts between rigid bodies Genesis gives the
-    # same bits only for the same batch size.
-    with Evaluator(
-        ctx.task,
-        supervision,
-        weights,
-        n_envs=search["environments"],
-        camera=camera,
-        progress=ctx.progress,
-    ) as evaluator:
-        first = evaluator.scene.film_frame()
-        result, states = evaluator.evaluate_with_states(waypoints[None], on_step=film)
+    # Where rigid bodies collide Genesis gives the same bits only for the same batch size.
+    n_envs = search["environments"] if sim.rigid_collision else 1
+    scene = SimScene(ctx.task, n_envs=n_envs, camera=camera, progress=ctx.progress)
+    evaluator = Evaluator(scene, supervision, weights)
+    first = scene.film_frame()
+    result, states = evaluator.evaluate_with_states(waypoints[None], on_step=film)
     write_video(ctx.folder / "film.mp4", Video(frames=np.stack([first, *frames]),
                                                fps=ctx.config.film_fps))  # fmt: skip
     cv2.imwrite(str(ctx.folder / "goal.png"), frames[-1][..., ::-1])

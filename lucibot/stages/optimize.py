@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
@@ -15,24 +16,42 @@ from lucibot.optimize.prefit import prefit
 from lucibot.optimize.search import SearchResult, evaluate_once, search
 from lucibot.pipeline import Context
 from lucibot.store.run import write_json
+from lucibot.task import Task
+
+if TYPE_CHECKING:
+    from lucibot.config import OptimizeConfig
+    from lucibot.sim.workers import Rollouts
+
+
+def begin(task: Task, config: OptimizeConfig) -> Rollouts:
+    """Let the simulation be built while the video is imagined and read."""
+    from lucibot.sim.workers import Rollouts
+
+    population = 1 if _set_not_searched(task) else config.search.population
+    return Rollouts(
+        task, population=population, workers=config.workers, device=config.device,
+        environments=config.environments,
+    )  # fmt: skip
 
 
 def run(ctx: Context) -> None:
     """Writes `trajectory.npz`, `history.npz`, `search.json`, and a checkpoint each generation."""
-    from lucibot.sim.workers import create_evaluator
+    if ctx.ahead is not None:
+        _run(ctx, ctx.ahead)
+        return
+    with begin(ctx.task, ctx.config) as rollouts:
+        _run(ctx, rollouts)
 
+
+def _run(ctx: Context, rollouts: Rollouts) -> None:
     view = SceneView.load(ctx.inputs["scene"])
     supervision = Supervision.load(ctx.inputs["perceive"] / "supervision.npz")
     config = ctx.config
     estimate = np.asarray(supervision.waypoints, np.float32)
-    if all(o.joint is not None for o in ctx.task.actuators):
-        # Joint values are read from the video and set; there is nothing to search (paper, 4.1).
-        with create_evaluator(
-            ctx.task, supervision, config.weights, population=1, device=config.device,
-            progress=ctx.progress,
-        ) as evaluator:  # fmt: skip
-            found = evaluate_once(evaluator.evaluate, estimate)
-        _save(ctx, found, estimate, estimate, None, supervision, environments=1)
+    if _set_not_searched(ctx.task):
+        evaluator = rollouts.evaluator(supervision, config.weights, ctx.progress)
+        found = evaluate_once(evaluator.evaluate, estimate)
+        _save(ctx, found, estimate, estimate, None, supervision, rollouts.n_envs)
         return
 
     clear = Clearance.of(ctx.task)
@@ -52,17 +71,17 @@ def run(ctx: Context) -> None:
         camera_position_m=supervision.camera.T_world_cam[:3, 3],
         correlation=config.search.correlation,
     )  # fmt: skip
-    with create_evaluator(
-        ctx.task, supervision, config.weights, population=config.search.population,
-        workers=config.workers, device=config.device, environments=config.environments,
-        progress=ctx.progress,
-    ) as evaluator:  # fmt: skip
-        found = search(
-            evaluator.evaluate, parametrization, config.search, seed=ctx.seed,
-            checkpoints=ctx.folder / "checkpoints", repair=clear.lift, progress=ctx.progress,
-        )  # fmt: skip
-        environments = evaluator.n_envs
-    _save(ctx, found, estimate, start, iou, supervision, environments)
+    evaluator = rollouts.evaluator(supervision, config.weights, ctx.progress)
+    found = search(
+        evaluator.evaluate, parametrization, config.search, seed=ctx.seed,
+        checkpoints=ctx.folder / "checkpoints", repair=clear.lift, progress=ctx.progress,
+    )  # fmt: skip
+    _save(ctx, found, estimate, start, iou, supervision, rollouts.n_envs)
+
+
+def _set_not_searched(task: Task) -> bool:
+    """Joint values are read from the video and set; there is nothing to search (paper, 4.1)."""
+    return all(o.joint is not None for o in task.actuators)
 
 
 def _background_depth(view: SceneView, supervision: Supervision) -> np.ndarray:
