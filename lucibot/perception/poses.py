@@ -17,6 +17,7 @@ from scipy.spatial.transform import Rotation
 from lucibot.core.progress import Progress, silent
 from lucibot.core.scene_view import SceneView
 from lucibot.core.tracks import Tracks
+from lucibot.perception.articulated import draw_joints, fit_joints
 from lucibot.perception.draw import draw_depth
 from lucibot.perception.grid import visible_iou
 from lucibot.perception.landing import fit_rests
@@ -70,6 +71,9 @@ def start_state(problem: Problem, tracks: Tracks) -> dict[int, Trajectory]:
     """The tracker's poses; gaps are bridged from the nearest frames that have one."""
     state = {}
     for i, mesh in problem.meshes.items():
+        if problem.task.objects[i].joint is not None:
+            state[i] = problem.initial[i][np.zeros(len(problem.grid), int)]
+            continue
         poses = tracks.poses[:, i].astype(float)
         good = np.isfinite(poses).all(1) & problem.usable[:, i]
         known = problem.initial[i].poses(mesh.anchor_m)[0]
@@ -138,6 +142,8 @@ def unstick(problem: Problem, state: dict[int, Trajectory], seed: int) -> dict[i
     out = dict(state)
     iou, seen = fits(problem, state)
     for i, mesh in problem.meshes.items():
+        if problem.task.objects[i].joint is not None:
+            continue
         stuck = np.flatnonzero((iou[:, i] < 0.8) & (seen[:, i] > 0.2) & problem.usable[:, i])
         if len(stuck) == 0:
             continue
@@ -192,7 +198,8 @@ def refine_poses(
     """
     problem = make_problem(task, view, tracks, fps, config, depth_m)
     frames, count = len(problem.grid), len(task.objects)
-    state = start_state(problem, tracks)
+    drawings = draw_joints(problem)
+    state = fit_joints(problem, start_state(problem, tracks), drawings)
     touched = _touched(problem, tracks)
     pins = {}
     for i in problem.meshes:
@@ -226,7 +233,9 @@ def refine_poses(
         rests[i] = rest_intervals(
             points, moves_from[i], touched[:, i], usable, config.still_px, shortest
         )
-    for i, landed in fit_rests(problem, state, rests, touched).items():
+    hung = {i for i, o in enumerate(task.objects) if o.joint is not None}
+    falling = {i: r for i, r in rests.items() if i not in hung}
+    for i, landed in fit_rests(problem, state, falling, touched).items():
         pins[i] += landed
         for pin in landed:
             state[i] = state[i].with_frames(pin.frames, pin.target)
@@ -243,6 +252,9 @@ def refine_poses(
                 log_scale=state[i].log_scale[pin.frames],
             )  # fmt: skip
             state[i] = state[i].with_frames(pin.frames, kept)
+    if len(drawings) < len(problem.meshes):
+        # What moves freely, and what it hides, is known better now.
+        state = fit_joints(problem, state, drawings)
     progress("checking the fit", 0.97)
     iou, seen = fits(problem, state)
     return _result(problem, state, iou, seen, touched, moves_from, rests)

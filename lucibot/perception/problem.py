@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+import cv2
 import numpy as np
 
 from lucibot.core.geometry import pose_np
@@ -24,6 +25,8 @@ from lucibot.task import Task
 
 CHUNK = 48
 """Frames drawn at once: bounds memory, large enough to keep the cores busy."""
+BEHIND_M = 0.006
+"""What lies less than this behind the static scene is seen all the same: surfaces that touch."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,6 +89,8 @@ class Problem:
     usable: np.ndarray
     """(T, N) bool."""
     tops: HeightMap
+    background_m: np.ndarray
+    """(H, W) known depth of the static scene."""
     depth_m: np.ndarray | None = None
     """(T, H, W) measured depth on the grid, where a depth model measures objects."""
     carried: dict[int, np.ndarray] = field(default_factory=dict)
@@ -119,9 +124,16 @@ class Problem:
         for i in range(len(out)):
             if i in self.meshes:
                 out[i] = draw_depth(self.meshes[i], state[i].T_world_object, self.grid.camera)
+                if self.task.objects[i].joint is not None:
+                    self.hide(out[i])
             else:
                 out[i] = self.carried[i]
         return out
+
+    def hide(self, depth: np.ndarray) -> None:
+        """Leaves out of (B, H, W) drawn depth what the static scene hides. Only what hangs on a
+        joint is known so well against the scene that this can be said."""
+        depth[depth > self.background_m + BEHIND_M] = np.inf
 
 
 def make_problem(task: Task, view: SceneView, tracks: Tracks, fps: float, config: PoseConfig,
@@ -134,11 +146,13 @@ def make_problem(task: Task, view: SceneView, tracks: Tracks, fps: float, config
             continue
         meshes[i] = DrawMesh.from_trimesh(task.mesh(o), o.T_world_object)
         initial[i] = Trajectory.from_poses(pose_np(o.T_world_object)[None], meshes[i].anchor_m)
+    size = (grid.camera.width, grid.camera.height)
+    background = cv2.resize(view.background_depth_m, size, interpolation=cv2.INTER_NEAREST)
     area = np.stack([grid.masks(i).sum((1, 2)) for i in range(len(task.objects))], 1)
     return Problem(
         task=task, grid=grid, config=config, fps=fps, meshes=meshes, initial=initial,
         usable=~tracks.lost & (area >= 12), tops=static_tops(task), depth_m=depth_m,
-        carried=carried,
+        carried=carried, background_m=background,
     )  # fmt: skip
 
 
@@ -219,18 +233,20 @@ def add_floor(
 
 def joint_round(problem: Problem, state: dict[int, Trajectory], pins: dict[int, list[Pin]],
                 reach_px: float) -> dict[int, Trajectory]:  # fmt: skip
-    """One Gauss-Newton round over all frames of all objects."""
+    """One Gauss-Newton round over all frames of all objects that move freely."""
     frames = len(problem.grid)
-    H = {i: np.zeros((frames, 7, 7)) for i in state}
-    g = {i: np.zeros((frames, 7)) for i in state}
+    loose = [i for i in state if problem.task.objects[i].joint is None]
+    H = {i: np.zeros((frames, 7, 7)) for i in loose}
+    g = {i: np.zeros((frames, 7)) for i in loose}
     # Where a pose is known there is nothing to learn from the picture.
-    free = {i: problem.usable[:, i].copy() for i in state}
-    for i in state:
+    free = {i: problem.usable[:, i].copy() for i in loose}
+    for i in loose:
         for pin in pins.get(i, []):
             free[i][pin.frames] = False
-    for part in chunks(np.flatnonzero(np.any(list(free.values()), axis=0))):
+    seen = np.any([*free.values(), np.zeros(frames, bool)], axis=0)
+    for part in chunks(np.flatnonzero(seen)):
         label, depths = problem.grid.label[part], problem.draw(state, part)
-        for i in state:
+        for i in loose:
             at = np.flatnonzero(free[i][part])
             if len(at) == 0:
                 continue
@@ -239,8 +255,9 @@ def joint_round(problem: Problem, state: dict[int, Trajectory], pins: dict[int, 
             H[i][rows], g[i][rows], _ = frame_terms(
                 problem, i, state[i][rows], depths[:, at], label[at], reach_px, measured
             )
-    out = {}
-    for i, trajectory in state.items():
+    out = dict(state)
+    for i in loose:
+        trajectory = state[i]
         for pin in pins.get(i, []):
             add_pin(H[i], g[i], trajectory, pin)
         add_floor(H[i], g[i], problem, i, trajectory)

@@ -1,8 +1,9 @@
 """The embedded tracker: no network, no weights, one core (paper, section 3.3).
 
 It knows what every run knows: the meshes, the camera, the first pose and first mask of every object.
-Rigid objects are tracked by their mesh (`rigid`), deformable ones by flow and colour (`deformable`),
-hands as a layer of their own (`hands`); `labelling` then gives every pixel to one of them.
+Rigid objects are tracked by their mesh (`rigid`; on a joint, `jointed`), deformable ones by flow and
+colour (`deformable`), hands as a layer of their own (`hands`); `labelling` then gives every pixel to
+one of them.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from lucibot.providers.tracker.appearance import (
 )
 from lucibot.providers.tracker.deformable import DeformableTrack
 from lucibot.providers.tracker.hands import HandLayer
+from lucibot.providers.tracker.jointed import JointTrack
 from lucibot.providers.tracker.labelling import (
     dilate,
     erode,
@@ -66,8 +68,11 @@ class _Rigid:
     def __init__(self, obj: ObjectSpec, task: Task, K, far, config, rng, bins, mask, T_cam_world):
         mesh = task.mesh(obj)
         prepared = Mesh(mesh.vertices, mesh.faces, face_parts(mesh), closed=mesh.is_watertight)
-        T = T_cam_world @ obj.T_world_object
-        self.track = RigidTrack(prepared, T, K, far, config.search, rng)
+        if obj.articulation is None:
+            T = T_cam_world @ obj.T_world_object
+            self.track = RigidTrack(prepared, T, K, far, config.search, rng)
+        else:
+            self.track = JointTrack(prepared, obj.articulation, T_cam_world, K, far, config.search)
         self.whole = ColourModel(bins[mask], shading=0.2)
         self.models = []
         for p in range(prepared.n_parts):

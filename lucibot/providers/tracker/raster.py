@@ -102,7 +102,7 @@ def _draw_into(verts, faces, parts, A, t, K, cull, inv_z, part_of, screen):
 
 
 @numba.njit(cache=True, fastmath=True)
-def _score(verts, faces, parts, A, t, K, cull, gain, edge, far, out, rim):
+def _score(verts, faces, parts, A, t, K, cull, gain, edge, far, far_hides, out, rim):
     S, H, W = A.shape[0], gain.shape[1], gain.shape[2]
     inv_z = np.zeros((H, W), np.float32)
     part_of = np.full((H, W), -1, np.int8)
@@ -116,6 +116,8 @@ def _score(verts, faces, parts, A, t, K, cull, gain, edge, far, out, rim):
             for x in range(x0, x1):
                 p = part_of[y, x]
                 if p < 0:
+                    continue
+                if far_hides and inv_z[y, x] < far[y, x]:
                     continue
                 total += gain[p, y, x]
                 if inv_z[y, x] < far[y, x]:
@@ -146,7 +148,10 @@ class Mesh:
     def n_parts(self) -> int:
         return int(self.parts.max()) + 1
 
-    def score(self, A: np.ndarray, t_m: np.ndarray, K: np.ndarray, gain: np.ndarray, edge, far):
+    def score(
+        self, A: np.ndarray, t_m: np.ndarray, K: np.ndarray, gain: np.ndarray, edge, far, *,
+        far_hides: bool = False,
+    ):  # fmt: skip
         """What each pose explains of the picture.
 
         Args:
@@ -156,6 +161,7 @@ class Mesh:
             gain: (parts, H, W) float32, what a pixel adds when that part is drawn on it.
             edge: (H, W) float32, what a pixel adds when an outline runs over it.
             far: (H, W) float32 [1/m], inverse depth of the background; being behind it costs.
+            far_hides: being behind it costs nothing, but nothing is drawn there.
 
         Returns:
             (S,) float64 sums of `gain` over covered pixels, (S,) sums of `edge` over outlines.
@@ -165,7 +171,7 @@ class Mesh:
             self.verts, self.faces, self.parts, np.ascontiguousarray(A, np.float32),
             np.ascontiguousarray(t_m, np.float32), np.asarray(K, np.float32), self.closed,
             np.ascontiguousarray(gain, np.float32), np.ascontiguousarray(edge, np.float32),
-            np.ascontiguousarray(far, np.float32), out, rim,
+            np.ascontiguousarray(far, np.float32), far_hides, out, rim,
         )  # fmt: skip
         return out, rim
 

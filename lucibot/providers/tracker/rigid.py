@@ -164,7 +164,7 @@ class RigidTrack:
         prior = np.array([4 * shift, 4 * shift, 2 * s.spread_depth, *(1.5 * self._spread_rad),
                           s.spread_size]) * loose  # fmt: skip
         base = self.pose
-        grids = {1: (gain, edge), 2: (_halved(gain), _halved_edge(edge))}
+        grids = {1: (gain, edge), 2: (halved(gain), halved_edge(edge))}
         mean, std = guess.copy(), spread.copy()
         starts = [np.zeros(_N), guess, self.velocity, 0.5 * (guess + self.velocity), *others]
         pool_d, pool_f = np.zeros((0, _N)), np.zeros(0)
@@ -243,7 +243,7 @@ class RigidTrack:
         self.part, self.depth = self.draw(self.pose)
 
 
-def _halved(gain: np.ndarray) -> np.ndarray:
+def halved(gain: np.ndarray) -> np.ndarray:
     """(P, H, W) averaged over 2 x 2 pixels."""
     _, H, W = gain.shape
     return np.stack([
@@ -251,7 +251,7 @@ def _halved(gain: np.ndarray) -> np.ndarray:
     ])  # fmt: skip
 
 
-def _halved_edge(edge: np.ndarray) -> np.ndarray:
+def halved_edge(edge: np.ndarray) -> np.ndarray:
     """(H, W) the largest of 2 x 2 pixels: thin lines must not fade."""
     H, W = (n // 2 * 2 for n in edge.shape)
     e = edge[:H, :W]
