@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -52,7 +53,7 @@ def run(ctx: Context) -> None:
         "task": ctx.task.name,
         "success": metrics.success,
         "score": metrics.score,
-        "metrics": metrics.metrics,
+        "metrics": metrics.metrics | _off_the_video(ctx, chosen["file"], state),
         "loss": found["execute"]["loss"],
         "terms": found["execute"]["terms"],
         "rollouts": found["search"]["rollouts"],
@@ -71,6 +72,23 @@ def run(ctx: Context) -> None:
         part = ctx.run.path / f".{name}.part"
         shutil.copyfile(ctx.folder / name, part)
         part.replace(ctx.run.path / name)
+
+
+def _off_the_video(ctx: Context, video: str, state: FinalState) -> dict[str, float]:
+    """How far each joint ended from where the video has it [deg or m], where that is known: a
+    storyboard keeps what it drew. A measurement beside the success, which rests on the simulator's
+    state alone; without what was drawn it is left out."""
+    planted = ctx.inputs["imagine"] / "planted" / f"{Path(video).stem}.npz"
+    if not planted.is_file():
+        return {}
+    with np.load(planted) as z:
+        drawn = z["poses"][-1]
+    out = {}
+    for i, o in enumerate(ctx.task.objects):
+        if (joint := o.articulation) is not None:
+            off = abs(float(state.bodies[o.name].joint) - float(joint.values(drawn[i])))
+            out[f"{o.name}.off_video_{joint.unit}"] = joint.shown(off)
+    return out
 
 
 def _data(ctx: Context, found, manifests, metrics: Metrics, result) -> ReportData:
