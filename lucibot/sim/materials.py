@@ -93,7 +93,9 @@ def background_material(gs: Any, item: BackgroundSpec, *, couples: bool) -> Any:
     )  # fmt: skip
 
 
-def rigid_morph(gs: Any, task: Task, obj: ObjectSpec, scratch: Path, *, collides: bool) -> Any:
+def rigid_morph(
+    gs: Any, task: Task, obj: ObjectSpec, scratch: Path, *, collides: bool, couples: bool
+) -> Any:
     """The body's shape in its mesh frame, at its initial pose.
 
     Bodies that particles couple to keep their exact mesh, as a signed distance field. Bodies that
@@ -110,7 +112,7 @@ def rigid_morph(gs: Any, task: Task, obj: ObjectSpec, scratch: Path, *, collides
     folder = scratch / obj.name
     folder.mkdir(parents=True, exist_ok=True)
     mesh.export(folder / "visual.obj")
-    pieces = _write_pieces(task, obj, mesh, folder) if collides else ["visual.obj"]
+    pieces = _write_pieces(task, obj, mesh, folder) if collides else ["visual.obj"] * couples
     (folder / "body.urdf").write_text(_urdf(obj, mesh, pieces))
     return gs.morphs.URDF(
         file=str(folder / "body.urdf"), convexify=collides, decimate=False, align=False,
@@ -178,15 +180,17 @@ def mass_properties(mesh: trimesh.Trimesh, mass_kg: float) -> tuple[np.ndarray, 
     )
 
 
-def background_morph(gs: Any, task: Task, item: BackgroundSpec, scratch: Path) -> Any:
-    """A static body that is simulated and, if it has no texture, drawn."""
+def background_morph(
+    gs: Any, task: Task, item: BackgroundSpec, scratch: Path, *, takes_part: bool
+) -> Any:
+    """A static body that is simulated, if it takes part, and drawn, if it has no texture."""
     place = _place(item.T_world_object) | {"fixed": True, "visualization": not _laid_flat(item)}
     if item.size_m is not None:
-        return gs.morphs.Box(size=item.size_m, collision=item.solid, **place)
+        return gs.morphs.Box(size=item.size_m, collision=takes_part, **place)
     file = scratch / f"{item.name}.obj"
     task.mesh(item).export(file)
     return gs.morphs.Mesh(
-        file=str(file), convexify=False, decimate=False, align=False, collision=item.solid, **place
+        file=str(file), convexify=False, decimate=False, align=False, collision=takes_part, **place
     )
 
 

@@ -141,7 +141,7 @@ class SimScene:
             takes_part = couples or (item.solid and self.collides)
             if takes_part or (drawn and picture is None):
                 self._scene.add_entity(
-                    background_morph(gs, self.task, item, scratch),
+                    background_morph(gs, self.task, item, scratch, takes_part=takes_part),
                     material=background_material(gs, item, couples=couples),
                     surface=surface(gs, self.task, item.look),
                 )
@@ -172,7 +172,10 @@ class SimScene:
                 gs, obj.material, compensated=not self.collides,
                 couples=bool(self.particle_objects),
             )  # fmt: skip
-            morph = rigid_morph(gs, self.task, obj, scratch, collides=self.collides)
+            morph = rigid_morph(
+                gs, self.task, obj, scratch, collides=self.collides,
+                couples=bool(self.particle_objects),
+            )  # fmt: skip
             return self._scene.add_entity(morph, material=material, surface=look)
         file = scratch / f"{obj.name}.obj"
         self.task.mesh(obj).export(file)
