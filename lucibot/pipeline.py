@@ -65,7 +65,7 @@ class Stage:
     def run(self, context: Context) -> None:
         import_module(f"lucibot.stages.{self.name}").run(context)
 
-    def begin(self, task: Task, config: Any) -> AbstractContextManager:
+    def begin(self, task: Task, config: RunConfig) -> AbstractContextManager:
         return import_module(f"lucibot.stages.{self.name}").begin(task, config)
 
 
@@ -77,7 +77,8 @@ STAGES: tuple[Stage, ...] = (
           config="perceive"),
     Stage(number=50, name="optimize", version=1, needs=("scene", "perceive"), config="optimize",
           seeded=True, keep=("checkpoints",), begins_early=True),
-    Stage(number=60, name="execute", version=1, needs=("perceive", "optimize"), config="execute"),
+    Stage(number=60, name="execute", version=2, needs=("perceive", "optimize"), config="execute",
+          begins_early=True),
     Stage(number=70, name="report", version=1, needs=("scene", "imagine", "select", "perceive",
           "optimize", "execute"), config=None, last_words=True),
 )  # fmt: skip
@@ -174,7 +175,7 @@ def _begin_later_stages(first: Stage, task: Task, config: RunConfig, until, back
     """Start what later stages will need, up to `until`, while `first` and its followers work."""
     last = next((s.number for s in STAGES if s.name == until), STAGES[-1].number)
     return {
-        s.name: background.enter_context(s.begin(task, getattr(config, s.config)))
+        s.name: background.enter_context(s.begin(task, config))
         for s in STAGES
         if s.begins_early and first.number < s.number <= last
     }

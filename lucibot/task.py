@@ -300,6 +300,12 @@ class Task:
     def targets(self) -> list[ObjectSpec]:
         return [o for o in self.objects if "target" in o.roles]
 
+    @property
+    def is_searched(self) -> bool:
+        """Whether a trajectory has to be found: joint values are read from the video and set
+        (paper, section 4.1)."""
+        return any(o.joint is None for o in self.actuators)
+
     @cached_property
     def camera(self) -> Camera:
         c = self.spec.camera

@@ -189,7 +189,7 @@ def test_the_observer_agrees_with_the_camera_of_genesis(name, monkeypatch):
 def test_workers_give_the_same_bits_as_one_process_and_survive_a_kill():
     from lucibot.sim.evaluator import Evaluator
     from lucibot.sim.scene import SimScene
-    from lucibot.sim.workers import ShardedEvaluator
+    from lucibot.sim.workers import ShardedEvaluator, Sharding
 
     task = load_task("stack_cups")
     rng = np.random.default_rng(0)
@@ -199,7 +199,7 @@ def test_workers_give_the_same_bits_as_one_process_and_survive_a_kill():
     supervision = empty_supervision(task, paths[0], held)
     one = Evaluator(SimScene(task, n_envs=5), supervision, FULL_WEIGHTS).evaluate(paths)
     said = []
-    with ShardedEvaluator(task, workers=2, n_envs=3) as sharded:
+    with ShardedEvaluator(task, Sharding(workers=2, n_envs=3)) as sharded:
         sharded.supervise(
             supervision, FULL_WEIGHTS, lambda message, done=None: said.append(message)
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
@@ -12,54 +13,56 @@ from lucibot.objective.supervision import Supervision
 from lucibot.objective.weights import LossWeights
 from lucibot.pipeline import Context
 from lucibot.store.run import write_json
+from lucibot.task import Task
+
+if TYPE_CHECKING:
+    from lucibot.config import ExecuteConfig, RunConfig
+    from lucibot.sim.replay import Replay
 
 SAME_LOSS = 1e-5
 """How far the replayed loss may lie from the search's; on one machine and device it is the same."""
 
 
+def begin(task: Task, config: RunConfig) -> Replay:
+    """Let the fresh simulation be built while earlier stages work."""
+    from lucibot.sim.workers import Sharding
+
+    o = config.optimize
+    population = o.search.population if task.is_searched else 1
+    sharding = Sharding.of(
+        population, workers=o.workers, device=o.device, environments=o.environments
+    )
+    return _replay(task, config.execute, environments=sharding.n_envs, device=o.device)
+
+
 def run(ctx: Context) -> None:
     """Writes `film.mp4`, a picture of each keyframe, `final_state.npz` and `execute.json`."""
-    from lucibot.sim.evaluator import Evaluator
-    from lucibot.sim.scene import SimScene
-
     supervision = Supervision.load(ctx.inputs["perceive"] / "supervision.npz")
     with np.load(ctx.inputs["optimize"] / "trajectory.npz") as z:
         waypoints = z["waypoints"]
     search = json.loads((ctx.inputs["optimize"] / "search.json").read_text())
     searched, weights = search["loss"], LossWeights(**search["weights"])
 
-    sim = ctx.task.spec.simulation
-    camera = ctx.task.camera
-    width = min(ctx.config.film_width, camera.width)
-    camera = camera.resized(width, round(width * camera.height / camera.width))
-    steps = len(waypoints) * sim.steps_per_waypoint + sim.settle_steps
+    sim, K = ctx.task.spec.simulation, len(waypoints)
+    steps = K * sim.steps_per_waypoint + sim.settle_steps
     every = max(1, round(steps / ctx.config.film_frames))
-    frames: list[np.ndarray] = []
+    keyframes = [(k + 1) * sim.steps_per_waypoint for k in range(K)]
+    film = [*range(0, steps, every), steps]
+    environments, device = search["environments"], search["device"]
 
-    def film(step: int) -> None:
-        at_keyframe = step % sim.steps_per_waypoint == 0 and step // sim.steps_per_waypoint <= len(
-            waypoints
+    with _fresh(ctx, environments, device) as replay:
+        found = replay.run(
+            waypoints, supervision, weights, sorted({*film, *keyframes}), ctx.progress
         )
-        if not (step % every == 0 or at_keyframe or step == steps):
-            return
-        ctx.progress("filming the replay", step / steps)
-        rgb = scene.film_frame()
-        if step % every == 0 or step == steps:
-            frames.append(rgb)
-        if at_keyframe:
-            name = f"keyframe_{step // sim.steps_per_waypoint - 1:02d}.png"
-            cv2.imwrite(str(ctx.folder / name), rgb[..., ::-1])
-
-    # Where rigid bodies collide Genesis gives the same bits only for the same batch size.
-    n_envs = search["environments"] if sim.rigid_collision else 1
-    scene = SimScene(ctx.task, n_envs=n_envs, camera=camera, progress=ctx.progress)
-    evaluator = Evaluator(scene, supervision, weights)
-    first = scene.film_frame()
-    result, states = evaluator.evaluate_with_states(waypoints[None], on_step=film)
-    write_video(ctx.folder / "film.mp4", Video(frames=np.stack([first, *frames]),
+    pictures = found.pictures
+    write_video(ctx.folder / "film.mp4", Video(frames=np.stack([pictures[s] for s in film]),
                                                fps=ctx.config.film_fps))  # fmt: skip
-    cv2.imwrite(str(ctx.folder / "goal.png"), frames[-1][..., ::-1])
-    states[0].save(ctx.folder / "final_state.npz")
+    for k, step in enumerate(keyframes):
+        cv2.imwrite(str(ctx.folder / f"keyframe_{k:02d}.png"), pictures[step][..., ::-1])
+    cv2.imwrite(str(ctx.folder / "goal.png"), pictures[steps][..., ::-1])
+    found.state.save(ctx.folder / "final_state.npz")
+
+    result = found.evaluation
     loss = float(result.loss[0])
     same = abs(loss - searched) <= SAME_LOSS * max(1.0, abs(searched))
     if not same:
@@ -70,3 +73,23 @@ def run(ctx: Context) -> None:
          "failed": bool(result.failed[0]),
          "terms": {n: float(v[0]) for n, v in result.terms.items()}},
     )  # fmt: skip
+
+
+def _fresh(ctx: Context, environments: int, device: str) -> Replay:
+    """The simulation that was begun early if it fits the search's, else a new one."""
+    if ctx.ahead is not None and ctx.ahead.n_envs == _batch(ctx.task, environments):
+        return ctx.ahead
+    return _replay(ctx.task, ctx.config, environments=environments, device=device)
+
+
+def _replay(task: Task, config: ExecuteConfig, *, environments: int, device: str) -> Replay:
+    from lucibot.sim.replay import Replay
+
+    width = min(config.film_width, task.camera.width)
+    camera = task.camera.resized(width, round(width * task.camera.height / task.camera.width))
+    return Replay(task, camera=camera, n_envs=_batch(task, environments), device=device)
+
+
+def _batch(task: Task, environments: int) -> int:
+    """Where rigid bodies collide Genesis gives the same bits only for the same batch size."""
+    return environments if task.spec.simulation.rigid_collision else 1

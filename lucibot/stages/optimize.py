@@ -19,19 +19,13 @@ from lucibot.store.run import write_json
 from lucibot.task import Task
 
 if TYPE_CHECKING:
-    from lucibot.config import OptimizeConfig
-    from lucibot.sim.workers import Rollouts
+    from lucibot.config import OptimizeConfig, RunConfig
+    from lucibot.sim.workers import ShardedEvaluator
 
 
-def begin(task: Task, config: OptimizeConfig) -> Rollouts:
+def begin(task: Task, config: RunConfig) -> ShardedEvaluator:
     """Let the simulation be built while the video is imagined and read."""
-    from lucibot.sim.workers import Rollouts
-
-    population = 1 if _set_not_searched(task) else config.search.population
-    return Rollouts(
-        task, population=population, workers=config.workers, device=config.device,
-        environments=config.environments,
-    )  # fmt: skip
+    return _workers(task, config.optimize)
 
 
 def run(ctx: Context) -> None:
@@ -39,19 +33,29 @@ def run(ctx: Context) -> None:
     if ctx.ahead is not None:
         _run(ctx, ctx.ahead)
         return
-    with begin(ctx.task, ctx.config) as rollouts:
-        _run(ctx, rollouts)
+    with _workers(ctx.task, ctx.config) as evaluator:
+        _run(ctx, evaluator)
 
 
-def _run(ctx: Context, rollouts: Rollouts) -> None:
+def _workers(task: Task, config: OptimizeConfig) -> ShardedEvaluator:
+    from lucibot.sim.workers import ShardedEvaluator, Sharding
+
+    population = config.search.population if task.is_searched else 1
+    sharding = Sharding.of(
+        population, workers=config.workers, device=config.device, environments=config.environments
+    )
+    return ShardedEvaluator(task, sharding, device=config.device)
+
+
+def _run(ctx: Context, evaluator: ShardedEvaluator) -> None:
     view = SceneView.load(ctx.inputs["scene"])
     supervision = Supervision.load(ctx.inputs["perceive"] / "supervision.npz")
     config = ctx.config
     estimate = np.asarray(supervision.waypoints, np.float32)
-    if _set_not_searched(ctx.task):
-        evaluator = rollouts.evaluator(supervision, config.weights, ctx.progress)
+    if not ctx.task.is_searched:
+        evaluator.supervise(supervision, config.weights, ctx.progress)
         found = evaluate_once(evaluator.evaluate, estimate)
-        _save(ctx, found, estimate, estimate, None, supervision, rollouts.n_envs)
+        _save(ctx, found, estimate, estimate, None, supervision, evaluator.sharding.n_envs)
         return
 
     clear = Clearance.of(ctx.task)
@@ -71,17 +75,12 @@ def _run(ctx: Context, rollouts: Rollouts) -> None:
         camera_position_m=supervision.camera.T_world_cam[:3, 3],
         correlation=config.search.correlation,
     )  # fmt: skip
-    evaluator = rollouts.evaluator(supervision, config.weights, ctx.progress)
+    evaluator.supervise(supervision, config.weights, ctx.progress)
     found = search(
         evaluator.evaluate, parametrization, config.search, seed=ctx.seed,
         checkpoints=ctx.folder / "checkpoints", repair=clear.lift, progress=ctx.progress,
     )  # fmt: skip
-    _save(ctx, found, estimate, start, iou, supervision, rollouts.n_envs)
-
-
-def _set_not_searched(task: Task) -> bool:
-    """Joint values are read from the video and set; there is nothing to search (paper, 4.1)."""
-    return all(o.joint is not None for o in task.actuators)
+    _save(ctx, found, estimate, start, iou, supervision, evaluator.sharding.n_envs)
 
 
 def _background_depth(view: SceneView, supervision: Supervision) -> np.ndarray:
@@ -108,7 +107,7 @@ def _save(
     write_json(
         ctx.folder / "search.json",
         {"loss": found.loss, "terms": found.terms, "rollouts": found.rollouts,
-         "generations": len(found.history), "environments": environments,
+         "generations": len(found.history), "environments": environments, "device": ctx.config.device,
          "weights": dataclasses.asdict(ctx.config.weights),
          "failed": int(sum(h["failed"].sum() for h in found.history)),
          "start_loss": float(found.history[0]["loss"][-1]) if include_start else None},

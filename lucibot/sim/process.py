@@ -1,0 +1,116 @@
+"""A simulation in a process of its own: built in the background, then answering messages."""
+
+from __future__ import annotations
+
+import multiprocessing as mp
+import os
+import traceback
+from collections.abc import Callable
+from contextlib import contextmanager
+from multiprocessing.connection import Connection
+from typing import Any
+
+from lucibot.core.errors import LuciBotError, RunFailed
+
+ONE_THREAD = {
+    "QD_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1",
+}  # fmt: skip
+
+
+class SimProcess:
+    """A one-thread process that runs `answer = build(*arguments)` and from then on sends
+    `answer(message)` for each message.
+
+    Its first message back, when it is built, is "built". `build` must be a module's function.
+    """
+
+    def __init__(self, build: Callable[..., Callable[[Any], Any]], *arguments: Any):
+        context = mp.get_context("spawn")
+        self.pipe, there = context.Pipe()
+        self._process = context.Process(
+            target=_serve, args=(there, build, arguments), daemon=True, name="lucibot-simulation"
+        )
+        with _environment(ONE_THREAD):
+            self._process.start()
+        there.close()
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    @property
+    def exit_code(self) -> int | None:
+        return self._process.exitcode
+
+    def send(self, message: Any) -> None:
+        """Send a message; a process that has died says so when its answer is received."""
+        try:
+            self.pipe.send(message)
+        except OSError:
+            pass
+
+    def receive(self) -> Any:
+        """Wait for the next answer; None if the process died. What it raised is raised here."""
+        try:
+            answer = self.pipe.recv()
+        except (EOFError, OSError):
+            self._process.join(timeout=5)
+            return None
+        if isinstance(answer, BaseException):
+            raise answer
+        return answer
+
+    def close(self) -> None:
+        """End the process."""
+        self.pipe.close()
+        self._process.join(timeout=2)
+        if self._process.is_alive():
+            self._process.terminate()
+            self._process.join()
+
+
+def _serve(pipe: Connection, build: Callable, arguments: tuple) -> None:
+    """The process's life; it ends when the pipe closes."""
+    import signal
+
+    # Ctrl-C goes to the whole group; the parent decides, and closing the pipe ends the process.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        import torch
+
+        torch.set_num_threads(1)
+        answer = build(*arguments)
+        pipe.send("built")
+        while True:
+            pipe.send(answer(pipe.recv()))
+    except (EOFError, BrokenPipeError, ConnectionResetError):
+        return
+    except LuciBotError as e:
+        _send_last(pipe, e)
+    except Exception:
+        # The traceback crosses the pipe as text: not every exception survives being pickled.
+        _send_last(pipe, RunFailed(f"a simulation process failed:\n{traceback.format_exc()}"))
+
+
+def _send_last(pipe: Connection, error: LuciBotError) -> None:
+    """Tell the parent, unless it has already given up over another process's error."""
+    try:
+        pipe.send(error)
+    except BrokenPipeError:
+        return
+
+
+@contextmanager
+def _environment(values: dict[str, str]):
+    """Environment variables for the processes started inside."""
+    before = {k: os.environ.get(k) for k in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for k, v in before.items():
+            if v is None:
+                del os.environ[k]
+            else:
+                os.environ[k] = v

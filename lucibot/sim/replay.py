@@ -1,0 +1,93 @@
+"""One trajectory in a simulation that has never run another, filmed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from lucibot.core.camera import Camera
+from lucibot.core.errors import RunFailed
+from lucibot.core.progress import Progress, silent
+from lucibot.objective.evaluation import Evaluation
+from lucibot.objective.supervision import Supervision
+from lucibot.objective.weights import LossWeights
+from lucibot.sim.process import SimProcess
+from lucibot.sim.state import FinalState
+from lucibot.task import Task
+
+
+@dataclass(frozen=True, kw_only=True)
+class Replayed:
+    evaluation: Evaluation
+    """Of a population of one."""
+    state: FinalState
+    pictures: dict[int, np.ndarray]
+    """(H, W, 3) uint8 after so many simulation steps; 0 is the initial state."""
+
+
+class Replay:
+    """A fresh simulation in a process of its own, building in the background from now on.
+
+    Args:
+        n_envs: as many as in the search where rigid bodies collide: only the same batch size gives
+            the same bits. The others repeat the one trajectory.
+    """
+
+    def __init__(self, task: Task, *, camera: Camera, n_envs: int, device: str = "cpu"):
+        self._process, self._built = SimProcess(_replayer, task, camera, n_envs, device), False
+        self.n_envs, self.camera = n_envs, camera
+
+    def __enter__(self) -> Replay:
+        return self
+
+    def __exit__(self, *exc) -> None:
+        self._process.close()
+
+    def run(
+        self, waypoints: np.ndarray, supervision: Supervision, weights: LossWeights,
+        film_steps: list[int], progress: Progress = silent,
+    ) -> Replayed:  # fmt: skip
+        """Roll out (K, A, 6) waypoints and take a picture after each of `film_steps`.
+
+        Raises:
+            RunFailed: the process died.
+        """
+        if not self._built:
+            progress("building a fresh simulation")
+            self._built = self._receive() == "built"
+        progress("replaying and filming")
+        self._process.send((waypoints, supervision, weights, film_steps))
+        return self._receive()
+
+    def _receive(self):
+        answer = self._process.receive()
+        if answer is None:
+            raise RunFailed(
+                f"the replaying simulation died (exit code {self._process.exit_code}); too little "
+                "memory is the usual reason"
+            )
+        return answer
+
+
+def _replayer(task: Task, camera: Camera, n_envs: int, device: str):
+    """In the process: takes what `Replay.run` sends."""
+    from lucibot.sim.evaluator import Evaluator
+    from lucibot.sim.scene import SimScene
+
+    scene = SimScene(task, n_envs=n_envs, device=device, camera=camera)
+
+    def answer(message) -> Replayed:
+        waypoints, supervision, weights, film_steps = message
+        wanted, pictures = set(film_steps), {}
+
+        def film(step: int) -> None:
+            if step in wanted:
+                pictures[step] = scene.film_frame()
+
+        evaluator = Evaluator(scene, supervision, weights)
+        film(0)
+        result, states = evaluator.evaluate_with_states(waypoints[None], on_step=film)
+        return Replayed(evaluation=result, state=states[0], pictures=pictures)
+
+    return answer
