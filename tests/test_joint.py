@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 import pytest
 from pytest import approx
@@ -10,7 +11,14 @@ from lucibot.core.errors import UserError
 from lucibot.core.euler import euler_xyz_deg_to_matrix
 from lucibot.core.geometry import pose_np
 from lucibot.core.joint import Joint
+from lucibot.core.scene_view import SceneView
+from lucibot.core.tracks import Tracks
 from lucibot.objective.success import judge
+from lucibot.perception.articulated import cheapest_path
+from lucibot.perception.draw import DrawMesh, draw_depth
+from lucibot.perception.poses import refine_poses
+from lucibot.perception.problem import PoseConfig
+from lucibot.perception.trajectory import Trajectory
 from lucibot.sim.state import BodyState, FinalState
 from lucibot.task import load_task
 
@@ -212,3 +220,67 @@ def test_a_storyboard_moves_a_jointed_object_by_its_value(tmp_path):
     (tmp_path / "storyboard.toml").write_text(told_by_poses)
     with pytest.raises(UserError, match="on a joint, so its keys give joint"):
         load_storyboard(task)
+
+
+@pytest.fixture(scope="module")
+def swing(tmp_path_factory):
+    """A door that opens behind a moving bar: the task, its view, masks, hand and true values."""
+    task = load_task(written(tmp_path_factory.mktemp("swing")))
+    camera, joint = task.camera.resized(320, 240), task.objects[0].articulation
+    s = np.clip((np.arange(30) / 15 - 0.4) / 1.0, 0, 1)
+    values = np.deg2rad(-75) * s * s * (3 - 2 * s)
+    mesh = DrawMesh.from_trimesh(task.mesh(task.objects[0]), task.objects[0].T_world_object)
+    at = Trajectory.from_poses(pose_np(joint.poses(values)), mesh.anchor_m)
+    depth = draw_depth(mesh, at.T_world_object, camera)
+    floor = task.spec.background[0]
+    slab = DrawMesh.from_trimesh(task.mesh(floor).subdivide().subdivide(), floor.T_world_object)
+    lies = Trajectory.from_poses(pose_np(floor.T_world_object)[None], slab.anchor_m)
+    under = draw_depth(slab, lies.T_world_object, camera)[0]
+    blank = np.full((240, 320, 3), 128, np.uint8)
+    view = SceneView(
+        camera=camera, names=("door",), first_frame=blank, background_frame=blank,
+        labels=(depth[0] < under).astype(np.uint8), depth_m=np.minimum(depth[0], under),
+        background_depth_m=under,
+    )  # fmt: skip
+    rng = np.random.default_rng(0)
+    masks = []
+    for drawn in depth < under:
+        # An outline that errs smoothly by a pixel, as a tracker's does.
+        inside = cv2.distanceTransform(drawn.astype(np.uint8), cv2.DIST_L2, 5)
+        outside = cv2.distanceTransform((~drawn).astype(np.uint8), cv2.DIST_L2, 5)
+        noise = cv2.GaussianBlur(rng.normal(size=drawn.shape), (0, 0), 6)
+        masks.append(inside - outside > noise / noise.std())
+    masks = np.stack(masks)
+    hand = np.zeros_like(masks)
+    for k in range(5, 22):
+        hand[k, 100:, 120 + 2 * k : 150 + 2 * k] = True
+    return task, view, masks & ~hand, hand, values
+
+
+def test_values_are_read_from_masks_behind_a_hand(swing):
+    task, view, masks, hand, values = swing
+    tracks = Tracks(
+        masks=masks[:, None], hand=hand, confidence=np.ones((30, 1), np.float32),
+        lost=np.zeros((30, 1), bool), poses=np.full((30, 1, 6), np.nan, np.float32),
+    )  # fmt: skip
+    found = refine_poses(task, view, tracks, 15.0, PoseConfig(width=320))
+    joint = task.objects[0].articulation
+    got = joint.values(found.poses[:, 0])
+    # Every pose lies on the curve, and the door is where it was drawn.
+    np.testing.assert_allclose(pose_np(joint.poses(got)), found.poses[:, 0], atol=1e-5)
+    off = np.abs(np.rad2deg(got - values))
+    assert off.mean() < 1.0 and off[-5:].max() < 1.0
+    assert (got[:5] == 0).all()
+
+
+def test_the_cheapest_path_rests_where_noise_would_move_it():
+    rng = np.random.default_rng(3)
+    grid = np.linspace(0, 1, 101)
+    true = np.concatenate([np.zeros(10), np.linspace(0, 0.6, 20), np.full(20, 0.603)])
+    cost = 0.2 * np.abs(grid - true[:, None]) ** 1.5 + rng.normal(0, 3e-5, (50, 101))
+    cost[34] = 0.0  # A frame in which nothing is seen.
+    path = cheapest_path(grid, cost)
+    assert (path[:10] == 0).all()
+    np.testing.assert_allclose(path[12:28], true[12:28], atol=0.03)
+    np.testing.assert_allclose(path[32:], 0.603, atol=0.004)
+    assert np.ptp(path[32:]) < 0.006
