@@ -44,7 +44,7 @@ def plan_with_fault(
     elif fault == "camera_drift":
         plan = _camera_drift(task.camera, plan, rng)
     elif fault == "wrong_object_moves":
-        plan = _wrong_object_moves(task, plan, rng)
+        plan = _wrong_object_moves(spec, plan, rng)
     return plan
 
 
@@ -93,10 +93,10 @@ def _camera_drift(camera: Camera, plan: Plan, rng: np.random.Generator) -> Plan:
     return plan.with_(fault="camera_drift", extra={"camera": A})
 
 
-def _wrong_object_moves(task: Task, plan: Plan, rng: np.random.Generator) -> Plan:
+def _wrong_object_moves(spec: StoryboardSpec, plan: Plan, rng: np.random.Generator) -> Plan:
     """A thing that no hand touches slides by itself, before the hand comes or after it has left."""
     held = {h.spec.holds for h in plan.hands}
-    candidates = [n for n in plan.names if n not in held] or list(plan.names)
+    candidates = spec.slides or [n for n in plan.names if n not in held] or list(plan.names)
     name = candidates[rng.integers(len(candidates))]
     i = plan.names.index(name)
     angle = rng.uniform(0, 2 * np.pi)

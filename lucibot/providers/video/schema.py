@@ -160,6 +160,9 @@ class StoryboardSpec(_Spec):
     hand: list[HandSpec] = []
     cut: list[CutSpec] = []
     morph: list[MorphSpec] = []
+    slides: list[str] = []
+    """What may move by itself in the fault of that kind; by default all that no hand holds. What
+    lies in a vessel cannot leave it alone."""
     miss: MissSpec
 
 
@@ -184,7 +187,7 @@ def load_storyboard(task: Task) -> StoryboardSpec:
         raise UserError(f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
     named = [t.object for t in spec.track] + [h.holds for h in spec.hand]
     named += [n for c in spec.cut for n in (c.object, c.tool)]
-    named += [spec.miss.object] * bool(spec.miss.object) + [m.object for m in spec.morph]
+    named += spec.slides + [spec.miss.object] * bool(spec.miss.object) + [m.object for m in spec.morph]
     keys = [k for told in (*spec.track, *spec.morph) for k in told.key]
     named += [k.frame for k in keys if k.frame not in ("rest", "world")]
     for name in named:
