@@ -93,9 +93,10 @@ def _goal_and_success(task: Task) -> str:
     for goal in task.spec.goal:
         if goal.get("relation") not in RELATIONS:
             raise unknown_name("goal relation", str(goal.get("relation")), RELATIONS)
-        for key in ("object", "container"):
-            if key in goal:
-                task.object(goal[key])
+        if "object" in goal:
+            task.object(goal["object"])
+        if "container" in goal:
+            task.solid(goal["container"])
     return f"{len(found)} success predicates, {len(task.spec.goal)} goal relations"
 
 

@@ -96,7 +96,10 @@ def inside(task, view, video, regions: Regions, relation) -> np.ndarray:
     """`object` stands in `container`: it rises out of the container's opening, over its middle, and
     its lower part is hidden."""
     i = task.objects.index(task.object(relation["object"]))
-    j = task.objects.index(task.object(relation["container"]))
+    container = task.solid(relation["container"])
+    if container not in task.objects:
+        return _inside_still(view, regions, i, task.mesh(container), container.T_world_object)
+    j = task.objects.index(container)
     thing, vessel = regions.object(i), regions.object(j)
     start = _extent(_main(thing[0]))
     start_height = start[3] - start[1]
@@ -118,6 +121,20 @@ def inside(task, view, video, regions: Regions, relation) -> np.ndarray:
             abs(middle) < 0.28 and touching.sum() >= 5 and sunk and above and hidden < 0.92
         )
     out[_hidden(regions, thing)] = np.nan
+    return out
+
+
+def _inside_still(view, regions: Regions, i: int, mesh, T_world: np.ndarray) -> np.ndarray:
+    """Object i lies within the outline of a vessel that stands still, all but a tenth of it."""
+    region = regions.object(i)
+    h, w = region.shape[1:]
+    uv, _ = view.camera.resized(w, h).project(mesh.vertices @ T_world[:3, :3].T + T_world[:3, 3])
+    outline = np.zeros((h, w), np.uint8)
+    cv2.fillConvexPoly(outline, cv2.convexHull(np.round(uv - 0.5).astype(np.int32)), 1)
+    area = region.reshape(len(region), -1).sum(1)
+    within = (region & (outline > 0)).reshape(len(region), -1).sum(1)
+    out = ((within >= 0.9 * area) & (area >= 20)).astype(float)
+    out[_hidden(regions, region)] = np.nan
     return out
 
 

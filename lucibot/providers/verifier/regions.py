@@ -147,6 +147,10 @@ class _Model:
         )
         empty = (empty.astype(np.float32) - [0, 128, 128]) / [2.55, 1, 1]
         self.empty = np.where(objects[..., None] > 0, empty, first).astype(np.float32)
+        self.beside = {
+            i: [int(j) for j in np.unique(labels0[_grown(labels0 == i, 5)]) if j not in (0, i)]
+            for i in range(1, self.objects + 1)
+        }  # fmt: skip
         self.histograms = np.stack([self._histogram(labels0 == i + 1) for i in range(self.objects)])
 
     def _bins(self, lab: np.ndarray) -> tuple[np.ndarray, ...]:
@@ -220,8 +224,8 @@ class _Model:
 
     def _clean(self, labels: np.ndarray, before: np.ndarray) -> np.ndarray:
         """Continuity: skin counts as hand where it hangs together with the border or with the hand
-        before, an object's colours where they touch its region before or a hand; anything else in
-        those colours is unknown."""
+        before, an object's colours where they touch its region before, a hand, or what it lay in or
+        on at first, from which it may come out again; anything else in those colours is unknown."""
         labels = cv2.medianBlur(labels, 3)
         skin = cv2.morphologyEx((labels == HAND).astype(np.uint8), cv2.MORPH_CLOSE, np.ones((5, 5)))
         border = _border_mask(labels.shape)
@@ -234,6 +238,8 @@ class _Model:
         for i in range(1, self.objects + 1):
             mine = labels == i
             seed = _grown(before == i, 9) | (hand & _grown(before == i, 41)) | (self.labels0 == i)
+            for j in self.beside[i]:
+                seed |= _grown(labels == j, 7)
             labels[mine & ~_touching(mine.astype(np.uint8), seed)] = UNKNOWN
         return labels
 
@@ -261,6 +267,6 @@ def _touching(mask: np.ndarray, seed: np.ndarray) -> np.ndarray:
     """The connected parts of `mask` that meet `seed`."""
     count, parts = cv2.connectedComponents(mask)
     keep = np.zeros(count, bool)
-    keep[np.unique(parts[seed & (mask > 0)])] = True
+    keep[parts[seed & (mask > 0)]] = True
     keep[0] = False
     return keep[parts]
