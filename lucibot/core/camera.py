@@ -8,6 +8,7 @@ camera frame, not the length of the ray.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -83,14 +84,18 @@ class Camera:
         )
         return uv, z
 
+    @cached_property
+    def rays(self) -> np.ndarray:
+        """(H, W, 3) [m, world]: from the eye to the points at depth 1 m behind pixel centres."""
+        u, v = np.meshgrid(np.arange(self.width) + 0.5, np.arange(self.height) + 0.5)
+        p = np.stack([(u - self.cx) / self.fx, (v - self.cy) / self.fy, np.ones_like(u)], -1)
+        return p @ self.T_world_cam[:3, :3].T
+
     def unproject(self, depth_m: np.ndarray) -> np.ndarray:
         """A depth image (H, W) [m] to world points (H, W, 3) [m]."""
         h, w = depth_m.shape
-        u, v = np.meshgrid(np.arange(w) + 0.5, np.arange(h) + 0.5)
-        u, v = u * self.width / w, v * self.height / h
-        p = np.stack([(u - self.cx) / self.fx, (v - self.cy) / self.fy, np.ones_like(u)], -1)
-        p = p * depth_m[..., None]
-        return p @ self.T_world_cam[:3, :3].T + self.T_world_cam[:3, 3]
+        camera = self if (w, h) == (self.width, self.height) else self.resized(w, h)
+        return self.T_world_cam[:3, 3] + camera.rays * depth_m[..., None]
 
     def to_dict(self) -> dict:
         """Plain numbers for json and toml."""

@@ -188,8 +188,4 @@ def _is_any(label: Tensor, wanted: list[int]) -> Tensor:
 
 def _rays(sup: Supervision):
     """(H * W, 3) world directions whose camera z is 1 m."""
-    import numpy as np
-
-    cam = sup.camera
-    unit = cam.unproject(np.ones((cam.height, cam.width)))
-    return (unit - cam.T_world_cam[:3, 3]).reshape(-1, 3)
+    return sup.camera.rays.reshape(-1, 3)

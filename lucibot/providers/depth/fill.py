@@ -141,10 +141,10 @@ def block_depth(camera: Camera, mask: np.ndarray, background_m: np.ndarray, in_f
     eye, ahead = camera.T_world_cam[:3, 3], camera.T_world_cam[:3, 2]
     flat = np.array([ahead[0], ahead[1], 0.0])
     flat /= max(np.linalg.norm(flat), 1e-9)
-    ray = camera.unproject(np.ones((h, w))) - eye
-    # Dividing by the optical axis makes a ray's parameter the depth itself.
-    ray /= (ray @ ahead)[..., None]
-    foot_world = eye + ray * background_m[..., None]
+    ray = camera.rays
+    foot_m = (eye + ray * background_m[..., None]) @ flat
+    along = np.maximum(ray @ flat, 1e-6)
+    top = (top_m - eye[2]) / np.minimum(ray[..., 2], -1e-6)
     out = np.zeros((h, w), np.float32)
     count, parts = cv2.connectedComponents(mask.astype(np.uint8))
     hidden = cv2.dilate(in_front.astype(np.uint8), np.ones((5, 5), np.uint8)) > 0
@@ -157,13 +157,11 @@ def block_depth(camera: Camera, mask: np.ndarray, background_m: np.ndarray, in_f
         if not seen.any():
             continue
         found = True
-        reach = foot_world[low, cols] @ flat
-        reach = np.interp(cols, cols[seen], reach[seen])
+        reach = np.interp(cols, cols[seen], foot_m[low, cols][seen])
         column = np.zeros(w)
         column[cols] = reach - inset_m
-        front = (column[None] - eye @ flat) / np.maximum(ray @ flat, 1e-6)
+        front = (column[None] - eye @ flat) / along
         front_z = eye[2] + front * ray[..., 2]
-        top = (top_m - eye[2]) / np.minimum(ray[..., 2], -1e-6)
         depth = np.where(front_z <= top_m, front, np.maximum(top, front))
         out[part] = np.minimum(depth, background_m)[part]
     if not found:

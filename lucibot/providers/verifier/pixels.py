@@ -146,7 +146,7 @@ class Judge:
         """Another object that a hand holds touches object i in between (a tool may push it)."""
         near = _grown_all(regions.object(i)[before : after + 1], 7)
         part = slice(before, after + 1)
-        for label in np.unique(regions.labels[part]):
+        for label in np.flatnonzero(np.bincount(regions.labels[part].ravel())):
             if label in (0, i + 1, HAND, UNKNOWN):
                 continue
             other = regions.labels[part] == label
