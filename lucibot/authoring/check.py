@@ -93,8 +93,9 @@ def _goal_and_success(task: Task) -> str:
     for goal in task.spec.goal:
         if goal.get("relation") not in RELATIONS:
             raise unknown_name("goal relation", str(goal.get("relation")), RELATIONS)
-        if "object" in goal:
-            task.object(goal["object"])
+        for key in ("object", "carrier"):
+            if key in goal:
+                task.object(goal[key])
         if "container" in goal:
             task.solid(goal["container"])
     return f"{len(found)} success predicates, {len(task.spec.goal)} goal relations"

@@ -189,6 +189,27 @@ def opened(task, view, video, regions: Regions, relation) -> np.ndarray:
     return out
 
 
+def carried(task, view, video, regions: Regions, relation) -> np.ndarray:
+    """A part of `object` lies on `carrier`, away from where the object was at first: at least
+    `least` of the carrier's first area, hanging together and mostly framed by the carrier."""
+    i = task.objects.index(task.object(relation["object"]))
+    j = task.objects.index(task.object(relation["carrier"]))
+    thing, carrier = regions.object(i), regions.object(j)
+    wanted = float(relation["least"]) * carrier[0].sum()
+    home = cv2.dilate(thing[0].astype(np.uint8), np.ones((5, 5))) > 0
+    out, away = np.zeros(len(thing)), np.zeros_like(thing)
+    for k in range(len(thing)):
+        count, parts = cv2.connectedComponents((thing[k] & ~home).astype(np.uint8))
+        for p in range(1, count):
+            part = parts == p
+            ring = (cv2.dilate(part.astype(np.uint8), np.ones((5, 5))) > 0) & ~part
+            if part.sum() >= wanted and carrier[k][ring].mean() > 0.3:
+                away[k] |= part
+        out[k] = float(away[k].any())
+    out[_hidden(regions, away)] = np.nan
+    return out
+
+
 RELATIONS: dict[str, Callable[..., np.ndarray]] = {
-    "pieces": pieces, "inside": inside, "opened": opened,
+    "pieces": pieces, "inside": inside, "opened": opened, "carried": carried,
 }  # fmt: skip
