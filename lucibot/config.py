@@ -6,9 +6,7 @@ from dataclasses import dataclass, field
 
 from lucibot.objective.weights import FULL_WEIGHTS, PAPER_WEIGHTS, LossWeights
 from lucibot.optimize.config import CMAES, PrefitConfig, SearchConfig
-from lucibot.perception.keyframes import KeyframeConfig
-from lucibot.perception.problem import PoseConfig
-from lucibot.perception.supervise import SuperviseConfig
+from lucibot.perception.config import KeyframeConfig, PoseConfig, SuperviseConfig
 from lucibot.providers.answerer import AnswererConfig, PixelAnswerer
 from lucibot.providers.depth import DepthConfig, FillDepth
 from lucibot.providers.hand import HandConfig, SkinHand

@@ -15,9 +15,9 @@ from lucibot.core.scene_view import SceneView
 from lucibot.core.tracks import Tracks
 from lucibot.objective.success import judge
 from lucibot.perception.articulated import cheapest_path
+from lucibot.perception.config import PoseConfig
 from lucibot.perception.draw import DrawMesh, draw_depth
 from lucibot.perception.poses import refine_poses
-from lucibot.perception.problem import PoseConfig
 from lucibot.perception.trajectory import Trajectory
 from lucibot.sim.state import BodyState, FinalState
 from lucibot.task import load_task

@@ -16,6 +16,7 @@ from lucibot.core.progress import silent
 from lucibot.core.scene_view import SceneView
 from lucibot.core.tracks import Tracks
 from lucibot.core.video import Video
+from lucibot.perception.config import PoseConfig
 from lucibot.perception.contour import KNOWN_MARGIN_M, edge_offsets, outlines
 from lucibot.perception.draw import DrawMesh, draw_depth
 from lucibot.perception.keyframes import (
@@ -27,7 +28,7 @@ from lucibot.perception.keyframes import (
 from lucibot.perception.overlay import draw_overlays
 from lucibot.perception.parts import connected_parts
 from lucibot.perception.poses import follow_poses, refine_poses
-from lucibot.perception.problem import Pin, PoseConfig, add_pin
+from lucibot.perception.problem import Pin, add_pin
 from lucibot.perception.support import CELL_M, settle, world_vertices
 from lucibot.perception.trajectory import Smoothness, Trajectory, solve
 from lucibot.providers.answerer import PixelAnswerer

@@ -2,28 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
 
-
-@dataclass(frozen=True, kw_only=True)
-class KeyframeConfig:
-    """How frames are chosen."""
-
-    count: int = 5
-    """Keyframes between first contact and goal when `rate_hz` is 0; a grasp or release may add
-    one."""
-    rate_hz: float = 0.0
-    """Keyframes a second of video; 0 to use `count`."""
-    snap: float = 0.2
-    """A keyframe may move by this share of the spacing to a frame that is seen better."""
-    straight_m: float = 0.01
-    """Keyframes are added until no actuator's path leaves the straight lines between them by more
-    [m]: the simulation moves on these lines, and a shortcut may run into what the video avoids."""
-    most_added: int = 5
-    """At most so many are added."""
+from lucibot.perception.config import KeyframeConfig
 
 
 def sample_keyframes(

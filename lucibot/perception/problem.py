@@ -10,6 +10,7 @@ import numpy as np
 from lucibot.core.geometry import pose_np
 from lucibot.core.scene_view import SceneView
 from lucibot.core.tracks import Tracks
+from lucibot.perception.config import PoseConfig
 from lucibot.perception.contour import KNOWN_MARGIN_M, MOVING_MARGIN_M, edge_offsets, outlines
 from lucibot.perception.draw import DrawMesh, draw_depth
 from lucibot.perception.grid import Grid, visible_iou
@@ -27,42 +28,6 @@ CHUNK = 48
 """Frames drawn at once: bounds memory, large enough to keep the cores busy."""
 BEHIND_M = 0.006
 """What lies less than this behind the static scene is seen all the same: surfaces that touch."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class PoseConfig:
-    """Settings of the pose estimation."""
-
-    width: int = 400
-    """Width [px] of the grid that outlines are compared on."""
-    outline_points: int = 96
-    """Points of each outline."""
-    mask_sigma_px: float = 1.2
-    """Offsets beyond this count less and less."""
-    mask_weight: float = 0.5
-    """Weight of an outline point; neighbours err together, so each counts less than one."""
-    depth_sigma_m: float = 0.02
-    """Trust in a measured depth, if there is any: far less than in masks."""
-    acceleration_m_s2: float = 4.0
-    """Typical acceleration of an object in a hand."""
-    acceleration_rad_s2: float = 40.0
-    """Typical angular acceleration."""
-    scale_sigma: float = 0.04
-    """How much a generated object's size may drift over a video (0.04: 4%)."""
-    scale_step: float = 0.003
-    """How much it may change from one frame to the next."""
-    still_px: float = 1.5
-    """An object that moves less than this in the picture lies still."""
-    rest_s: float = 0.25
-    """The shortest rest."""
-    coarse_rounds: int = 8
-    """Rounds before contact and rest are looked for."""
-    fine_rounds: int = 8
-    """Rounds under all constraints."""
-    samples: int = 32
-    """Samples a frame and round where the outline got stuck."""
-    lost_below_iou: float = 0.5
-    """Frames that fit worse are marked lost."""
 
 
 @dataclass

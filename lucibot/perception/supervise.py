@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import cv2
 import numpy as np
 
@@ -13,23 +11,12 @@ from lucibot.core.scene_view import SceneView
 from lucibot.core.tracks import Tracks
 from lucibot.core.video import Video
 from lucibot.objective.supervision import Supervision
+from lucibot.perception.config import SuperviseConfig
 from lucibot.perception.draw import fit_camera
 from lucibot.perception.grid import resize_mask
 from lucibot.perception.keyframes import held_on_the_way
 from lucibot.perception.parts import find_parts
 from lucibot.task import Task
-
-
-@dataclass(frozen=True, kw_only=True)
-class SuperviseConfig:
-    """The observation grid and the size of clouds."""
-
-    width: int = 320
-    """Width [px] of the observation grid; the height keeps the camera's aspect."""
-    cloud_points: int = 1024
-    """Points of each cloud."""
-    affordance_points: int = 256
-    """Points of the affordance."""
 
 
 def build_supervision(

@@ -29,7 +29,7 @@ class SimProcess:
         context = mp.get_context("spawn")
         self.pipe, there = context.Pipe()
         self._process = context.Process(
-            target=_serve, args=(there, build, arguments), daemon=True, name="lucibot-simulation"
+            target=_serve, args=(there, build, arguments), name="lucibot-simulation"
         )
         with _environment(ONE_THREAD):
             self._process.start()
@@ -61,12 +61,14 @@ class SimProcess:
             raise answer
         return answer
 
-    def close(self) -> None:
-        """End the process."""
+    def close(self, *, at_once: bool = False) -> None:
+        """Let the process end by itself, which takes seconds: it keeps what it has compiled.
+
+        The interpreter waits for it before it exits. `at_once` kills it instead.
+        """
         self.pipe.close()
-        self._process.join(timeout=2)
-        if self._process.is_alive():
-            self._process.terminate()
+        if at_once:
+            self._process.kill()
             self._process.join()
 
 

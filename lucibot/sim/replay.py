@@ -41,8 +41,8 @@ class Replay:
     def __enter__(self) -> Replay:
         return self
 
-    def __exit__(self, *exc) -> None:
-        self._process.close()
+    def __exit__(self, kind, *_) -> None:
+        self._process.close(at_once=kind is not None)
 
     def run(
         self, waypoints: np.ndarray, supervision: Supervision, weights: LossWeights,

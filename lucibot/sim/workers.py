@@ -67,14 +67,14 @@ class ShardedEvaluator:
             for _ in range(sharding.workers):
                 self._workers.append(SimProcess(_evaluator, *self._arguments))
         except BaseException:
-            self.close()
+            self.close(at_once=True)
             raise
 
     def __enter__(self) -> ShardedEvaluator:
         return self
 
-    def __exit__(self, *exc) -> None:
-        self.close()
+    def __exit__(self, kind, *_) -> None:
+        self.close(at_once=kind is not None)
 
     @property
     def process_ids(self) -> list[int]:
@@ -128,10 +128,10 @@ class ShardedEvaluator:
             failed=np.concatenate([r.failed for r in results]),
         )
 
-    def close(self) -> None:
-        """End the workers."""
+    def close(self, *, at_once: bool = False) -> None:
+        """End the workers; see `SimProcess.close`."""
         for w in self._workers:
-            w.close()
+            w.close(at_once=at_once)
         self._workers = []
 
     def _await_scenes(self) -> None:

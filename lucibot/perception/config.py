@@ -1,0 +1,71 @@
+"""Configs of perception; light to import."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class PoseConfig:
+    """Settings of the pose estimation."""
+
+    width: int = 400
+    """Width [px] of the grid that outlines are compared on."""
+    outline_points: int = 96
+    """Points of each outline."""
+    mask_sigma_px: float = 1.2
+    """Offsets beyond this count less and less."""
+    mask_weight: float = 0.5
+    """Weight of an outline point; neighbours err together, so each counts less than one."""
+    depth_sigma_m: float = 0.02
+    """Trust in a measured depth, if there is any: far less than in masks."""
+    acceleration_m_s2: float = 4.0
+    """Typical acceleration of an object in a hand."""
+    acceleration_rad_s2: float = 40.0
+    """Typical angular acceleration."""
+    scale_sigma: float = 0.04
+    """How much a generated object's size may drift over a video (0.04: 4%)."""
+    scale_step: float = 0.003
+    """How much it may change from one frame to the next."""
+    still_px: float = 1.5
+    """An object that moves less than this in the picture lies still."""
+    rest_s: float = 0.25
+    """The shortest rest."""
+    coarse_rounds: int = 8
+    """Rounds before contact and rest are looked for."""
+    fine_rounds: int = 8
+    """Rounds under all constraints."""
+    samples: int = 32
+    """Samples a frame and round where the outline got stuck."""
+    lost_below_iou: float = 0.5
+    """Frames that fit worse are marked lost."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class KeyframeConfig:
+    """How frames are chosen."""
+
+    count: int = 5
+    """Keyframes between first contact and goal when `rate_hz` is 0; a grasp or release may add
+    one."""
+    rate_hz: float = 0.0
+    """Keyframes a second of video; 0 to use `count`."""
+    snap: float = 0.2
+    """A keyframe may move by this share of the spacing to a frame that is seen better."""
+    straight_m: float = 0.01
+    """Keyframes are added until no actuator's path leaves the straight lines between them by more
+    [m]: the simulation moves on these lines, and a shortcut may run into what the video avoids."""
+    most_added: int = 5
+    """At most so many are added."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SuperviseConfig:
+    """The observation grid and the size of clouds."""
+
+    width: int = 320
+    """Width [px] of the observation grid; the height keeps the camera's aspect."""
+    cloud_points: int = 1024
+    """Points of each cloud."""
+    affordance_points: int = 256
+    """Points of the affordance."""
