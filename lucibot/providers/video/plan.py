@@ -99,14 +99,12 @@ def make_plan(
     poses = np.tile(np.stack([rest[n] for n in names]), (len(times), 1, 1, 1))
     moved = {}
     for track in spec.track:
-        misses = track.object == spec.miss.object
         joint = task.object(track.object).articulation
         if joint is None:
-            moved[track.object] = _Track(track, rest, missing if misses else groups, warp)
+            own = missing if track.object == spec.miss.object else groups
+            moved[track.object] = _Track(track, rest, own, warp)
         else:
-            moved[track.object] = _JointTrack(
-                track, joint, missing_values if misses else values, warp
-            )
+            moved[track.object] = _JointTrack(track, joint, missing_values, warp)
         poses[:, names.index(track.object)] = moved[track.object](times)
 
     scale = np.ones((len(times), len(names)))

@@ -137,7 +137,7 @@ class MissSpec(_Spec):
     offset_m: Vec3 = (0.0, 0.0, 0.0)
     """World axes."""
     joint: float = 0.0
-    """The offset of an object on a joint [deg or m]."""
+    """The offset of keys of `group` that give a joint's value [deg or m]."""
     parts: bool = False
     """Whether pieces still part."""
     stops_s: float | None = None
@@ -187,7 +187,9 @@ def load_storyboard(task: Task) -> StoryboardSpec:
         raise UserError(f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
     named = [t.object for t in spec.track] + [h.holds for h in spec.hand]
     named += [n for c in spec.cut for n in (c.object, c.tool)]
-    named += spec.slides + [spec.miss.object] * bool(spec.miss.object) + [m.object for m in spec.morph]
+    named += (
+        spec.slides + [spec.miss.object] * bool(spec.miss.object) + [m.object for m in spec.morph]
+    )
     keys = [k for told in (*spec.track, *spec.morph) for k in told.key]
     named += [k.frame for k in keys if k.frame not in ("rest", "world")]
     for name in named:
