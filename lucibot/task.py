@@ -80,7 +80,7 @@ Material = Annotated[Rigid | Particles, Field(discriminator="kind")]
 
 
 class JointSpec(_Spec):
-    """What holds a rigid object to the world and leaves it one way to move.
+    """What holds a rigid object to the world, or to another object, and leaves it one way to move.
 
     Axis and origin are in the object's own frame; value 0 is the object's initial pose. A jointed
     actuator needs no search: its values are read from the video and set. A jointed target that is
@@ -96,6 +96,11 @@ class JointSpec(_Spec):
     """Least value: degrees for a hinge, metres for a slider."""
     upper: float = Field(ge=0)
     """Largest value, likewise."""
+    friction: float = Field(0.0, ge=0)
+    """Dry friction [N m or N]: less than this moves nothing."""
+    parent: str | None = None
+    """The free rigid object that it is held by; the world if absent. What is read from a video takes
+    the parent to stay where it is at first."""
 
     @model_validator(mode="after")
     def _movable(self):
@@ -252,6 +257,13 @@ class TaskSpec(_Spec):
             raise ValueError(f"names must be unique; {twice[0]!r} occurs twice")
         if not any("target" in o.roles for o in self.objects):
             raise ValueError("no object has the role 'target'")
+        free = [o.name for o in self.objects if o.is_rigid and o.joint is None]
+        for o in self.objects:
+            if o.joint is not None and o.joint.parent not in (None, *free):
+                raise ValueError(
+                    f"object {o.name!r} hangs on {o.joint.parent!r}, which is no free rigid object; "
+                    f"those are {', '.join(free) or 'none'}"
+                )
         kinds = {o.material.kind for o in self.objects}
         if kinds & {"elastoplastic", "elastic", "sand"} and self.simulation.mpm is None:
             raise ValueError("an MPM material needs [simulation.mpm] with lower_m and upper_m")

@@ -88,6 +88,11 @@ def written(folder, joint: str = HINGE, material: str = "rigid"):
         ('{ kind = "hinge", axis = [0, 0, 1], upper = 0.0 }', "rigid", "above lower"),
         ('{ kind = "hinge", axis = [0, 0, 1], upper = 270.0 }', "rigid", "within -180 and 180"),
         ('{ kind = "slider", axis = [1, 0, 0], lower = 0.1, upper = 0.2 }', "rigid", "joint.lower"),
+        (
+            '{ kind = "hinge", axis = [0, 0, 1], upper = 90.0, parent = "wall" }',
+            "rigid",
+            "hangs on 'wall', which is no free rigid object",
+        ),
         ('{ kind = "ball", axis = [0, 0, 1], upper = 90.0 }', "rigid", "'hinge' or 'slider'"),
         (
             '{ kind = "hinge", axis = [0, 0, 1], uper = 90.0, upper = 90.0 }',

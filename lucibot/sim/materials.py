@@ -116,7 +116,8 @@ def rigid_morph(
     (folder / "body.urdf").write_text(_urdf(obj, mesh, pieces))
     return gs.morphs.URDF(
         file=str(folder / "body.urdf"), convexify=collides, decimate=False, align=False,
-        fixed=obj.joint is not None, merge_fixed_links=False, default_armature=0.0, **place,
+        fixed=obj.joint is not None, batch_fixed_verts=obj.joint is not None,
+        merge_fixed_links=False, default_armature=0.0, **place,
     )  # fmt: skip
 
 
@@ -153,11 +154,11 @@ def _urdf(obj: ObjectSpec, mesh: trimesh.Trimesh, pieces: list[str]) -> str:
         f"{collisions}</link>"
     )
     if obj.articulation is not None:
-        body = _hung(obj.name, obj.articulation) + body
+        body = _hung(obj.name, obj.articulation, obj.joint.friction) + body
     return f'<robot name="{obj.name}">{body}</robot>'
 
 
-def _hung(name: str, joint: Joint) -> str:
+def _hung(name: str, joint: Joint, friction: float) -> str:
     a, o = joint.axis, joint.origin_m
     kind = "revolute" if joint.is_hinge else "prismatic"
     return (
@@ -166,6 +167,7 @@ def _hung(name: str, joint: Joint) -> str:
         f'<origin xyz="{o[0]:.9g} {o[1]:.9g} {o[2]:.9g}" rpy="0 0 0"/>'
         f'<axis xyz="{a[0]:.9g} {a[1]:.9g} {a[2]:.9g}"/>'
         f'<limit lower="{joint.lower:.9g}" upper="{joint.upper:.9g}" effort="1e6" velocity="1e3"/>'
+        f'<dynamics damping="0" friction="{friction:.9g}"/>'
         f'</joint><joint name="to_body" type="fixed"><parent link="moved"/><child link="{name}"/>'
         f'<origin xyz="{-o[0]:.9g} {-o[1]:.9g} {-o[2]:.9g}" rpy="0 0 0"/></joint>'
     )

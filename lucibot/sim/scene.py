@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -27,6 +28,7 @@ from lucibot.sim.materials import (
     rigid_material,
     rigid_morph,
     surface,
+    rotation_quat,
 )
 from lucibot.task import BackgroundSpec, ObjectSpec, Task
 
@@ -67,9 +69,7 @@ class SimScene:
         self._scene = gs.Scene(show_viewer=False, **self._options(gs, camera))
         with tempfile.TemporaryDirectory(prefix="lucibot_scene_") as scratch:
             self._add_background(gs, Path(scratch), drawn=camera is not None)
-            self._entities = {
-                o.name: self._add_object(gs, o, Path(scratch), particles_as) for o in task.objects
-            }
+            self._entities = self._add_objects(gs, Path(scratch), particles_as)
             self._camera = None if camera is None else self._add_camera(camera)
             self._scene.build(n_envs=n_envs)
         self._bind()
@@ -160,6 +160,21 @@ class SimScene:
             )
 
     def _add_object(self, gs, obj: ObjectSpec, scratch: Path, particles_as: str):
+    def _add_objects(self, gs, scratch: Path, particles_as: str) -> dict[str, Any]:
+        """By name. What hangs on another object is added right after it: Genesis makes one tree of
+        them, within which nothing collides."""
+        entities = {}
+        for obj in (o for o in self.task.objects if o.joint is None or o.joint.parent is None):
+            entities[obj.name] = self._add_object(gs, obj, scratch, particles_as)
+            for child in self.task.objects:
+                if child.joint is not None and child.joint.parent == obj.name:
+                    entities[child.name] = self._add_object(gs, child, scratch, particles_as)
+                    T = np.linalg.inv(obj.T_world_object) @ child.T_world_object
+                    entities[child.name].attach(
+                        entities[obj.name], obj.name, pos=T[:3, 3], quat=rotation_quat(T)
+                    )
+        return entities
+
         # Genesis's own default stretches the first mesh over the particles, across any cut.
         mode = {"surface": "recon", "spheres": "particle"}[particles_as]
         if obj.is_rigid:
@@ -204,7 +219,9 @@ class SimScene:
             entity, m = self._entities[obj.name], obj.material.mass_kg
             entity.set_mass(m)
             if obj.joint is not None:
-                continue  # Its value is set, or left to what pushes it.
+                # Its value is set, or left to what pushes it.
+                _harden_friction(entity)
+                continue
             # The servo's axes are the world's while the inertia turns with the body, and the body
             # turns about its frame's origin: gains for its largest inertia about that origin.
             com, inertia = mass_properties(self.task.mesh(obj), m)
@@ -399,6 +416,15 @@ def support_plane(task: Task) -> tuple[BackgroundSpec, float] | None:
     """The highest solid upright box whose top face covers the particles' whole domain, with the
     height of that face [m, world]; None where there is none."""
     sim = task.spec.simulation
+def _harden_friction(entity) -> None:
+    """Genesis's dry friction yields to a steady force, slowly: at its default impedance a peg that
+    ten times its weight could not move sinks by 10 mm/s under its weight alone."""
+    for joint in entity.joints:
+        if joint.n_dofs:
+            timeconst, dampratio, _, _, *shape = joint.get_sol_params().tolist()
+            joint.set_sol_params([timeconst, dampratio, 0.999, 0.999, *shape])
+
+
     domain = sim.mpm or sim.sph
     if domain is None:
         return None
