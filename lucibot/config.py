@@ -85,7 +85,7 @@ PRESETS: dict[str, RunConfig] = {
     "paper": RunConfig(
         optimize=OptimizeConfig(
             search=SearchConfig(
-                population=128, generations=5, correlation=0.0, include_start=False,
+                population=128, generations=5, patience=0, correlation=0.0, include_start=False,
                 sigma_position_m=0.02, sigma_depth_m=None, sigma_rotation_deg=6.0, optimizer=CMAES(),
             ),
             weights=PAPER_WEIGHTS,

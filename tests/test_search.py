@@ -36,7 +36,7 @@ def evaluate(waypoints: np.ndarray) -> Evaluation:
 
 
 def test_cmaes_converges_on_a_quadratic(tmp_path):
-    config = SearchConfig(population=16, generations=40)
+    config = SearchConfig(population=16, generations=40, patience=0)
     found = search(evaluate, parametrization(), config, seed=1, checkpoints=tmp_path)
     mean = [float(g["loss"].mean()) for g in found.history]
     assert mean[-1] < 0.2 * mean[0]
@@ -44,8 +44,21 @@ def test_cmaes_converges_on_a_quadratic(tmp_path):
     assert found.rollouts == 16 * 40
 
 
+def test_a_search_that_finds_nothing_better_stops(tmp_path):
+    def worse_each_time(waypoints: np.ndarray) -> Evaluation:
+        calls.append(len(waypoints))
+        loss = len(calls) + np.arange(len(waypoints), dtype=np.float32)
+        return Evaluation(loss=loss, terms={}, failed=np.zeros(len(waypoints), bool))
+
+    calls: list[int] = []
+    config = SearchConfig(population=8, generations=9, patience=3)
+    found = search(worse_each_time, parametrization(), config, seed=0, checkpoints=tmp_path)
+    assert len(calls) == len(found.history) == 1 + 3
+    assert found.loss == 1.0
+
+
 def test_resuming_gives_the_same_bits(tmp_path):
-    config = SearchConfig(population=8, generations=5)
+    config = SearchConfig(population=8, generations=5, patience=0)
     whole = search(evaluate, parametrization(), config, seed=3, checkpoints=tmp_path)
     (tmp_path / "generation_004.npz").unlink()
     (tmp_path / "generation_003.npz").write_bytes(b"half a file")

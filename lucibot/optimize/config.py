@@ -37,6 +37,9 @@ class SearchConfig:
     population: int = 16
     """Rollouts in a generation."""
     generations: int = 6
+    """At most so many."""
+    patience: int = 2
+    """Stop after so many generations without a lower loss; 0: never."""
     sigma_position_m: float = 0.004
     """First step size of positions [m]."""
     sigma_depth_m: float | None = 0.015

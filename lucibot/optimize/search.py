@@ -63,6 +63,9 @@ def search(
         optimizer.restore(done["optimizer"])
 
     for g in range(len(history), config.generations):
+        if _stalled(history, config.patience):
+            progress(f"no lower loss in {config.patience} generations: done", 1.0)
+            break
         progress(f"generation {g + 1} of {config.generations}", g / config.generations)
         samples = optimizer.ask()
         if g == 0 and config.include_start:
@@ -88,6 +91,11 @@ def search(
                  (g + 1) / config.generations)  # fmt: skip
 
     return _best(history)
+
+
+def _stalled(history: list[dict[str, np.ndarray]], patience: int) -> bool:
+    best = [np.where(h["failed"], np.inf, h["loss"]).min() for h in history]
+    return 0 < patience < len(best) and min(best[-patience:]) >= min(best[:-patience])
 
 
 def evaluate_once(evaluate: Evaluate, waypoints: np.ndarray) -> SearchResult:
