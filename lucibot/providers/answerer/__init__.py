@@ -1,7 +1,5 @@
 """The answerer family."""
 
-from lucibot.providers.answerer.pixels import PixelAnswerer
-
-AnswererConfig = PixelAnswerer
+from lucibot.providers.answerer.config import AnswererConfig, PixelAnswerer
 
 __all__ = ["AnswererConfig", "PixelAnswerer"]

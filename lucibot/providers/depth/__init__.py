@@ -1,7 +1,5 @@
 """The depth family."""
 
-from lucibot.providers.depth.fill import FillDepth
-
-DepthConfig = FillDepth
+from lucibot.providers.depth.config import DepthConfig, FillDepth
 
 __all__ = ["DepthConfig", "FillDepth"]

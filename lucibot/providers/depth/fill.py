@@ -7,8 +7,6 @@ was, standing on what is under it. Hands are left unknown (NaN).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import cv2
 import numpy as np
 
@@ -19,22 +17,11 @@ from lucibot.core.tracks import Tracks
 from lucibot.core.video import Video
 from lucibot.perception.draw import DrawMesh, draw_depth
 from lucibot.perception.grid import carried_depth, resize_mask
+from lucibot.providers.depth.config import FillDepth
 from lucibot.task import Task
 
 
-@dataclass(frozen=True, kw_only=True)
-class FillDepth:
-    """Depth from the scene, the meshes' poses and the first moment; needs no weights."""
-
-    carry_within_m: float = 0.02
-    """A deformable's first depth is kept where it differs from that of a block of its height
-    standing there by less than this; else the surface has moved on."""
-
-    def create(self) -> _Fill:
-        return _Fill(self)
-
-
-class _Fill:
+class DepthByFilling:
     measures_objects = False
     """Objects' depth here follows from their poses, so it cannot teach anything about them."""
 

@@ -1,7 +1,5 @@
 """The tracker family."""
 
-from lucibot.providers.tracker.embedded import EmbeddedTracker
-
-TrackerConfig = EmbeddedTracker
+from lucibot.providers.tracker.config import EmbeddedTracker, TrackerConfig
 
 __all__ = ["EmbeddedTracker", "TrackerConfig"]

@@ -8,8 +8,6 @@ one of them.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-
 import cv2
 import numpy as np
 
@@ -26,6 +24,7 @@ from lucibot.providers.tracker.appearance import (
     colour_bins,
     to_lab,
 )
+from lucibot.providers.tracker.config import EmbeddedTracker
 from lucibot.providers.tracker.deformable import DeformableTrack
 from lucibot.providers.tracker.hands import HandLayer
 from lucibot.providers.tracker.jointed import JointTrack
@@ -38,28 +37,10 @@ from lucibot.providers.tracker.labelling import (
     warp,
 )
 from lucibot.providers.tracker.raster import Mesh, face_parts
-from lucibot.providers.tracker.rigid import RigidTrack, SearchSettings
+from lucibot.providers.tracker.rigid import RigidTrack
 from lucibot.task import ObjectSpec, Task
 
 _FLOOR = 1e-12
-
-
-@dataclass(frozen=True, kw_only=True)
-class EmbeddedTracker:
-    """Tracks with classical means only; needs no weights and no GPU."""
-
-    work_width: int = 408
-    """Width at which the work is done [pixels]; masks come out at the video's size."""
-    search: SearchSettings = field(default_factory=SearchSettings)
-    edge_weight: float = 3.0
-    """What an outline gains on a pixel with an edge that the background lacks [log-likelihood]."""
-    lost_below: float = 0.4
-    """Confidence under which a frame counts as lost."""
-    seed: int = 0
-    """Seed of the pose search."""
-
-    def create(self) -> _Embedded:
-        return _Embedded(self)
 
 
 class _Rigid:
@@ -93,7 +74,7 @@ class _Rigid:
         return np.stack([0.93 * m.density(bins) + 0.07 * whole for m in self.models])
 
 
-class _Embedded:
+class TrackByColour:
     def __init__(self, config: EmbeddedTracker):
         self.config = config
 

@@ -38,22 +38,6 @@ class Pose:
     scale: float = 1.0
 
 
-@dataclass(frozen=True, kw_only=True)
-class SearchSettings:
-    rounds: int = 7
-    samples: int = 40
-    elite: int = 8
-    spread_px: float = 1.5
-    """Standard deviation of the first round's shifts, beyond what flow says [work pixels]."""
-    spread_depth: float = 0.02
-    """Of the logarithm of depth."""
-    spread_rad: float = 0.07
-    spread_size: float = 0.006
-    """Of the logarithm of size: objects in generated videos slowly change theirs."""
-    prior_weight: float = 6.0
-    """Weight of the quadratic pull towards the prediction, in units of summed log-likelihood."""
-
-
 class RigidTrack:
     """The state of one rigid object from frame to frame."""
 
