@@ -365,10 +365,13 @@ _DIGESTED = {".toml", ".md", ".obj", ".ply", ".stl", ".glb", ".png", ".jpg", ".m
 
 
 def tasks_folder() -> Path:
-    """The folder of shipped tasks: beside the package in a checkout, inside it in a wheel."""
+    """The folder of shipped tasks: beside the package in a checkout, inside it in a wheel.
+
+    In a checkout `lucibot/tasks` is a link to the other, which is how the wheel comes to hold them.
+    """
     here = Path(__file__).resolve().parent
     for p in (here.parent / "tasks", here / "tasks"):
-        if p.is_dir():
+        if next(p.glob("*/task.toml"), None):
             return p
     raise UserError("the shipped tasks are not installed; give the path of a task folder")
 

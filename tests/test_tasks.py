@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ import trimesh
 
 from lucibot.authoring import check_task, command, list_tasks, new_task
 from lucibot.core.errors import UserError
-from lucibot.task import Rigid, load_task, task_names
+from lucibot.task import Rigid, load_task, task_names, tasks_folder
 
 TASKS = task_names()
 
@@ -161,3 +162,10 @@ def test_every_check_passes_on_every_task(name, tmp_path):
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     assert list(tmp_path.glob("*.png"))
+
+
+def test_the_package_links_to_the_shipped_tasks_so_that_a_wheel_holds_them():
+    import lucibot
+
+    link = Path(lucibot.__file__).parent / "tasks"
+    assert link.resolve() == tasks_folder().resolve()
