@@ -380,11 +380,11 @@ def task_names() -> list[str]:
     return sorted(p.parent.name for p in tasks_folder().glob("*/task.toml"))
 
 
-def load_task(name_or_folder: str | Path) -> Task:
-    """Load a shipped task by name, or any task folder by path.
+def find_task(name_or_folder: str | Path) -> Path:
+    """The folder of a shipped task by name, or of any task by path.
 
     Raises:
-        UserError: no such task, or its files do not follow the schema; the message names the field.
+        UserError: there is no such task.
     """
     folder = Path(name_or_folder)
     if not (folder / "task.toml").is_file():
@@ -393,7 +393,16 @@ def load_task(name_or_folder: str | Path) -> Task:
         if folder.name != str(name_or_folder) or str(name_or_folder) not in task_names():
             raise unknown_name("task", str(name_or_folder), task_names())
         folder = tasks_folder() / folder.name
-    folder = folder.resolve()
+    return folder.resolve()
+
+
+def load_task(name_or_folder: str | Path) -> Task:
+    """Load a shipped task by name, or any task folder by path.
+
+    Raises:
+        UserError: no such task, or its files do not follow the schema; the message names the field.
+    """
+    folder = find_task(name_or_folder)
     try:
         raw = tomllib.loads((folder / "task.toml").read_text())
     except tomllib.TOMLDecodeError as e:

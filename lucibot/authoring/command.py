@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from lucibot.task import find_task
+
 
 def command(argv: list[str]) -> int:
     """Run one subcommand; returns the exit status."""
@@ -21,7 +23,7 @@ def command(argv: list[str]) -> int:
     if arguments.what == "list":
         return _list()
     if arguments.what == "check":
-        return _check(arguments.task, arguments.out)
+        return _check(find_task(arguments.task), arguments.out)
     return _new(arguments.name, arguments.dir)
 
 
@@ -41,7 +43,7 @@ def _list() -> int:
     return 0
 
 
-def _check(task: str, out: Path) -> int:
+def _check(task: Path, out: Path) -> int:
     from lucibot.authoring.check import check_task
 
     failed = 0
@@ -52,7 +54,7 @@ def _check(task: str, out: Path) -> int:
         print(f"{'ok  ' if check.passed else 'FAIL'}  {check.name}: {check.message}", flush=True)
 
     check_task(task, out, on_check=show)
-    print(f"{task}: {failed} checks failed" if failed else f"{task}: all checks passed")
+    print(f"{task.name}: {failed} checks failed" if failed else f"{task.name}: all checks passed")
     return 1 if failed else 0
 
 
