@@ -15,6 +15,7 @@ usage: lucibot COMMAND ...
   resume RUN      go on with a run directory where it stopped
   show RUN        print a run's result and where its report is
   tasks           list, check or make task folders
+  bench NAME      measure; without a name, list the benchmarks
   doctor          say what works on this machine
 
 `lucibot COMMAND --help` says more. Exit status: 0 done, 1 the run failed, 2 bad input."""
@@ -44,6 +45,12 @@ def _tasks(argv: list[str]) -> int:
     return tasks(argv)
 
 
+def _bench(argv: list[str]) -> int:
+    from lucibot.commands import bench
+
+    return bench(argv)
+
+
 def _doctor(argv: list[str]) -> int:
     from lucibot.commands import doctor
 
@@ -51,7 +58,8 @@ def _doctor(argv: list[str]) -> int:
 
 
 COMMANDS: dict[str, Callable[[list[str]], int]] = {
-    "run": _run, "resume": _resume, "show": _show, "tasks": _tasks, "doctor": _doctor,
+    "run": _run, "resume": _resume, "show": _show, "tasks": _tasks, "bench": _bench,
+    "doctor": _doctor,
 }  # fmt: skip
 
 

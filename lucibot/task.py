@@ -376,6 +376,18 @@ def tasks_folder() -> Path:
     raise UserError("the shipped tasks are not installed; give the path of a task folder")
 
 
+def checkout_folder(name: str) -> Path:
+    """A top-level folder of the checkout that the package was installed from.
+
+    Raises:
+        UserError: it was installed from a wheel.
+    """
+    folder = Path(__file__).resolve().parent.parent / name
+    if not folder.is_dir():
+        raise UserError(f"{name}/ is not part of an installed package; use a checkout of LuciBot")
+    return folder
+
+
 def task_names() -> list[str]:
     return sorted(p.parent.name for p in tasks_folder().glob("*/task.toml"))
 

@@ -426,7 +426,8 @@ def test_keyframes_are_added_where_the_path_bends():
     t = np.linspace(0, 1, 41)
     arc = np.stack([0.2 * t, 0 * t, 0.1 * np.sin(np.pi * t)], -1)[:, None]
     config = KeyframeConfig(straight_m=0.01)
-    frames = follow_path(np.array([20, 40]), 0, arc, config)
+    held = np.ones((41, 1), bool)
+    frames = follow_path(np.array([20, 40]), 0, arc, held, config)
     assert {20, 40} < set(frames.tolist()) and (np.diff(frames) > 0).all()
     # The arc is a graph over x, so the vertical distance bounds the distance to the lines.
     corners = arc[[0, *frames], 0]
@@ -435,4 +436,16 @@ def test_keyframes_are_added_where_the_path_bends():
     assert np.abs(np.interp(arc[:, 0, 0], arc[[0, 20, 40], 0, 0], arc[[0, 20, 40], 0, 2])
                   - arc[:, 0, 2]).max() > 1.5 * config.straight_m  # fmt: skip
     straight = arc * [1, 1, 0]
-    np.testing.assert_array_equal(follow_path(np.array([20, 40]), 0, straight, config), [20, 40])
+    np.testing.assert_array_equal(
+        follow_path(np.array([20, 40]), 0, straight, held, config), [20, 40]
+    )
+
+
+def test_a_keyframe_that_the_path_hardly_needs_gives_its_place():
+    """Down and up along one line between two keyframes: its lowest point is not left out."""
+    z = np.interp(np.arange(61), [0, 40, 46, 52, 60], [0.1, 0.1, 0.02, 0.1, 0.1])
+    path = np.stack([0 * z, 0 * z, z], -1)[:, None]
+    held = np.ones((61, 1), bool)
+    even = np.array([8, 16, 24, 32, 40, 52, 60])
+    frames = follow_path(even, 0, path, held, KeyframeConfig(most_added=0))
+    assert 46 in frames and 60 in frames and len(frames) == len(even)

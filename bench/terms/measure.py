@@ -1,4 +1,4 @@
-"""Which loss terms see success? `python bench/terms/measure.py RUN...`
+"""Which loss terms see success? `lucibot bench terms RUN...`
 
 Rolls out again what a run's search sampled, this time asking the success predicates, and prints for
 each run whether its best rollout succeeds, whether the estimated poses and the drawn fit do without
@@ -29,7 +29,7 @@ from lucibot.store.run import RunDirectory
 ENVIRONMENTS = 16
 
 
-def measure(run: RunDirectory, task, seed: int) -> dict[str, np.ndarray]:
+def measure(run: RunDirectory, task, seed: int, scene: SimScene) -> dict[str, np.ndarray]:
     """Success and terms of every sampled rollout of one run; prints the run's line."""
     optimize = stage_folder(run, "optimize")
     supervision = Supervision.load(stage_folder(run, "perceive") / "supervision.npz")
@@ -39,7 +39,7 @@ def measure(run: RunDirectory, task, seed: int) -> dict[str, np.ndarray]:
     with np.load(optimize / "trajectory.npz") as z:
         estimate, start = z["estimate"], z["start"]
     lifted = Clearance.of(task).lift(estimate)
-    evaluator = Evaluator(SimScene(task, n_envs=ENVIRONMENTS), supervision, weights)
+    evaluator = Evaluator(scene, supervision, weights)
     tried = np.concatenate([np.stack([lifted, start]), sampled])
     result, states = evaluator.evaluate_with_states(tried)
     success = np.array([judge(task, s).success for s in states])
@@ -54,13 +54,24 @@ def measure(run: RunDirectory, task, seed: int) -> dict[str, np.ndarray]:
     return {"success": success[2:], **terms}
 
 
-def main(paths: list[str]) -> None:
-    found = []
+def main(paths: list[str]) -> int:
+    scenes: dict[str, SimScene] = {}
+    by_task: dict[str, list[dict]] = {}
     for path in paths:
         run, task, _, seed = open_run(Path(path))
-        found.append(measure(run, task, seed))
+        if task.digest not in scenes:
+            scenes[task.digest] = SimScene(task, n_envs=ENVIRONMENTS)
+        found = measure(run, task, seed, scenes[task.digest])
+        by_task.setdefault(task.name, []).append(found)
+    for name, found in by_task.items():
+        correlate(name, found)
+    return 0
+
+
+def correlate(task: str, found: list[dict[str, np.ndarray]]) -> None:
+    """Print each term's rank correlation with success over the rollouts of all runs."""
     success = np.concatenate([f["success"] for f in found]).astype(float)
-    print(f"rank correlation with success over {len(success)} rollouts:")
+    print(f"{task}: rank correlation with success over {len(success)} rollouts:")
     for name in TERMS:
         values = np.concatenate([f[name] for f in found])
         constant = np.ptp(values) == 0 or np.ptp(success) == 0
@@ -69,4 +80,4 @@ def main(paths: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    sys.exit(main(sys.argv[1:]))

@@ -37,8 +37,8 @@ class SearchConfig:
     population: int = 16
     """Rollouts in a generation."""
     generations: int = 6
-    """At most so many."""
-    patience: int = 2
+    """At most so many; 0: replay the start without a search."""
+    patience: int = 3
     """Stop after so many generations without a lower loss; 0: never."""
     sigma_position_m: float = 0.004
     """First step size of positions [m]."""

@@ -43,27 +43,47 @@ def sample_keyframes(
 
 
 def follow_path(
-    keyframes: np.ndarray, first_contact: int, paths_m: np.ndarray, config: KeyframeConfig
-) -> np.ndarray:
-    """Keyframes (K',) with those added that the straight lines between `keyframes` need.
+    keyframes: np.ndarray, first_contact: int, paths_m: np.ndarray, held: np.ndarray,
+    config: KeyframeConfig,
+) -> np.ndarray:  # fmt: skip
+    """Keyframes (K',) such that the straight lines between them follow the path.
+
+    Frames are added where the path is farthest from the lines. When no more may be added, one that
+    the lines hardly need gives its place; the goal and the switches of `held` stay.
 
     Args:
         paths_m: (T, A, 3) positions of the actuators [m]; NaN where one is not known.
+        held: (T, A) bool.
     """
     frames = [first_contact, *(int(k) for k in keyframes)]
-    for _ in range(config.most_added):
-        worst, at = config.straight_m, None
-        for begin, end in pairwise(frames):
-            if end - begin < 4:
-                continue
-            away = _from_segment(paths_m[begin + 1 : end], paths_m[begin], paths_m[end])
-            k = int(np.argmax(away))
-            if away[k] > worst:
-                worst, at = away[k], begin + 1 + k
-        if at is None:
+    fixed = {first_contact, frames[-1], *_switches(held, first_contact, frames[-1])}
+    most = len(frames) + config.most_added
+    for _ in range(len(paths_m)):
+        gaps = [(*_farthest(paths_m, begin, end), end) for begin, end in pairwise(frames)]
+        worst, at, _ = max(gaps)
+        if worst <= config.straight_m:
             break
+        if len(frames) >= most:
+            spare = [
+                (_farthest(paths_m, before, after)[0], frame)
+                for before, frame, after in zip(frames, frames[1:], frames[2:], strict=False)
+                if frame not in fixed
+            ]
+            if not spare or min(spare)[0] > 0.5 * worst:
+                break
+            frames.remove(min(spare)[1])
         frames = sorted([*frames, at])
     return np.array(frames[1:], np.int64)
+
+
+def _farthest(paths_m: np.ndarray, begin: int, end: int) -> tuple[float, int]:
+    """How far [m] the path goes from the straight line between two frames, and where; 0 where
+    there is no room for another frame."""
+    if end - begin < 4:
+        return 0.0, begin
+    away = _from_segment(paths_m[begin + 1 : end], paths_m[begin], paths_m[end])
+    k = int(np.argmax(away))
+    return float(away[k]), begin + 1 + k
 
 
 def _from_segment(points: np.ndarray, a: np.ndarray, b: np.ndarray) -> np.ndarray:

@@ -50,10 +50,12 @@ def run(ctx: Context) -> None:
     film = [*range(0, steps, every), steps]
     environments, device = search["environments"], search["device"]
 
-    with _fresh(ctx, environments, device) as replay:
-        found = replay.run(
-            waypoints, supervision, weights, sorted({*film, *keyframes}), ctx.progress
-        )
+    arguments = (waypoints, supervision, weights, sorted({*film, *keyframes}), ctx.progress)
+    if ctx.ahead is not None and ctx.ahead.n_envs == _batch(ctx.task, environments):
+        found = ctx.ahead.run(*arguments)
+    else:
+        with _replay(ctx.task, ctx.config, environments=environments, device=device) as replay:
+            found = replay.run(*arguments)
     pictures = found.pictures
     write_video(ctx.folder / "film.mp4", Video(frames=np.stack([pictures[s] for s in film]),
                                                fps=ctx.config.film_fps))  # fmt: skip
@@ -73,13 +75,6 @@ def run(ctx: Context) -> None:
          "failed": bool(result.failed[0]),
          "terms": {n: float(v[0]) for n, v in result.terms.items()}},
     )  # fmt: skip
-
-
-def _fresh(ctx: Context, environments: int, device: str) -> Replay:
-    """The simulation that was begun early if it fits the search's, else a new one."""
-    if ctx.ahead is not None and ctx.ahead.n_envs == _batch(ctx.task, environments):
-        return ctx.ahead
-    return _replay(ctx.task, ctx.config, environments=environments, device=device)
 
 
 def _replay(task: Task, config: ExecuteConfig, *, environments: int, device: str) -> Replay:

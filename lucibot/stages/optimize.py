@@ -76,6 +76,10 @@ def _run(ctx: Context, evaluator: ShardedEvaluator) -> None:
         correlation=config.search.correlation,
     )  # fmt: skip
     evaluator.supervise(supervision, config.weights, ctx.progress)
+    if config.search.generations == 0:
+        found = evaluate_once(evaluator.evaluate, start)
+        _save(ctx, found, estimate, start, iou, supervision, evaluator.sharding.n_envs)
+        return
     found = search(
         evaluator.evaluate, parametrization, config.search, seed=ctx.seed,
         checkpoints=ctx.folder / "checkpoints", repair=clear.lift, progress=ctx.progress,

@@ -70,8 +70,9 @@ def read_tracks(
         answers.first_contact, answers.goal, answers.held, quality, video.fps, config.keyframes
     )
     keyframes = follow_path(
-        keyframes, answers.first_contact, found.poses[:, actuators, :3], config.keyframes
-    )
+        keyframes, answers.first_contact, found.poses[:, actuators, :3], answers.held,
+        config.keyframes,
+    )  # fmt: skip
     progress("looking for finger tips", 0.85)
     touched = first_held(task, answers)
     affordance = affordance_points(
