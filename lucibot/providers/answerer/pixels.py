@@ -174,6 +174,9 @@ class AnswerByPixels:
             hand_clear[t] = not (near & grid.hand[t]).any()
         hand_gone = grid.hand.mean((1, 2)) < c.hand_share
         still = ~fill_gaps(moving[:, targets].any(1), steady)
+        # What is out of sight, a liquid in its bottle, cannot be said to lie still.
+        soft = [task.label(o.name) - 1 for o in task.targets if not o.is_rigid]
+        still &= masks[:, soft].any((2, 3)).all(1)
         later = np.arange(frames) > first
         done = np.cumsum(moving.any(1)) > 0
         for flags, words in (

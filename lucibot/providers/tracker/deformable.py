@@ -13,6 +13,9 @@ import numpy as np
 from lucibot.providers.tracker.appearance import ColourModel
 from lucibot.providers.tracker.labelling import erode, signed_distance, warp
 
+EMERGES = 0.02
+"""Prior of coming out of the object that it lay in or on, at any pixel of that object's rim."""
+
 
 class DeformableTrack:
     """The state of one deformable object on the work grid."""
@@ -39,11 +42,12 @@ class DeformableTrack:
         self.whole = warp(self.whole, field) if not still.all() else self.whole
         return self.whole
 
-    def log_prior(self) -> np.ndarray:
-        """(H, W) log-probability of the object being there, from last frame's belief."""
+    def log_prior(self, source: np.ndarray) -> np.ndarray:
+        """(H, W) log-probability of the object being there, from last frame's belief; `source`
+        (H, W) bool is where it may come out of another object."""
         d = signed_distance(self.whole > 0.5)
         inside = 1.0 / (1.0 + np.exp(-np.clip(d / (0.5 * self._reach), -30, 30)))
-        return np.log(0.85 * inside + 1e-5).astype(np.float32)
+        return np.log(0.85 * inside + EMERGES * source + 1e-5).astype(np.float32)
 
     def update(self, belief: np.ndarray, background: np.ndarray, sure_seen: np.ndarray) -> None:
         """Take over what this frame shows.

@@ -155,6 +155,14 @@ class _State:
                 )
             else:
                 self.objects.append(DeformableTrack(mask, bins))
+        # What lies in or on a rigid thing goes with it, out of sight too, and may come out of it.
+        self._hosts = {
+            i: [
+                j for j, host in enumerate(self.objects)
+                if isinstance(host, _Rigid) and (dilate(o.visible, 3) & (labels == j + 1)).any()
+            ]
+            for i, o in enumerate(self.objects) if isinstance(o, DeformableTrack)
+        }  # fmt: skip
         self._flow = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
         self._gray = cv2.cvtColor(small, cv2.COLOR_RGB2GRAY)
         self._count = 0
@@ -301,8 +309,12 @@ class _State:
                 unary[2 + i] = np.log(np.maximum(density, 0.3 * UNIFORM)) + prior
                 where |= d > -6
             else:
-                unary[2 + i] = np.log(np.maximum(p_parts[i][0], 0.1 * UNIFORM)) + o.log_prior()
-                where |= dilate(o.whole > 0.5, 6)
+                source = np.zeros(self.size, bool)
+                for j in self._hosts[i]:
+                    source |= dilate(self.objects[j].track.part >= 0, 4)
+                prior = o.log_prior(source)
+                unary[2 + i] = np.log(np.maximum(p_parts[i][0], 0.1 * UNIFORM)) + prior
+                where |= dilate(o.whole > 0.5, 6) | source
         where |= unary.argmax(0) > 0
         return mean_field(unary, lab, where)
 
