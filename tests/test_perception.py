@@ -427,7 +427,7 @@ def test_keyframes_are_added_where_the_path_bends():
     arc = np.stack([0.2 * t, 0 * t, 0.1 * np.sin(np.pi * t)], -1)[:, None]
     config = KeyframeConfig(straight_m=0.01)
     held = np.ones((41, 1), bool)
-    frames = follow_path(np.array([20, 40]), 0, arc, held, config)
+    frames = follow_path(np.array([20, 40]), 0, arc, held, np.zeros(41, bool), config)
     assert {20, 40} < set(frames.tolist()) and (np.diff(frames) > 0).all()
     # The arc is a graph over x, so the vertical distance bounds the distance to the lines.
     corners = arc[[0, *frames], 0]
@@ -437,7 +437,7 @@ def test_keyframes_are_added_where_the_path_bends():
                   - arc[:, 0, 2]).max() > 1.5 * config.straight_m  # fmt: skip
     straight = arc * [1, 1, 0]
     np.testing.assert_array_equal(
-        follow_path(np.array([20, 40]), 0, straight, held, config), [20, 40]
+        follow_path(np.array([20, 40]), 0, straight, held, np.zeros(41, bool), config), [20, 40]
     )
 
 
@@ -447,5 +447,5 @@ def test_a_keyframe_that_the_path_hardly_needs_gives_its_place():
     path = np.stack([0 * z, 0 * z, z], -1)[:, None]
     held = np.ones((61, 1), bool)
     even = np.array([8, 16, 24, 32, 40, 52, 60])
-    frames = follow_path(even, 0, path, held, KeyframeConfig(most_added=0))
+    frames = follow_path(even, 0, path, held, np.zeros(61, bool), KeyframeConfig(most_added=0))
     assert 46 in frames and 60 in frames and len(frames) == len(even)

@@ -55,7 +55,9 @@ class KeyframeConfig:
     straight_m: float = 0.01
     """Keyframes are added until no actuator's path leaves the straight lines between them by more
     [m]: the simulation moves on these lines, and a shortcut may run into what the video avoids."""
-    most_added: int = 5
+    touching_weight: float = 3.0
+    """How much more it counts while objects touch each other."""
+    most_added: int = 6
     """At most so many are added."""
 
 

@@ -44,28 +44,35 @@ def sample_keyframes(
 
 def follow_path(
     keyframes: np.ndarray, first_contact: int, paths_m: np.ndarray, held: np.ndarray,
-    config: KeyframeConfig,
+    touching: np.ndarray, config: KeyframeConfig,
 ) -> np.ndarray:  # fmt: skip
     """Keyframes (K',) such that the straight lines between them follow the path.
 
     Frames are added where the path is farthest from the lines. When no more may be added, one that
-    the lines hardly need gives its place; the goal and the switches of `held` stay.
+    the lines hardly need gives its place; the goal and the switches of `held` stay. While objects
+    touch each other a shortcut changes what happens, so there it counts more.
 
     Args:
         paths_m: (T, A, 3) positions of the actuators [m]; NaN where one is not known.
         held: (T, A) bool.
+        touching: (T,) bool, whether any two objects touch.
     """
+    weight = np.where(touching, config.touching_weight, 1.0)
+
+    def farthest(begin: int, end: int) -> tuple[float, int]:
+        return _farthest(paths_m, weight, begin, end)
+
     frames = [first_contact, *(int(k) for k in keyframes)]
     fixed = {first_contact, frames[-1], *_switches(held, first_contact, frames[-1])}
     most = len(frames) + config.most_added
     for _ in range(len(paths_m)):
-        gaps = [(*_farthest(paths_m, begin, end), end) for begin, end in pairwise(frames)]
+        gaps = [(*farthest(begin, end), end) for begin, end in pairwise(frames)]
         worst, at, _ = max(gaps)
         if worst <= config.straight_m:
             break
         if len(frames) >= most:
             spare = [
-                (_farthest(paths_m, before, after)[0], frame)
+                (farthest(before, after)[0], frame)
                 for before, frame, after in zip(frames, frames[1:], frames[2:], strict=False)
                 if frame not in fixed
             ]
@@ -76,12 +83,13 @@ def follow_path(
     return np.array(frames[1:], np.int64)
 
 
-def _farthest(paths_m: np.ndarray, begin: int, end: int) -> tuple[float, int]:
-    """How far [m] the path goes from the straight line between two frames, and where; 0 where
-    there is no room for another frame."""
+def _farthest(paths_m: np.ndarray, weight: np.ndarray, begin: int, end: int) -> tuple[float, int]:
+    """How far [m], weighted, the path goes from the straight line between two frames, and where; 0
+    where there is no room for another frame."""
     if end - begin < 4:
         return 0.0, begin
     away = _from_segment(paths_m[begin + 1 : end], paths_m[begin], paths_m[end])
+    away = away * weight[begin + 1 : end]
     k = int(np.argmax(away))
     return float(away[k]), begin + 1 + k
 

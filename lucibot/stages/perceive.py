@@ -71,7 +71,7 @@ def read_tracks(
     )
     keyframes = follow_path(
         keyframes, answers.first_contact, found.poses[:, actuators, :3], answers.held,
-        config.keyframes,
+        answers.contact.any(1), config.keyframes,
     )  # fmt: skip
     progress("looking for finger tips", 0.85)
     touched = first_held(task, answers)
