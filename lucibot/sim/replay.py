@@ -1,4 +1,4 @@
-"""One trajectory in a simulation that has never run another, filmed."""
+"""One trajectory in a simulation apart from the search's, filmed."""
 
 from __future__ import annotations
 

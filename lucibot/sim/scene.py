@@ -17,6 +17,7 @@ from torch import Tensor
 
 from lucibot.core.camera import Camera
 from lucibot.core.progress import Progress, silent
+from lucibot.sim.cpic import separate_by_moving_bodies_only
 from lucibot.sim.engine import start_genesis, view
 from lucibot.sim.materials import (
     background_material,
@@ -27,8 +28,8 @@ from lucibot.sim.materials import (
     particle_material,
     rigid_material,
     rigid_morph,
-    surface,
     rotation_quat,
+    surface,
 )
 from lucibot.task import BackgroundSpec, ObjectSpec, Task
 
@@ -159,7 +160,6 @@ class SimScene:
                 ),
             )
 
-    def _add_object(self, gs, obj: ObjectSpec, scratch: Path, particles_as: str):
     def _add_objects(self, gs, scratch: Path, particles_as: str) -> dict[str, Any]:
         """By name. What hangs on another object is added right after it: Genesis makes one tree of
         them, within which nothing collides."""
@@ -175,6 +175,7 @@ class SimScene:
                     )
         return entities
 
+    def _add_object(self, gs, obj: ObjectSpec, scratch: Path, particles_as: str):
         # Genesis's own default stretches the first mesh over the particles, across any cut.
         mode = {"surface": "recon", "spheres": "particle"}[particles_as]
         if obj.is_rigid:
@@ -231,6 +232,9 @@ class SimScene:
         # Genesis ends the whole batch when one environment goes wrong; here that environment is
         # marked as diverged, and the others go on.
         rigid.check_errno = lambda: None
+        mpm = self.task.spec.simulation.mpm
+        if mpm is not None and mpm.cpic:
+            separate_by_moving_bodies_only(self._scene)
         links = rigid.dyn_state.links
         self._link_pos, self._link_quat = view(links.pos), view(links.quat)
         self._coupling = [view(links.cfrc_coupling_vel), view(links.cfrc_coupling_ang)]
@@ -412,10 +416,6 @@ def _is_liquid(obj: ObjectSpec) -> bool:
     return obj.material.kind == "liquid"
 
 
-def support_plane(task: Task) -> tuple[BackgroundSpec, float] | None:
-    """The highest solid upright box whose top face covers the particles' whole domain, with the
-    height of that face [m, world]; None where there is none."""
-    sim = task.spec.simulation
 def _harden_friction(entity) -> None:
     """Genesis's dry friction yields to a steady force, slowly: at its default impedance a peg that
     ten times its weight could not move sinks by 10 mm/s under its weight alone."""
@@ -425,6 +425,10 @@ def _harden_friction(entity) -> None:
             joint.set_sol_params([timeconst, dampratio, 0.999, 0.999, *shape])
 
 
+def support_plane(task: Task) -> tuple[BackgroundSpec, float] | None:
+    """The highest solid upright box whose top face covers the particles' whole domain, with the
+    height of that face [m, world]; None where there is none."""
+    sim = task.spec.simulation
     domain = sim.mpm or sim.sph
     if domain is None:
         return None
