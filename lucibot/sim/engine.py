@@ -38,6 +38,13 @@ def start_genesis(device: str = "cpu") -> Any:
     return gs
 
 
+def shut_down() -> None:
+    """End Genesis in this process, which writes its compiled kernels to the cache."""
+    import genesis as gs
+
+    gs.destroy()
+
+
 def view(field: Any) -> Tensor:
     """A Genesis field as a torch tensor that shares its memory, in the field's own axis order."""
     from genesis.utils.misc import qd_to_torch

@@ -72,10 +72,10 @@ class Replay:
 
 def _replayer(task: Task, camera: Camera, n_envs: int, device: str):
     """In the process: takes what `Replay.run` sends."""
+    from lucibot.sim.compiled import build_scene
     from lucibot.sim.evaluator import Evaluator
-    from lucibot.sim.scene import SimScene
 
-    scene = SimScene(task, n_envs=n_envs, device=device, camera=camera)
+    scene = build_scene(task, n_envs=n_envs, device=device, camera=camera)
 
     def answer(message) -> Replayed:
         waypoints, supervision, weights, film_steps = message

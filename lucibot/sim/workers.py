@@ -178,10 +178,10 @@ class ShardedEvaluator:
 
 def _evaluator(task: Task, n_envs: int, device: str):
     """In the worker: takes (supervision, weights), and from then on waypoints."""
+    from lucibot.sim.compiled import build_scene
     from lucibot.sim.evaluator import Evaluator
-    from lucibot.sim.scene import SimScene
 
-    scene = SimScene(task, n_envs=n_envs, device=device)
+    scene = build_scene(task, n_envs=n_envs, device=device)
     evaluator: Evaluator | None = None
 
     def answer(message: Any) -> Any:
