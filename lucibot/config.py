@@ -62,7 +62,7 @@ class OptimizeConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class ExecuteConfig:
-    film_frames: int = 40
+    film_frames: int = 32
     """Pictures in the film of the replay."""
     film_fps: float = 20.0
     film_width: int = 640

@@ -11,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -140,10 +140,11 @@ def run_stages(
         UserError: bad input; RunFailed: a stage could not do its work. Finished stages stay.
     """
     with ExitStack() as background:
-        _run_stages(run, task, config, seed, console or StageConsole(), until, ahead, background)
+        begun = None if ahead is None else {n: nullcontext(a) for n, a in ahead.items()}
+        _run_stages(run, task, config, seed, console or StageConsole(), until, begun, background)
 
 
-def _run_stages(run, task, config, seed, console, until, ahead, background: ExitStack) -> None:
+def _run_stages(run, task, config, seed, console, until, begun, background: ExitStack) -> None:
     folders: dict[str, StageFolder] = {}
     for stage in STAGES:
         stage_config = getattr(config, stage.config) if stage.config else None
@@ -160,18 +161,21 @@ def _run_stages(run, task, config, seed, console, until, ahead, background: Exit
             console.done(stage, folder.manifest()["seconds"], skipped=True)
         else:
             folder.clear(keep=stage.keep)
-            if ahead is None:
-                ahead = _begin_later_stages(stage, task, config, until, background)
-            _run_one(
-                stage, folder, inputs, folders, run, task, stage_config, seed, console,
-                ahead.get(stage.name),
-            )  # fmt: skip
+            if begun is None:
+                begun = _begin_later_stages(stage, task, config, until, background)
+            # What was begun ends with its stage, while later ones work.
+            with begun.get(stage.name, nullcontext()) as ahead:
+                _run_one(
+                    stage, folder, inputs, folders, run, task, stage_config, seed, console, ahead
+                )
         folders[stage.name] = folder
         if stage.name == until:
             return
 
 
-def _begin_later_stages(first: Stage, task: Task, config: RunConfig, until, background) -> dict:
+def _begin_later_stages(
+    first: Stage, task: Task, config: RunConfig, until, background: ExitStack
+) -> dict[str, AbstractContextManager]:
     """Start what later stages will need, up to `until`, while `first` and its followers work."""
     last = next((s.number for s in STAGES if s.name == until), STAGES[-1].number)
     return {

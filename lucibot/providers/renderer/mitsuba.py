@@ -34,7 +34,7 @@ class MitsubaRenderer:
     """Path tracing on the CPU."""
 
     kind: Literal["mitsuba"] = "mitsuba"
-    spp: int = 6
+    spp: int = 5
     """Light paths a pixel."""
     variant: Literal["auto", "llvm_ad_rgb", "scalar_rgb"] = "auto"
     """Mitsuba's back end; "auto" takes LLVM where a probe in a subprocess survives."""
