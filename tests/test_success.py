@@ -193,3 +193,32 @@ def test_a_state_survives_the_disk(cut, cups, tmp_path):
     for task, state in ((cut, dough(split(0.008))), (cups, two_cups(cups))):
         state.save(tmp_path / "state.npz")
         assert judge(task, FinalState.load(tmp_path / "state.npz")) == judge(task, state)
+
+
+def test_lifted_wants_the_height_at_the_last_keyframe_and_after_the_hold(cut):
+    entry = {"predicate": "lifted", "object": "dough", "min_m": 0.05, "hold_s": 0.02}
+    task = with_success(cut, entry)
+    up, low = (block() + np.array([0, 0, z]) for z in (0.06, 0.04))
+    assert judge(task, dough(up, last_keyframe=up)).success
+    for last, final in ((low, up), (up, low)):
+        found = judge(task, dough(final, last_keyframe=last))
+        assert not found.success and found.score == pytest.approx(0.8)
+    with pytest.raises(UserError, match="the rollout settles for"):
+        judge(with_success(cut, entry | {"hold_s": 0.5}), dough(up, last_keyframe=up))
+
+
+def test_a_block_spread_thin_covers_more_and_what_fell_off_does_not_count(cut):
+    cover = {"predicate": "covers", "object": "dough", "on": "board", "min_ratio": 1.25}
+    stays = {"predicate": "stays_on", "object": "dough", "on": "board", "min_fraction": 0.85}
+    task = with_success(cut, cover, stays)
+    middle = np.array([-0.02, 0.004, 0.018])
+    start = block() - block().mean(0) + middle + np.array([0, 0, 0.014])
+    thin = (block() - block().mean(0)) * [1.2, 1.2, 0.2] + middle
+    found = judge(task, dough(thin, initial=start))
+    assert found.judgements[0].value == pytest.approx(1.2**2, rel=0.1)
+    assert found.success
+    fallen = thin.copy()
+    fallen[::5, 2] -= 0.05
+    assert not judge(task, dough(fallen, initial=start)).judgements[1].ok
+    aside = judge(task, dough(thin + np.array([0.5, 0, 0]), initial=start))
+    assert aside.score == 0

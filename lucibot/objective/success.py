@@ -14,6 +14,7 @@ import numpy as np
 
 from lucibot.core.errors import UserError, unknown_name
 from lucibot.core.geometry import matrix_np
+from lucibot.objective.footprint import footprint_m2, on_top
 from lucibot.objective.vessels import Bowl, inside_hull
 from lucibot.task import Task
 
@@ -105,6 +106,29 @@ class DisplacedLess:
             ]
             moved = max((float(np.linalg.norm(shift[m].mean(0))) for m in large), default=math.inf)
         return _less(self, moved, self.max_m, f"{self.object}.displacement_m")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lifted:
+    """The particles' centroid is at least `min_m` above where it was at first, and has been for
+    `hold_s`: at the last keyframe and after the rollout has settled for as long."""
+
+    predicate: ClassVar[str] = "lifted"
+    object: str
+    min_m: float
+    hold_s: float = 0.0
+
+    def judge(self, task: Task, state: Any) -> Judgement:
+        p = _particles(self, state)
+        settled_s = task.spec.simulation.settle_steps * task.spec.simulation.dt_s
+        if settled_s < self.hold_s - 1e-9:
+            raise UserError(
+                f"success predicate {self.predicate!r}: {self.hold_s:g} s cannot be judged, the "
+                f"rollout settles for {settled_s:g} s only"
+            )
+        heights = [float(a[:, 2].mean()) for a in (p.last_keyframe, p.final)]
+        risen = min(heights) - float(p.initial[:, 2].mean())
+        return _at_least(self, risen, self.min_m, f"{self.object}.lifted_m")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -280,9 +304,48 @@ class HeldAbove:
         return _at_least(self, share, self.min_share, f"{self.bowl}.filled_share")
 
 
+@dataclass(frozen=True, kw_only=True)
+class StaysOn:
+    """At least `min_fraction` of the particles lie on `on`: over it, and lower than `within_m` above
+    its top."""
+
+    predicate: ClassVar[str] = "stays_on"
+    object: str
+    on: str
+    min_fraction: float
+    within_m: float = 0.03
+
+    def judge(self, task: Task, state: Any) -> Judgement:
+        p = _particles(self, state)
+        share = float(_lies_on(task, state, self.on, p.final, p, self.within_m).mean())
+        return _at_least(self, share, self.min_fraction, f"{self.object}.share_on_{self.on}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Covers:
+    """Seen from above, the particles that lie on `on` hide at least `min_ratio` times the area that
+    they hid at first."""
+
+    predicate: ClassVar[str] = "covers"
+    object: str
+    on: str
+    min_ratio: float
+    within_m: float = 0.03
+
+    def judge(self, task: Task, state: Any) -> Judgement:
+        p = _particles(self, state)
+        first, last = (
+            footprint_m2(x[_lies_on(task, state, self.on, x, p, self.within_m)], float(p.size_m))
+            for x in (p.initial, p.final)
+        )
+        found = _at_least(self, last / first if first else 0.0, self.min_ratio,
+                          f"{self.object}.area_ratio")  # fmt: skip
+        return replace(found, metrics=found.metrics | {f"{self.object}.area_m2": last})
+
+
 Predicate = (
-    Pieces | DisplacedLess | InsideDomain | Upright | Nested | AtRest | JointAngle | JointOpening
-    | Inside | SpilledLess | HeldAbove
+    Pieces | DisplacedLess | Lifted | InsideDomain | Upright | Nested | AtRest | JointAngle
+    | JointOpening | Inside | SpilledLess | HeldAbove | StaysOn | Covers
 )  # fmt: skip
 KINDS: dict[str, type] = {c.predicate: c for c in get_args(Predicate)}
 WANTED = {"str": str, "int": int, "float": (int, float), "list[str]": list}
@@ -370,6 +433,14 @@ def _within(task: Task, state: Any, container: str, particles: Any) -> np.ndarra
     return inside_hull(mesh, T_world, particles.final, 0.5 * float(particles.size_m))
 
 
+def _lies_on(
+    task: Task, state: Any, name: str, points_m: np.ndarray, particles: Any, within_m: float
+) -> np.ndarray:
+    """(N,) bool: on top of a body or of something in the background."""
+    mesh, T_world = _placed(task, state, name)
+    return on_top(mesh, T_world, points_m, -float(particles.size_m), within_m)
+
+
 def _bowl(predicate: Any, task: Task, state: Any, name: str) -> tuple[Bowl, np.ndarray]:
     mesh, T_world = _placed(task, state, name)
     bowl = Bowl.of(mesh)
@@ -411,7 +482,7 @@ def _parse(task: Task, index: int, entry: dict[str, Any]) -> Predicate:
     if missing:
         raise UserError(f"{where} ({kind}): {missing[0]} is missing")
     task.object(entry["object"])
-    for key in ("container", "bowl", "above", "held_by"):
+    for key in ("container", "bowl", "above", "held_by", "on"):
         if entry.get(key):
             task.solid(entry[key])
     for name in entry.get("containers", []):

@@ -42,6 +42,8 @@ class ParticleState:
     """(3,) lowest coordinates any particle had at a keyframe or at the end."""
     reached_upper_m: np.ndarray
     """(3,)."""
+    last_keyframe: np.ndarray = field(default_factory=lambda: np.zeros((0, 3), np.float32))
+    """(N, 3) float32 [m, world] at the last keyframe, before the rollout settled."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,15 +79,13 @@ class StateRecorder:
         self._scene = scene
         self._reached: dict[str, tuple] = {}
         self._initial: dict[str, np.ndarray] = {}
+        self._looks: list[dict[str, np.ndarray]] = []
 
     def start(self) -> None:
         """Call with the scene freshly reset."""
-        self._reached = {}
-        self._initial = {
-            o.name: self._scene.particles(o.name).cpu().numpy().copy()
-            for o in self._scene.particle_objects
-        }
+        self._reached, self._looks = {}, []
         self.look()
+        self._initial = self._looks[0]
 
     def look(self) -> None:
         """Call at each keyframe and at the end."""
@@ -96,6 +96,11 @@ class StateRecorder:
                 low = low.minimum(self._reached[obj.name][0])
                 high = high.maximum(self._reached[obj.name][1])
             self._reached[obj.name] = (low, high)
+        now = {
+            o.name: self._scene.particles(o.name).cpu().numpy().copy()
+            for o in self._scene.particle_objects
+        }
+        self._looks = [*self._looks[-1:], now]
 
     def states(self) -> list[FinalState]:
         """One `FinalState` per environment."""
@@ -129,6 +134,7 @@ class StateRecorder:
                 initial=self._initial[name][:, b].copy(), final=p[:, b].copy(),
                 speed=speed[:, b].copy(), size_m=np.asarray(scene.particle_sizes_m[name]),
                 lower_m=lower, upper_m=upper, reached_lower_m=low[b], reached_upper_m=high[b],
+                last_keyframe=self._looks[0][name][:, b].copy(),
             )  # fmt: skip
         return FinalState(
             bodies={

@@ -178,7 +178,9 @@ class AnswerByPixels:
         soft = [task.label(o.name) - 1 for o in task.targets if not o.is_rigid]
         still &= masks[:, soft].any((2, 3)).all(1)
         later = np.arange(frames) > first
-        done = np.cumsum(moving.any(1)) > 0
+        # Nothing is reached before something has happened, to the targets if anything does.
+        happens = moving[:, targets] if moving[:, targets].any() else moving
+        done = np.cumsum(happens.any(1)) > 0
         for flags, words in (
             (still & tool_clear & hand_gone, "the targets lie still, hand and tool are gone"),
             (
