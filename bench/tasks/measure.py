@@ -167,7 +167,10 @@ def announce(wanted: list, names: list[str], rows: list[dict]) -> None:
     for task, seed in wanted:
         for m in names:
             if find(rows, task, seed, m) is None:
-                known = [r["seconds"] for r in rows if r["task"] == task and r["method"] == m]
+                known = [
+                    r["seconds"] for r in rows
+                    if r["task"] == task and r["method"] == m and "seconds" in r
+                ]  # fmt: skip
                 total += (
                     sum(known) / len(known) if known else {"full": 240, "paper": 900}.get(m, 60)
                 )

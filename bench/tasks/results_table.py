@@ -20,7 +20,9 @@ def table(rows: list[dict]) -> str:
         cells += [
             f"{np.mean([r['score'] for r in full]):.2f}" if full else "",
             f"{np.median([r['rollouts'] for r in full]):.0f}" if full else "",
-            f"{np.median([r['seconds'] for r in full]) / 60:.1f}" if full else "",
+            f"{np.median(timed) / 60:.1f}"
+            if (timed := [r["seconds"] for r in full if "seconds" in r])
+            else "",
         ]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
