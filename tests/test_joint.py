@@ -289,3 +289,51 @@ def test_the_cheapest_path_rests_where_noise_would_move_it():
     np.testing.assert_allclose(path[12:28], true[12:28], atol=0.03)
     np.testing.assert_allclose(path[32:], 0.603, atol=0.004)
     assert np.ptp(path[32:]) < 0.006
+
+
+def hammer_path(task, bottom_m: float, beside_m: float = 0.0) -> list[np.ndarray]:
+    """Pose vectors of the hammer: over the peg, down until its middle is at `bottom_m`, up, back."""
+    x, y, _ = task.object("peg").position_m
+    rest = pose_np(task.object("hammer").T_world_object)
+
+    def at(z):
+        return pose_np(euler_xyz_deg_to_matrix([x + beside_m, y, z], [0, 0, -60]))
+
+    back = [rest + np.array([0, 0, h, 0, 0, 0]) for h in (0.05, 0.001)]
+    aside = pose_np(euler_xyz_deg_to_matrix([0.11, 0.0, 0.15], [-40, 10, -66]))
+    return [aside, at(0.24), at(0.195), at(bottom_m), at(0.24), *back]
+
+
+@pytest.mark.slow
+def test_hammer_peg_is_done_by_a_blow_and_not_by_weight_or_beside_it():
+    import torch
+
+    from lucibot.sim.rollout import run_rollout
+    from lucibot.sim.scene import SimScene
+    from lucibot.sim.state import StateRecorder
+
+    task = load_task("hammer_peg")
+    # The peg's head is 11 mm high and the hammer's face 36 mm from its middle: at 147 mm it is in.
+    ways = [hammer_path(task, 0.147), hammer_path(task, 0.143), hammer_path(task, 0.170),
+            hammer_path(task, 0.147, beside_m=0.03)]  # fmt: skip
+    scene = SimScene(task, n_envs=4)
+    recorder = StateRecorder(scene)
+
+    def judged(waypoints, held):
+        scene.reset()
+        recorder.start()
+        run_rollout(scene, torch.as_tensor(np.array(waypoints, np.float32))[:, :, None], held)
+        assert not scene.diverged().any()
+        return [judge(task, s) for s in recorder.states()]
+
+    found = judged(ways, np.ones((7, 1), bool))
+    assert [f.success for f in found] == [True, True, False, False]
+    assert found[2].metrics["peg.opened_share"] < 0.5
+    assert all(f.metrics["block.displacement_m"] < 0.002 for f in found)
+    # A hammer that is set on the peg and let go does not move it.
+    resting = [hammer_path(task, 0.184)[:4]] * 4
+    held = np.array([[True], [True], [True], [False]])
+    for way in resting:
+        way[2] = way[3]
+    found = judged(resting, held)
+    assert all(f.metrics["peg.opened_m"] < 0.001 for f in found)

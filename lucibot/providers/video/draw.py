@@ -95,7 +95,7 @@ class Drawer:
         maps = stage.lights.shadow_maps(
             [i.caster or (i.vertices, i.shape.faces) for i in items], still.maps
         )
-        out = self._composite(t, items, stage.base(still, maps), still.labels, maps, tips)
+        out = self._composite(t, items, stage.base(still, maps), still, maps, tips)
         self._last = (drawn, out)
         return out
 
@@ -192,23 +192,20 @@ class Drawer:
         inside = ((local[:, :2] > v[:, :2].min(0)) & (local[:, :2] < v[:, :2].max(0))).all(1)
         return float(local[inside, 2].min()) if inside.any() else np.inf
 
-    def _composite(self, t, items, base, static_labels, maps, tips) -> Drawn:
+    def _composite(self, t, items, base, still, maps, tips) -> Drawn:
         stage, plan, s = self.stage, self.plan, SAMPLES
-        h, w = static_labels.shape
+        h, w = still.labels.shape
         projected = [stage.project(i.vertices, s) for i in items]
         window = _window(projected, w * s, h * s, s)
         names = plan.names
-        masks = np.stack([static_labels == i + 1 for i in range(len(names))])
+        masks = np.stack([still.labels == i + 1 for i in range(len(names))])
         hand = np.zeros((h, w), bool)
         pieces: dict[str, np.ndarray] = {}
         rgb = base
         if window is not None:
             x0, y0, x1, y1 = window
-            static_depth = np.where(
-                static_labels > 0, stage.view.depth_m, stage.view.background_depth_m
-            )
             crop = np.s_[y0 // s : y1 // s, x0 // s : x1 // s]
-            depth = static_depth[crop].astype(np.float32).repeat(s, 0).repeat(s, 1)
+            depth = still.depth_m[crop].astype(np.float32).repeat(s, 0).repeat(s, 1)
             depth = np.where(np.isfinite(depth), depth, FAR)
             part = np.zeros(depth.shape, np.uint8)
             drawn = np.zeros((*depth.shape, 3), np.float32)

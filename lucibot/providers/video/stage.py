@@ -156,26 +156,58 @@ class Stage:
             if name in names:
                 labels[view.labels == i + 1] = i + 1
                 keeps[self.remainder_of == i] = 1.0
-        half = cv2.resize(labels, self.half, interpolation=cv2.INTER_NEAREST) > 0
-        scene_p, scene_n = self.surface["scene"]
-        empty_p, empty_n = self.surface["empty"]
-        points = np.where(half[..., None], scene_p, empty_p).astype(np.float32)
-        normals = np.where(half[..., None], scene_n, empty_n).astype(np.float32)
         maps = self.lights.shadow_maps(
             [(self.world(n, self.rest[n]), self.shapes[n].faces) for n in sorted(names)]
         )
-        total, _ = self.light_image(points, normals, maps)
-        reference = np.where(half, np.maximum(self.rest_light, 0.05), total)
-        remainder = np.where(half, 1.0, self.remainder ** cv2.GaussianBlur(keeps, (0, 0), 3))
+        half = cv2.resize(labels, self.half, interpolation=cv2.INTER_NEAREST) > 0
         # One pixel around what stands still belongs to it, so that its edges stay as they were;
         # the first frame's pixels on that rim hold part of their own shadow already.
         near = cv2.dilate((labels > 0).astype(np.uint8), np.ones((3, 3))) > 0
+        picture = np.where(near[..., None], self.first, self.background)
+        depth = np.where(labels > 0, view.depth_m, view.background_depth_m)
+        bare, bare_color, bare_depth = self._uncovered(names, maps)
+        rim = near & ~(labels > 0) & (bare == 0)
+        labels[bare > 0] = bare[bare > 0]
+        picture[bare > 0], depth[bare > 0] = bare_color[bare > 0], bare_depth[bare > 0]
+        fresh = cv2.resize(bare, self.half, interpolation=cv2.INTER_NEAREST) > 0
+        own = surface_normals(
+            self.camera.resized(*self.half),
+            cv2.resize(depth, self.half, interpolation=cv2.INTER_NEAREST),
+        )
+        points, normals = (
+            np.where(fresh[..., None], o, np.where(half[..., None], s, e)).astype(np.float32)
+            for o, s, e in zip(own, self.surface["scene"], self.surface["empty"], strict=True)
+        )
+        total, reached = self.light_image(points, normals, maps)
+        reference = np.where(half, np.maximum(self.rest_light, 0.05), total)
+        reference = np.where(fresh, np.maximum(reached, 0.05), reference)
+        remainder = np.where(
+            half | fresh, 1.0, self.remainder ** cv2.GaussianBlur(keeps, (0, 0), 3)
+        )
         self._still[names] = _Still(
-            labels=labels, picture=np.where(near[..., None], self.first, self.background),
-            rim=near & ~(labels > 0), points=points, normals=normals, reference=reference,
+            labels=labels, picture=picture, depth_m=depth, rim=rim,
+            points=points, normals=normals, reference=reference,
             remainder=remainder.astype(np.float32), maps=maps,
         )  # fmt: skip
         return self._still[names]
+
+    def _uncovered(self, names: frozenset[str], maps) -> tuple[np.ndarray, ...]:
+        """What `names` show where something that has moved stood before them in the first frame:
+        label (H, W), 0 elsewhere, sRGB colour (H, W, 3) and depth (H, W) [m]."""
+        w, h = self.camera.width, self.camera.height
+        depth, part = np.full((h, w), FAR, np.float32), np.zeros((h, w), np.uint8)
+        color = np.zeros((h, w, 3), np.float32)
+        moved = self.view.labels > 0
+        for i, name in enumerate(self.view.names):
+            if name not in names:
+                continue
+            moved &= self.view.labels != i + 1
+            shape, T = self.shapes[name], self.rest[name]
+            shaded = self.shade(shape, T, maps, *self.gain[name])
+            points = self.project(self.world(name, T), 1)
+            draw_mesh(points, shape.faces, shaded[shape.faces], i + 1, 0, 0, depth, part, color)
+        part[~moved | (depth > self.view.background_depth_m)] = 0
+        return part, color, depth
 
     def base(self, still: _Still, maps) -> np.ndarray:
         """(H, W, 3) float32: the picture without what moves, under the present shadows."""
@@ -210,6 +242,7 @@ class _Still:
 
     labels: np.ndarray
     picture: np.ndarray
+    depth_m: np.ndarray
     rim: np.ndarray
     points: np.ndarray
     normals: np.ndarray
