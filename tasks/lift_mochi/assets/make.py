@@ -123,8 +123,8 @@ def grid_solid(filled: np.ndarray, n: int, m: int) -> np.ndarray:
             ((c, d), (0, 1)),
             ((d, a), (-1, 0)),
         ):
-            k, m = i + di, j + dj
-            if not (0 <= k < filled.shape[0] and 0 <= m < filled.shape[1] and filled[k, m]):
+            r, s = i + di, j + dj
+            if not (0 <= r < filled.shape[0] and 0 <= s < filled.shape[1] and filled[r, s]):
                 faces += [[p, under + p, under + q], [p, under + q, q]]
     return np.array(faces)
 
@@ -175,7 +175,7 @@ def on_fork(v: np.ndarray, *, nose_deg: float, sag: float) -> np.ndarray:
         -p[:, 0] / RADIUS, 0, 1
     )
     p[:, 0] += 0.006 * mouth
-    return p + [0.017, 0.0, 0.007]
+    return p + np.array([0.017, 0.0, 0.007])
 
 
 def closed(points: np.ndarray, faces: np.ndarray, colours: np.ndarray) -> trimesh.Trimesh:
