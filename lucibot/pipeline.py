@@ -231,7 +231,3 @@ def stage_folder(run: RunDirectory, name: str) -> Path:
     if not done:
         raise UserError(f"{run.path}: stage {name!r} has not finished; `lucibot resume {run.path}`")
     return done[-1].parent
-
-
-def with_config(config: RunConfig, **changes: Any) -> RunConfig:
-    return dataclasses.replace(config, **changes)

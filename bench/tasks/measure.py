@@ -75,7 +75,8 @@ def main(argv: list[str]) -> int:
         with ExitStack() as simulations:
             ahead: dict = {}
             for seed in [s for t, s in wanted if t == task_name]:
-                for method in arguments.methods:
+                # The full search last: its result is what the run directory then shows.
+                for method in sorted(arguments.methods, key=lambda m: m == "full"):
                     if find(rows, task_name, seed, method) is None:
                         row = one(
                             task, seed, method, known[method], arguments.out, ahead, simulations
