@@ -8,7 +8,6 @@ no later stage may read a task's storyboard, and only `report` uses the success 
 
 from __future__ import annotations
 
-import dataclasses
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack, nullcontext
@@ -225,9 +224,27 @@ def stage_folder(run: RunDirectory, name: str) -> Path:
     Raises:
         UserError: the stage has not finished.
     """
-    stage = next(s for s in STAGES if s.name == name)
-    root = run.path / f"{stage.number:02d}_{name}"
-    done = sorted(root.glob("*/manifest.json"), key=lambda p: p.stat().st_mtime)
+    done = _finished_folders(run, name)
     if not done:
         raise UserError(f"{run.path}: stage {name!r} has not finished; `lucibot resume {run.path}`")
-    return done[-1].parent
+    return max(done, key=lambda f: f.manifest_path.stat().st_mtime).path
+
+
+def made_from(run: RunDirectory, folder: Path, name: str) -> Path:
+    """The folder of stage `name` whose artefacts a finished stage folder was made from.
+
+    Raises:
+        UserError: they are no longer there.
+    """
+    wanted = StageFolder(folder, folder.name).manifest()["inputs"][name]
+    for made in _finished_folders(run, name):
+        if made.digest() == wanted:
+            return made.path
+    raise UserError(f"{folder} was made from another {name!r} stage; `lucibot resume {run.path}`")
+
+
+def _finished_folders(run: RunDirectory, name: str) -> list[StageFolder]:
+    stage = next(s for s in STAGES if s.name == name)
+    root = run.path / f"{stage.number:02d}_{name}"
+    folders = [StageFolder(p, p.name) for p in sorted(root.glob("*")) if p.is_dir()]
+    return [f for f in folders if f.finished()]

@@ -21,7 +21,7 @@ from lucibot.objective.success import judge
 from lucibot.objective.supervision import Supervision
 from lucibot.objective.weights import PAPER_WEIGHTS, TERMS, LossWeights
 from lucibot.optimize.clearance import Clearance
-from lucibot.pipeline import open_run, stage_folder
+from lucibot.pipeline import made_from, open_run, stage_folder
 from lucibot.sim.evaluator import Evaluator
 from lucibot.sim.scene import SimScene
 from lucibot.store.run import RunDirectory
@@ -32,7 +32,7 @@ ENVIRONMENTS = 16
 def measure(run: RunDirectory, task, seed: int, scene: SimScene) -> dict[str, np.ndarray]:
     """Success and terms of every sampled rollout of one run; prints the run's line."""
     optimize = stage_folder(run, "optimize")
-    supervision = Supervision.load(stage_folder(run, "perceive") / "supervision.npz")
+    supervision = Supervision.load(made_from(run, optimize, "perceive") / "supervision.npz")
     weights = LossWeights(**json.loads((optimize / "search.json").read_text())["weights"])
     with np.load(optimize / "history.npz") as z:
         sampled = z["waypoints"].reshape(-1, *z["waypoints"].shape[2:])

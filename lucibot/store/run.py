@@ -54,9 +54,13 @@ class StageFolder:
     def log(self) -> Path:
         return self.path / LOG
 
+    @property
+    def manifest_path(self) -> Path:
+        return self.path / MANIFEST
+
     def manifest(self) -> dict | None:
         try:
-            return json.loads((self.path / MANIFEST).read_text())
+            return json.loads(self.manifest_path.read_text())
         except FileNotFoundError:
             return None
         except (json.JSONDecodeError, UnicodeDecodeError):
