@@ -105,12 +105,17 @@ def skin_rule_table() -> np.ndarray:
     return (allowed / (allowed.sum() * _VOLUME)).ravel() + 0.02 * UNIFORM
 
 
+_IN_SHADOW = 5.0
+"""Darkening [Lab units] beyond which a place lies in a shadow."""
+
+
 class BackgroundPlate:
     """The stationary background at every pixel, as far as it has been seen.
 
     A pixel agrees with the plate when its colour lies within the plate's 3 x 3 neighbourhood, give
     or take noise, which is measured place by place as the video goes on; darkening without a change
-    of colour is forgiven, for that is a shadow.
+    of colour is forgiven, for that is a shadow. Shadows that stay are learned, but what lay there
+    before them is kept: it comes back with the light.
     """
 
     def __init__(self, lab: np.ndarray, known: np.ndarray, *, shadow: float = 16.0):
@@ -119,6 +124,7 @@ class BackgroundPlate:
         filled = cv2.inpaint(cv2.cvtColor(lab, cv2.COLOR_Lab2RGB), hidden, 5, cv2.INPAINT_TELEA)
         self._lab = to_lab(filled).astype(np.float32)
         self._lab[known] = lab[known]
+        self._lit = self._lab.copy()
         self.trust = known.astype(np.float32)
         """(H, W): 1 where the background has been seen, 0 where it is guessed."""
         self._shadow = shadow
@@ -129,8 +135,8 @@ class BackgroundPlate:
     def _off(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """How far (H, W, 3) Lab lies outside the plate's neighbourhood, and whether it is darker."""
         kernel = np.ones((3, 3), np.uint8)
-        above = x - cv2.dilate(self._lab, kernel)
-        below = cv2.erode(self._lab, kernel) - x
+        above = x - cv2.dilate(np.maximum(self._lab, self._lit), kernel)
+        below = cv2.erode(np.minimum(self._lab, self._lit), kernel) - x
         return np.maximum(np.maximum(above, below), 0), below[..., 0] > 0
 
     def _noise(self) -> tuple[np.ndarray, np.ndarray]:
@@ -172,6 +178,8 @@ class BackgroundPlate:
         self._power += step * (local - self._power)
         r = np.where(self.trust > 0.5, rate, 0.35) * sure
         self._lab += r[..., None] * (x - self._lab)
+        lit = r * (self._lit[..., 0] - x[..., 0] < _IN_SHADOW)
+        self._lit += lit[..., None] * (x - self._lit)
         self.trust += r * (1 - self.trust)
 
     def new_edges(self, lab: np.ndarray) -> np.ndarray:
