@@ -17,6 +17,9 @@ from lucibot.perception.draw import fit_camera
 UNSURE = 255
 """Label of pixels that speak neither for nor against any object."""
 
+CARRIED = 0.25
+"""How far around an object its depth is carried, as a share of its size in the picture."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Grid:
@@ -61,8 +64,12 @@ class Grid:
         )  # fmt: skip
 
     def carried_depth(self, i: int) -> np.ndarray:
-        """(H, W) float32 [m]: object i's first depth, carried to the pixels around it."""
-        return carried_depth(self.first_depth_m, self.first_label == i + 1)
+        """(H, W) float32 [m]: object i's first depth, carried to the pixels around it; inf farther
+        away, where a part of it that has left its place may be at any depth."""
+        known = self.first_label == i + 1
+        far = cv2.distanceTransform((~known).astype(np.uint8), cv2.DIST_L2, 5)
+        near = far < CARRIED * np.sqrt(known.sum())
+        return np.where(near, carried_depth(self.first_depth_m, known), np.float32(np.inf))
 
 
 def resize_mask(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
