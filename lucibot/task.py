@@ -44,6 +44,11 @@ class Look(_Spec):
     roughness: float = 0.6
     metallic: float = 0.0
 
+    @property
+    def has_color(self) -> bool:
+        """Whether a colour or a texture is given; if not, colours stored in the mesh are used."""
+        return self.texture is not None or "color" in self.model_fields_set
+
 
 class Rigid(_Spec):
     kind: Literal["rigid"]
@@ -73,6 +78,8 @@ class Particles(_Spec):
     viscosity_m2_s: float = Field(0.005, ge=0)
     """Liquid: kinematic viscosity."""
     particle_size_m: float = Field(0.0078, gt=0)
+    grip_radius_m: float = Field(0.010, gt=0)
+    """An actuator: particles within this distance of where a hand grasps it are held."""
     sampler: Literal["regular", "pbs", "random"] = "regular"
 
 
@@ -264,6 +271,9 @@ class TaskSpec(_Spec):
                     f"object {o.name!r} hangs on {o.joint.parent!r}, which is no free rigid object; "
                     f"those are {', '.join(free) or 'none'}"
                 )
+        for o in self.objects:
+            if o.material.kind == "liquid" and "actuator" in o.roles:
+                raise ValueError(f"object {o.name!r} is a liquid, which no hand can hold")
         kinds = {o.material.kind for o in self.objects}
         if kinds & {"elastoplastic", "elastic", "sand"} and self.simulation.mpm is None:
             raise ValueError("an MPM material needs [simulation.mpm] with lower_m and upper_m")

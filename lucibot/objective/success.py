@@ -15,11 +15,10 @@ import numpy as np
 from lucibot.core.errors import UserError, unknown_name
 from lucibot.core.geometry import matrix_np
 from lucibot.objective.footprint import footprint_m2, on_top
+from lucibot.objective.loops import enclosed, longest_step, loop_of
+from lucibot.objective.pieces import CRUMB_FRACTION, connected_pieces, piece_fractions
 from lucibot.objective.vessels import Bowl, inside_hull
 from lucibot.task import Task
-
-CRUMB_FRACTION = 0.01
-"""Connected groups of less than this share of the particles are crumbs and count for nothing."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -343,9 +342,36 @@ class Covers:
         return replace(found, metrics=found.metrics | {f"{self.object}.area_m2": last})
 
 
+@dataclass(frozen=True, kw_only=True)
+class Encloses:
+    """The object, a ring about its own z axis at first, is whole and goes around each of `around`:
+    it winds about the foot, below the top, so that it neither lies on top nor hovers above."""
+
+    predicate: ClassVar[str] = "encloses"
+    object: str
+    around: list[str]
+    stretch: float = 3.0
+    """Neighbouring stretches of the ring that are this much farther apart than at first: torn."""
+
+    def judge(self, task: Task, state: Any) -> Judgement:
+        p = _particles(self, state)
+        placed = [_placed(task, state, name) for name in self.around]
+        world = [np.asarray(m.vertices) @ T[:3, :3].T + T[:3, 3] for m, T in placed]
+        feet = np.stack([w[:, :2].mean(0) for w in world])
+        tops = np.array([w[:, 2].max() for w in world])
+        axis = task.object(self.object).T_world_object[:3, 2]
+        count = max(8, int(np.cbrt(len(p.initial)) * 4))
+        before, loop = (loop_of(p.initial, x, axis, count) for x in (p.initial, p.final))
+        torn = float(longest_step(loop) / longest_step(before))
+        share = float(enclosed(loop, feet, tops).mean()) * (torn < self.stretch)
+        found = _at_least(self, share, 1.0, f"{self.object}.enclosed_share")
+        return replace(found, metrics=found.metrics | {f"{self.object}.longest_stretch": torn})
+
+
 Predicate = (
     Pieces | DisplacedLess | Lifted | InsideDomain | Upright | Nested | AtRest | JointAngle
     | JointOpening | Inside | SpilledLess | HeldAbove | StaysOn | Covers
+    | Encloses
 )  # fmt: skip
 KINDS: dict[str, type] = {c.predicate: c for c in get_args(Predicate)}
 WANTED = {"str": str, "int": int, "float": (int, float), "list[str]": list}
@@ -371,23 +397,6 @@ def judge(task: Task, state: Any) -> Metrics:
         metrics=metrics,
         judgements=found,
     )
-
-
-def connected_pieces(points_m: np.ndarray, reach_m: float) -> np.ndarray:
-    """(N,) piece number of each point: chains of neighbours nearer than `reach_m` are one piece."""
-    from scipy.sparse import coo_array
-    from scipy.sparse.csgraph import connected_components
-    from scipy.spatial import cKDTree
-
-    i, j = cKDTree(points_m).query_pairs(reach_m, output_type="ndarray").T
-    graph = coo_array((np.ones(len(i), np.int8), (i, j)), shape=(len(points_m),) * 2)
-    return connected_components(graph, directed=False)[1]
-
-
-def piece_fractions(points_m: np.ndarray, reach_m: float) -> np.ndarray:
-    """Shares of the points in each piece, largest first, without crumbs."""
-    shares = np.sort(np.bincount(connected_pieces(points_m, reach_m)) / len(points_m))[::-1]
-    return shares[shares >= CRUMB_FRACTION]
 
 
 def _less(predicate: Any, value: float, limit: float, metric: str) -> Judgement:

@@ -14,7 +14,7 @@ import torch
 
 from lucibot.core.geometry import pose_to_matrix
 from lucibot.core.heights import HeightMap, height_map
-from lucibot.task import Task
+from lucibot.task import ObjectSpec, Task
 
 CELL_M = 0.002
 """Grid of the static meshes' tops."""
@@ -50,7 +50,7 @@ class Clearance:
             mesh, T = task.mesh(b), b.T_world_object
             vertices = np.asarray(mesh.vertices) @ T[:3, :3].T + T[:3, 3]
             tops.append(height_map(vertices, np.asarray(mesh.faces), CELL_M, top=True))
-        surfaces = tuple(_surface(task.mesh(a)) for a in task.actuators if a.is_rigid)
+        surfaces = tuple(_surface(task, a) for a in task.actuators)
         return cls(
             T_box_world=np.reshape(inverse, (-1, 4, 4)), half_extents_m=np.reshape(half, (-1, 3)),
             tops=tuple(tops), surfaces=surfaces,
@@ -84,9 +84,13 @@ class Clearance:
         return lifted
 
 
-def _surface(mesh) -> np.ndarray:
+def _surface(task: Task, actuator: ObjectSpec) -> np.ndarray:
+    """(n, 3) [m]; of a deformable the particles about the middle of what a hand holds."""
     import trimesh
 
+    if not actuator.is_rigid:
+        return actuator.material.particle_size_m * np.concatenate([np.eye(3), -np.eye(3)])
+    mesh = task.mesh(actuator)
     points, _ = trimesh.sample.sample_surface(mesh, SURFACE_POINTS, seed=0)
     # The extreme points decide, so the corners are always among them.
     return np.concatenate([points, mesh.convex_hull.vertices])

@@ -14,6 +14,7 @@ from lucibot.objective.losses import FAR_M, Losses, Observation
 from lucibot.objective.supervision import Supervision
 from lucibot.objective.weights import TERMS, LossWeights
 from lucibot.sim.contact import Contacts
+from lucibot.sim.grip import grasps
 from lucibot.sim.observer import SceneObserver
 from lucibot.sim.rollout import run_rollout
 from lucibot.sim.scene import SimScene
@@ -95,7 +96,7 @@ class Evaluator:
 
         run_rollout(
             self.scene, torch.from_numpy(waypoints), self._supervision.held,
-            on_keyframe=at_keyframe, on_step=on_step,
+            grasps=grasps(self.scene.task, self._supervision), on_keyframe=at_keyframe, on_step=on_step,
         )  # fmt: skip
         failed = failed | self.scene.diverged()
         terms = {n: mean_of_known([t[n] for t in seen]) for n in seen[0]}

@@ -21,8 +21,11 @@ def rotation_quat(T: np.ndarray) -> tuple[float, ...]:
     return tuple(float(v) for v in trimesh.transformations.quaternion_from_matrix(T))
 
 
-def surface(gs: Any, task: Task, look: Look | None, *, vis_mode: str | None = None) -> Any:
-    """The surface that Genesis's camera draws; `vis_mode` is how it draws particles.
+def surface(
+    gs: Any, task: Task, look: Look | None, *, stored: bool = False, vis_mode: str | None = None
+) -> Any:
+    """The surface that Genesis's camera draws; `vis_mode` is how it draws particles, and `stored`
+    says that the mesh brings colours of its own, which a look without any leaves as they are.
 
     The rasterizer takes colours as they are shown, so linear colours are encoded as sRGB first.
     """
@@ -32,7 +35,7 @@ def surface(gs: Any, task: Task, look: Look | None, *, vis_mode: str | None = No
             options["diffuse_texture"] = gs.textures.ImageTexture(
                 image_path=str(task.path(look.texture))
             )
-        else:
+        elif look.has_color or not stored:
             linear = np.clip(look.color, 0, 1)
             srgb = np.where(
                 linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055

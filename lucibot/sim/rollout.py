@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import torch
@@ -15,7 +15,9 @@ from lucibot.core.geometry import (
     rotvec_to_quat,
 )
 from lucibot.core.joint import Joint
+from lucibot.sim.grip import carried, patch
 from lucibot.sim.scene import SimScene
+from lucibot.task import ObjectSpec
 
 
 def run_rollout(
@@ -23,6 +25,7 @@ def run_rollout(
     waypoints: Tensor,
     held: np.ndarray,
     *,
+    grasps: Mapping[str, np.ndarray] | None = None,
     on_keyframe: Callable[[int], None] | None = None,
     on_step: Callable[[int], None] | None = None,
 ) -> None:
@@ -38,17 +41,23 @@ def run_rollout(
     An actuator on a joint is moved from value to value in the same manner, but its values are set,
     not followed (paper: the joint positions are set to the estimates).
 
+    A deformable actuator is held by a patch of its particles, which is moved likewise: a waypoint is
+    where the particle that was grasped is to be, and the patch's turn since it was taken.
+
     Args:
         waypoints: (B, K, A, 6) pose vectors of the mesh frames [m, rad, world], actuators in task
             order.
         held: (K, A) bool, as in `Supervision.held`.
+        grasps: where deformable actuators are grasped at first, (3,) [m, world] by name; by default
+            at their first held waypoint in environment 0.
         on_keyframe: called with k when keyframe k has been reached.
         on_step: called after every step with the number of steps done.
     """
     spec = scene.task.spec.simulation
     names = [o.name for o in scene.task.actuators]
     joints = {a: o.articulation for a, o in enumerate(scene.task.actuators) if o.joint is not None}
-    free = [a for a in range(len(names)) if a not in joints]
+    soft = {a: o for a, o in enumerate(scene.task.actuators) if not o.is_rigid}
+    free = [a for a in range(len(names)) if a not in joints and a not in soft]
     B, K, A, _ = waypoints.shape
     if B != scene.n_envs or A != len(names) or held.shape != (K, A):
         raise ValueError(
@@ -59,7 +68,11 @@ def run_rollout(
     goals = waypoints.to(device=scene.device, dtype=torch.float64)
     lift = gravity_lift(scene)
     scene.reset()
-    last = {n: measured_pose(scene, n) for n in names}
+    last = {names[a]: measured_pose(scene, names[a]) for a in [*free, *joints]}
+    hands = {
+        a: _Hand(scene, o, (grasps or {}).get(o.name, _first_waypoint(goals, held, a)))
+        for a, o in soft.items()
+    }
     if not scene.collides:
         for a in free:
             _stand_still(scene, names[a], last[names[a]], lift)
@@ -71,6 +84,10 @@ def run_rollout(
                 scene.joint_value(names[a]), joints[a], goals[:, k, a], spec.steps_per_waypoint
             )
             for a in joints if held[k, a]
+        }  # fmt: skip
+        ways = {
+            a: hand.way(goals[:, k, a], spec.steps_per_waypoint)
+            for a, hand in hands.items() if hand.hold(bool(held[k, a]))
         }  # fmt: skip
         for a in moving:
             if k == 0 or not held[k - 1, a]:
@@ -90,6 +107,8 @@ def run_rollout(
                 scene.servo([names[a] for a in moving], targets[i], velocities[i])
             for a, values in swung.items():
                 scene.set_joint(names[a], values[i])
+            for a, poses in ways.items():
+                hands[a].aim(poses[i])
             scene.step()
             steps_done += 1
             if on_step:
@@ -101,11 +120,51 @@ def run_rollout(
     for a in free:
         if K and held[K - 1, a]:
             _let_go(scene, names[a], last[names[a]], lift)
+    for hand in hands.values():
+        hand.hold(False)
     for _ in range(spec.settle_steps):
         scene.step()
         steps_done += 1
         if on_step:
             on_step(steps_done)
+
+
+class _Hand:
+    """A hand on a deformable actuator."""
+
+    def __init__(self, scene: SimScene, obj: ObjectSpec, grasp_m: np.ndarray):
+        self._grip = scene.grips[obj.name]
+        particles = scene.particles(obj.name)
+        index = patch(obj, particles[:, 0].cpu().numpy(), grasp_m)
+        self._index = torch.as_tensor(index, device=particles.device)
+        self._offsets: Tensor | None = None
+        self._pose: Tensor | None = None
+
+    def hold(self, held: bool) -> bool:
+        """Take hold, go on or let go; returns `held`."""
+        if held and self._offsets is None:
+            taken = self._grip.take(self._index).double()
+            grasp = taken[0]
+            self._offsets = taken - grasp
+            self._pose = torch.cat([grasp, torch.zeros_like(grasp)], dim=-1)
+        elif not held and self._offsets is not None:
+            self._grip.let_go()
+            self._offsets = None
+        return held
+
+    def way(self, goal: Tensor, n: int) -> Tensor:
+        """Poses (n, B, 6) of the n steps to `goal` (B, 6), minimum jerk."""
+        t = torch.arange(1, n + 1, dtype=torch.float64, device=goal.device) / n
+        s = (t**3 * (10 - 15 * t + 6 * t * t))[:, None].expand(n, len(goal))
+        start, self._pose = self._pose, goal
+        return interpolate_pose(start.expand(n, -1, 6), goal.expand(n, -1, 6), s)
+
+    def aim(self, pose: Tensor) -> None:
+        self._grip.aim(carried(self._offsets, pose))
+
+
+def _first_waypoint(goals: Tensor, held: np.ndarray, a: int) -> np.ndarray:
+    return goals[0, int(np.argmax(held[:, a])), a, :3].cpu().numpy()
 
 
 def gravity_lift(scene: SimScene) -> Tensor:

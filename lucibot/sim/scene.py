@@ -19,6 +19,7 @@ from lucibot.core.camera import Camera
 from lucibot.core.progress import Progress, silent
 from lucibot.sim.cpic import separate_by_moving_bodies_only
 from lucibot.sim.engine import start_genesis, view
+from lucibot.sim.grip import Grip
 from lucibot.sim.materials import (
     background_material,
     background_morph,
@@ -144,7 +145,7 @@ class SimScene:
                 self._scene.add_entity(
                     background_morph(gs, self.task, item, scratch, takes_part=takes_part),
                     material=background_material(gs, item, couples=couples),
-                    surface=surface(gs, self.task, item.look),
+                    surface=surface(gs, self.task, item.look, stored=item.mesh is not None),
                 )
             if picture is not None:
                 self._scene.add_entity(
@@ -235,6 +236,11 @@ class SimScene:
         mpm = self.task.spec.simulation.mpm
         if mpm is not None and mpm.cpic:
             separate_by_moving_bodies_only(self._scene)
+        substep_s = self.dt_s / self.task.spec.simulation.substeps
+        self.grips = {
+            o.name: Grip(self._scene, self._entities[o.name], substep_s)
+            for o in self.particle_objects if "actuator" in o.roles
+        }  # fmt: skip
         links = rigid.dyn_state.links
         self._link_pos, self._link_quat = view(links.pos), view(links.quat)
         self._coupling = [view(links.cfrc_coupling_vel), view(links.cfrc_coupling_ang)]
@@ -266,6 +272,8 @@ class SimScene:
         so it is zeroed here.
         """
         self._scene.reset()
+        for grip in self.grips.values():
+            grip.let_go()
         for force in self._coupling:
             force.zero_()
 

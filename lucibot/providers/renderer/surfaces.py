@@ -83,7 +83,7 @@ def _surface(task: Task, spec: ObjectSpec | BackgroundSpec, label: int) -> Surfa
     normals = corner_normals(mesh) @ T[:3, :3].T
     texture = task.path(look.texture) if look.texture is not None else None
     colors = np.broadcast_to(np.asarray(look.color, float), corners.shape)
-    if spec.look is None and mesh.visual.kind == "vertex":
+    if not look.has_color and mesh.visual.kind == "vertex":
         colors = srgb_to_linear(np.asarray(mesh.visual.vertex_colors)[faces][..., :3] / 255)
     uv = np.zeros((*corners.shape[:2], 2))
     if texture is not None:

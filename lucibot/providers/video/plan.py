@@ -118,7 +118,7 @@ def make_plan(
             ramp = np.clip((np.arange(len(times)) - first) / task.spec.camera.fps, 0, 1)
             scale[:, i] += rng.normal() * spec.size_jitter * ramp * ramp * (3 - 2 * ramp)
 
-    hands = [_hand(h, poses[:, names.index(h.holds)], times, warp, rng, spec) for h in spec.hand]
+    hands = [_hand(h, poses[:, names.index(h.holds)], times, warp, rng, groups) for h in spec.hand]
     cuts = []
     for c in spec.cut:
         inverse = np.linalg.inv(rest[c.object])
@@ -150,6 +150,7 @@ def _time_warp(spec: StoryboardSpec, rng: np.random.Generator):
     """A monotone map from storyboard to video time: each stretch is a bit longer or shorter."""
     events = {0.0, spec.duration_s}
     events |= {k.at_s for t in spec.track for k in t.key}
+    events |= {k.at_s for h in spec.hand for k in h.key}
     events |= {t for h in spec.hand for t in (h.enter_s, h.grasp_s, h.release_s, h.leave_s)}
     # Neighbours closer than a tenth of a second belong to one event and are stretched alike.
     events = np.array(sorted(events))
@@ -233,7 +234,7 @@ def _curves(keys: list[PieceKey], times: np.ndarray, warp, *, parts: bool) -> np
     return PchipInterpolator(at, rows)(np.clip(times, at[0], at[-1]))
 
 
-def _hand(spec: HandSpec, object_poses: np.ndarray, times, warp, rng, board) -> HandPath:
+def _hand(spec: HandSpec, object_poses: np.ndarray, times, warp, rng, groups) -> HandPath:
     x = np.array(spec.grip_x) / np.linalg.norm(spec.grip_x)
     z = np.array(spec.grip_z) - x * (x @ np.array(spec.grip_z))
     z /= np.linalg.norm(z)
@@ -241,6 +242,13 @@ def _hand(spec: HandSpec, object_poses: np.ndarray, times, warp, rng, board) -> 
     T_object_hand[:3, :3] = np.stack([x, np.cross(z, x), z], axis=1)
     T_object_hand[:3, 3] = np.array(spec.grip_position_m) + x * rng.normal() * 0.003
     held = object_poses @ T_object_hand
+    if spec.key:
+        at = np.array([warp(k.at_s) for k in spec.key])
+        shifts = [
+            np.array(k.offset_m) + groups.get(k.group, (np.zeros(3),))[0] for k in spec.key
+        ]  # fmt: skip
+        way = PchipInterpolator(at, np.stack(shifts))
+        held[:, :3, 3] += way(np.clip(times, at[0], at[-1]))
     enter, grasp, release, leave = (
         warp(t) for t in (spec.enter_s, spec.grasp_s, spec.release_s, spec.leave_s)
     )

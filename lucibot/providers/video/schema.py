@@ -44,6 +44,14 @@ class JitterSpec(_Spec):
     """[deg or m]."""
 
 
+class HandKey(_Spec):
+    at_s: float = Field(ge=0)
+    offset_m: Vec3 = (0.0, 0.0, 0.0)
+    """Of the grip from where it took hold [m, world]."""
+    group: str = ""
+    """Keys of one group share their jitter, here the shift alone."""
+
+
 class HandSpec(_Spec):
     holds: str
     side: Literal["right", "left"] = "right"
@@ -62,6 +70,8 @@ class HandSpec(_Spec):
     enters_from_m: Vec3
     """Offset [m, world] of the hand outside the picture from its grasp; it leaves that way too."""
     hover_m: Vec3 = (0.0, 0.0, 0.05)
+    key: list[HandKey] = []
+    """Its way with a deformable, which has no pose that it could follow."""
     enter_s: float
     grasp_s: float
     release_s: float
@@ -156,7 +166,7 @@ class StoryboardSpec(_Spec):
     """Standard deviation of the logarithm of each stretch between two events."""
     size_jitter: float = 0.02
     jitter: dict[str, JitterSpec] = {}
-    track: list[TrackSpec]
+    track: list[TrackSpec] = []
     hand: list[HandSpec] = []
     cut: list[CutSpec] = []
     morph: list[MorphSpec] = []

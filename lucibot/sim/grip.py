@@ -1,0 +1,98 @@
+"""Held particles: how a deformable is moved without a rigid tool (paper, section 4.1).
+
+A hand that grasps a deformable holds a patch of its particles. While it holds, their velocity is
+set towards the next waypoint, in every substep; when it lets go they are particles like the others.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lucibot.objective.supervision import Supervision
+from lucibot.sim.engine import view
+from lucibot.task import ObjectSpec, Task
+
+
+class Grip:
+    """The patch of one deformable that is held, the same particles in all environments.
+
+    Args:
+        entity: the deformable in a built Genesis scene.
+    """
+
+    def __init__(self, scene: Any, entity: Any, substep_s: float):
+        solver, coupler = scene.sim.mpm_solver, scene.sim.coupler
+        mine = slice(entity.particle_start, entity.particle_end)
+        self._position = view(solver.particles.pos)[:, mine]
+        self._velocity = view(solver.particles.vel)[:, mine]
+        self._substep_s, self._substeps = substep_s, scene.sim.substeps
+        self._index: Tensor | None = None
+        self._target: Tensor | None = None
+        preprocess = coupler.preprocess
+
+        def drive_and_preprocess(f):
+            if self._target is not None:
+                self._drive(f)
+            preprocess(f)
+
+        coupler.preprocess = drive_and_preprocess
+
+    def take(self, index: Tensor) -> Tensor:
+        """Take hold of particles (M,); returns where they are, (M, B, 3) [m, world]."""
+        self._index, self._target = index, None
+        return self._position[0, index]
+
+    def aim(self, target_m: Tensor) -> None:
+        """Where the held particles are to be after the coming step, (M, B, 3) [m, world]."""
+        self._target = target_m.to(self._position.dtype)
+
+    def let_go(self) -> None:
+        self._index = self._target = None
+
+    def _drive(self, f: int) -> None:
+        """The grid mixes the velocity of what is held with its surroundings', so what is left of
+        the way is divided among the substeps that are left."""
+        left_s = (self._substeps - f % self._substeps) * self._substep_s
+        way = self._target - self._position[f, self._index]
+        self._velocity[f, self._index] = way / left_s
+
+
+def patch(obj: ObjectSpec, particles_m: np.ndarray, grasp_m: np.ndarray) -> np.ndarray:
+    """Indices of the particles (N, 3) [m, world] that a grasp at (3,) holds: those of a ball about
+    the particle nearest to it, which comes first."""
+    nearest = int(np.linalg.norm(particles_m - grasp_m, axis=1).argmin())
+    away = np.linalg.norm(particles_m - particles_m[nearest], axis=1)
+    away[nearest] = -1.0
+    order = np.argsort(away, kind="stable")
+    return order[away[order] <= obj.material.grip_radius_m]
+
+
+def grasps(task: Task, supervision: Supervision) -> dict[str, np.ndarray]:
+    """Where each deformable actuator is grasped at first, (3,) [m, world]: in the middle of the
+    affordance, or at its first waypoint where the video shows none."""
+    found = {}
+    for a, actuator in enumerate(task.actuators):
+        if actuator.is_rigid:
+            continue
+        points = supervision.affordance[np.isfinite(supervision.affordance).all(1)]
+        if supervision.affordance_actuator == actuator.name and len(points):
+            T = actuator.T_world_object
+            found[actuator.name] = T[:3, :3] @ points.mean(0) + T[:3, 3]
+        else:
+            first = int(np.argmax(supervision.held[:, a]))
+            found[actuator.name] = supervision.waypoints[first, a, :3].astype(float)
+    return found
+
+
+def carried(offsets_m: Tensor, poses: Tensor) -> Tensor:
+    """(M, B, 3): a patch with offsets (M, B, 3) from where it is grasped, at poses (B, 6)."""
+    from lucibot.core.geometry import rotvec_to_quat
+
+    q = rotvec_to_quat(poses[:, 3:])
+    w, v = q[:, :1], q[:, 1:].expand_as(offsets_m)
+    t = 2 * torch.linalg.cross(v, offsets_m)
+    return poses[:, :3] + offsets_m + w * t + torch.linalg.cross(v, t)
