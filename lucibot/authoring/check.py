@@ -96,8 +96,11 @@ def _goal_and_success(task: Task) -> str:
         for key in ("object", "carrier"):
             if key in goal:
                 task.object(goal[key])
-        if "container" in goal:
-            task.solid(goal["container"])
+        for name in [
+            *goal.get("around", []),
+            *([goal["container"]] if "container" in goal else []),
+        ]:
+            task.solid(name)
     return f"{len(found)} success predicates, {len(task.spec.goal)} goal relations"
 
 

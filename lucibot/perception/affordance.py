@@ -19,6 +19,7 @@ AREA_M = 0.012
 """Radius of the area around a finger tip that counts as gripped."""
 
 if TYPE_CHECKING:
+    from lucibot.perception.grasp import Grasp
     from lucibot.providers.hand.base import HandDetector
 
 
@@ -35,17 +36,17 @@ def affordance_points(
     count: int,
     seed: int,
     look_ahead: int = 5,
+    grasp: Grasp | None = None,
 ) -> np.ndarray:
     """Points (count, 3) [m] on the actuator's surface, its own frame, under the finger tips.
 
     Tips are read in the contact frame and a few after it, until some lie on the object. NaN pads;
-    all NaN where no finger tip is seen on it.
+    all NaN where no finger tip is seen on it. Of a deformable these are the points of its `grasp`.
     """
     i = task.label(actuator) - 1
     obj = task.objects[i]
-    out = np.full((count, 3), np.nan, np.float32)
     if not obj.is_rigid:
-        return out
+        return _padded(np.zeros((0, 3)) if grasp is None else grasp.points, count, seed)
     mesh = DrawMesh.from_trimesh(task.mesh(obj), obj.T_world_object)
     height, width = video.frames.shape[1:3]
     camera = view.camera.resized(width, height)
@@ -59,7 +60,12 @@ def affordance_points(
         tips = [tip for hand in hands for tip in hand.tips_px]
         if tips:
             found.append(_under(mesh, poses[t, i], camera, np.array(tips)))
-    points = np.concatenate(found) if found else np.zeros((0, 3))
+    return _padded(np.concatenate(found) if found else np.zeros((0, 3)), count, seed)
+
+
+def _padded(points: np.ndarray, count: int, seed: int) -> np.ndarray:
+    """(count, 3) float32: some of the points (P, 3), or all of them and NaN."""
+    out = np.full((count, 3), np.nan, np.float32)
     if len(points) > count:
         points = points[np.random.default_rng(seed).choice(len(points), count, replace=False)]
     out[: len(points)] = points

@@ -15,6 +15,7 @@ from lucibot.core.tracks import Tracks
 from lucibot.core.video import Video, read_video
 from lucibot.perception.affordance import affordance_points
 from lucibot.perception.draw import fit_camera
+from lucibot.perception.grasp import find_grasp
 from lucibot.perception.keyframes import follow_path, sample_keyframes
 from lucibot.perception.poses import refine_poses
 from lucibot.perception.result import Perception
@@ -64,13 +65,20 @@ def read_tracks(
 
     progress("asking what happens when", 0.7)
     answers = config.answerer.create().answer(task, view, video, tracks, found.poses, depth_of)
+    grasps = {
+        o.name: find_grasp(task, view, tracks, o, answers.held[:, a])
+        for a, o in enumerate(task.actuators) if not o.is_rigid
+    }  # fmt: skip
+    poses = found.poses.copy()
+    for name, grasp in grasps.items():
+        poses[:, task.label(name) - 1] = _left_alone(task, name) if grasp is None else grasp.path
     actuators = [task.label(o.name) - 1 for o in task.actuators]
     quality = tracks.confidence[:, actuators].min(1)
     keyframes = sample_keyframes(
         answers.first_contact, answers.goal, answers.held, quality, video.fps, config.keyframes
     )
     keyframes = follow_path(
-        keyframes, answers.first_contact, found.poses[:, actuators, :3], answers.held,
+        keyframes, answers.first_contact, poses[:, actuators, :3], answers.held,
         answers.contact.any(1), config.keyframes,
     )  # fmt: skip
     progress("looking for finger tips", 0.85)
@@ -78,11 +86,12 @@ def read_tracks(
     affordance = affordance_points(
         task, view, video, tracks, found.poses, config.hand.create(), touched,
         answers.first_contact, count=config.supervise.affordance_points, seed=config.seed,
+        grasp=grasps.get(touched),
     )  # fmt: skip
     progress("writing supervision", 0.95)
     depth = depth_of(keyframes)
     supervision = build_supervision(
-        task, view, video, tracks, found.poses, tracks.confidence, answers, keyframes, depth,
+        task, view, video, tracks, poses, tracks.confidence, answers, keyframes, depth,
         affordance, touched, config.supervise, seed=config.seed,
     )  # fmt: skip
     return Perception(
@@ -95,6 +104,11 @@ def first_held(task: Task, answers: Answers) -> str:
     """The first actuator that a hand takes; the first of the task if none is ever held."""
     starts = [int(np.argmax(h)) if h.any() else len(h) for h in answers.held.T]
     return task.actuators[int(np.argmin(starts))].name if starts else ""
+
+
+def _left_alone(task: Task, name: str) -> np.ndarray:
+    """(6,) pose vector of the grasped place of a deformable that nobody grasps: its own origin."""
+    return np.array([*task.object(name).position_m, 0.0, 0.0, 0.0])
 
 
 def _on_grid(depth: np.ndarray, camera) -> np.ndarray:
