@@ -1,0 +1,117 @@
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from lucibot.core.scene_view import SceneView
+from lucibot.core.tracks import Tracks
+from lucibot.perception.grasp import find_grasp
+from lucibot.providers.verifier.around import axis_px, goes_around
+from lucibot.sim.grip import carried, patch
+from lucibot.task import Task, load_task
+
+FRAMES = 12
+TAKEN, RELEASED = 4, 9
+
+
+@pytest.fixture(scope="module")
+def task() -> Task:
+    return load_task("rubber_band")
+
+
+def place(task: Task) -> np.ndarray:
+    return np.array(task.object("band").position_m)
+
+
+def ring_mask(task: Task, shift_m=(0.0, 0.0, 0.0)) -> np.ndarray:
+    """(H, W) bool: the band on the table, or moved."""
+    camera = task.camera
+    angle = np.linspace(0, 2 * np.pi, 100, endpoint=False)
+    out = np.zeros((camera.height, camera.width), np.uint8)
+    for radius, value in ((0.0596, 1), (0.0528, 0)):
+        points = np.stack([radius * np.cos(angle), radius * np.sin(angle), 0 * angle + 0.006], -1)
+        uv = camera.project(points + task.object("band").position_m + np.array(shift_m))[0]
+        cv2.fillPoly(out, [np.round(uv).astype(np.int32)], value)
+    return out > 0
+
+
+def seen(task: Task, lift_m: float) -> tuple[SceneView, Tracks]:
+    """A hand covers the band's right end, lifts it, and goes."""
+    camera = task.camera
+    first = ring_mask(task)
+    down = (0.006 - camera.T_world_cam[2, 3]) / np.minimum(camera.rays[..., 2], -1e-3)
+    depth = down.astype(np.float32)
+    picture = np.zeros((*first.shape, 3), np.uint8)
+    view = SceneView(
+        camera=camera, names=("band",), first_frame=picture, background_frame=picture,
+        labels=first.astype(np.uint8), depth_m=depth, background_depth_m=depth,
+    )  # fmt: skip
+    masks, hands = [], []
+    for t in range(FRAMES):
+        up = lift_m * np.clip((t - TAKEN) / (RELEASED - TAKEN), 0, 1)
+        band, hand = ring_mask(task, (0, 0, up)), np.zeros_like(first)
+        if TAKEN - 1 <= t < RELEASED:
+            end = camera.project(place(task) + np.array([0.056, 0, 0.006 + up]))
+            u, v = end[0].astype(int)
+            hand[v - 20 : v + 21, u - 15 : u + 60] = True
+        masks.append(band & ~hand)
+        hands.append(hand)
+    return view, Tracks(
+        masks=np.stack(masks)[:, None], hand=np.stack(hands),
+        confidence=np.ones((FRAMES, 1), np.float32), lost=np.zeros((FRAMES, 1), bool),
+        poses=np.full((FRAMES, 1, 6), np.nan, np.float32),
+    )  # fmt: skip
+
+
+def test_a_grasp_is_where_the_hand_covers_the_band_and_goes_where_it_takes_it(task):
+    view, tracks = seen(task, 0.06)
+    held = tracks.hand.any((1, 2))
+    grasp = find_grasp(task, view, tracks, task.object("band"), held)
+    start = place(task) + np.array([0.056, 0, 0.006])
+    np.testing.assert_allclose(grasp.path[0, :3], start, atol=0.008)
+    lifted = 0.06 * (RELEASED - 1 - TAKEN) / (RELEASED - TAKEN)
+    np.testing.assert_allclose(grasp.path[-1, :3], start + np.array([0, 0, lifted]), atol=0.012)
+    assert not grasp.path[:, 3:].any()
+    here = np.array([0.056, 0.0, 0.006])
+    assert len(grasp.points) and np.linalg.norm(grasp.points - here, axis=1).max() < 0.025
+
+
+def test_a_grasp_does_not_go_below_where_it_began(task):
+    view, tracks = seen(task, -0.05)
+    grasp = find_grasp(task, view, tracks, task.object("band"), tracks.hand.any((1, 2)))
+    assert (grasp.path[:, 2] >= grasp.path[0, 2] - 1e-6).all()
+
+
+def test_nobody_grasps_what_is_not_held(task):
+    view, tracks = seen(task, 0.06)
+    assert find_grasp(task, view, tracks, task.object("band"), np.zeros(FRAMES, bool)) is None
+
+
+def test_the_patch_is_a_ball_whose_first_particle_is_grasped(task):
+    band = task.object("band")
+    rng = np.random.default_rng(0)
+    particles = rng.uniform(-0.1, 0.1, (500, 3))
+    index = patch(band, particles, np.zeros(3))
+    away = np.linalg.norm(particles - particles[index[0]], axis=1)
+    assert index[0] == np.linalg.norm(particles, axis=1).argmin()
+    assert set(index) == set(np.flatnonzero(away <= band.material.grip_radius_m))
+
+
+def test_a_patch_is_carried_and_turned_about_where_it_is_grasped():
+    offsets = torch.tensor([[[0.0, 0.0, 0.0]], [[1.0, 0.0, 0.0]]], dtype=torch.float64)
+    pose = torch.tensor([[1.0, 2.0, 3.0, 0.0, 0.0, np.pi / 2]], dtype=torch.float64)
+    wanted = [[[1.0, 2.0, 3.0]], [[1.0, 3.0, 3.0]]]
+    np.testing.assert_allclose(carried(offsets, pose), wanted, atol=1e-12)
+
+
+def test_a_ring_goes_around_what_stands_in_it(task):
+    axes = []
+    for name in ("left_stick", "right_stick"):
+        stick = task.solid(name)
+        T = stick.T_world_object
+        axes.append(axis_px(task.camera, task.mesh(stick).vertices @ T[:3, :3].T + T[:3, 3]))
+    ring = ring_mask(task)
+    assert goes_around(ring, axes[0]) and not goes_around(ring, axes[1])
+    assert not goes_around(np.zeros_like(ring), axes[0])
