@@ -225,6 +225,32 @@ def around(task, view, video, regions: Regions, relation) -> np.ndarray:
     return out
 
 
+def lifted(task, view, video, regions: Regions, relation) -> np.ndarray:
+    """`object` is higher in the picture than at first: its underside has risen by at least `least`
+    of its first height, and half of it at least is still to be seen."""
+    region = regions.object(task.objects.index(task.object(relation["object"])))
+    _, top, _, foot = _extent(_main(region[0]))
+    out = np.zeros(len(region))
+    for k in range(len(region)):
+        part = _main(region[k])
+        risen = foot - _extent(part)[3]
+        out[k] = float(
+            part.sum() >= 0.5 * region[0].sum() and risen >= float(relation["least"]) * (foot - top)
+        )
+    out[_hidden(regions, region)] = np.nan
+    return out
+
+
+def spread(task, view, video, regions: Regions, relation) -> np.ndarray:
+    """`object` covers at least `least` times the area of the picture that it covered at first."""
+    region = regions.object(task.objects.index(task.object(relation["object"])))
+    area = region.reshape(len(region), -1).sum(1)
+    out = (area >= float(relation["least"]) * area[0]).astype(float)
+    out[_hidden(regions, region)] = np.nan
+    return out
+
+
 RELATIONS: dict[str, Callable[..., np.ndarray]] = {
-    "pieces": pieces, "inside": inside, "opened": opened, "carried": carried, "around": around,
+    "pieces": pieces, "inside": inside, "opened": opened, "carried": carried, "lifted": lifted,
+    "spread": spread, "around": around,
 }  # fmt: skip

@@ -5,8 +5,8 @@ from the table to the hollow side. The origin is the middle of the tines. Its fo
 [-0.026, 0.026], the handle ends at x = -0.165. Tines are 4 mm thick, so that they part particles.
 pink.obj, green.obj, brown.obj: flattened balls [m] of one size, their flat base centred on the
 origin. Colours are stored as vertex colours (sRGB).
-brown_keys.npz: the brown mochi at rest; dented by the fork's tines; sagging on the raised fork. The
-last two are in the fork's frame.
+brown_keys.npz: the brown mochi at rest; with the fork in it; sagging on the raised fork. The last
+two are in the fork's frame.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ TIP, ROOT, NECK, END = 0.026, -0.026, -0.054, -0.165
 THICKNESS = 0.004
 TINE, GAP = 0.0060, 0.0016
 RADIUS, HEIGHT = 0.024, 0.041
+STAB_DEG, HEADING_DEG = 45.0, 125.0
 
 
 def fork() -> trimesh.Trimesh:
@@ -155,27 +156,24 @@ def brown_keys() -> tuple[np.ndarray, np.ndarray]:
     """Key meshes (3, V, 3) [m] of the brown mochi, and their faces."""
     rest = mochi(COLORS["brown"])
     v = np.asarray(rest.vertices)
-    return np.stack(
-        [v, on_fork(v, nose_deg=-20.0, sag=0.3), on_fork(v, nose_deg=12.0, sag=1.0)]
-    ), rest.faces
+    return np.stack([v, on_fork(v, sag=0.0), on_fork(v, sag=1.0)]), np.asarray(rest.faces)
 
 
-def on_fork(v: np.ndarray, *, nose_deg: float, sag: float) -> np.ndarray:
-    """The mochi in the fork's frame, upright while the fork's tips point up by `nose_deg`."""
-    c, s = np.cos(np.deg2rad(nose_deg)), np.sin(np.deg2rad(nose_deg))
-    p = v - [0.0, 0.0, 0.43 * HEIGHT]
-    # What is not held up hangs: to the sides of the tines, and beyond their tips.
-    beyond = np.clip(p[:, 0], 0, None) / RADIUS
-    aside = np.clip(np.abs(p[:, 1]) - 0.012, 0, None) / RADIUS
-    p = p * [1 - 0.02 * sag, 1 - 0.03 * sag, 1 + 0.05 * sag]
-    p[:, 2] -= sag * (0.0035 * beyond**2 + 0.003 * aside)
-    p = p @ np.array([[c, 0, s], [0, 1, 0], [-s, 0, c]]).T
+def on_fork(v: np.ndarray, *, sag: float) -> np.ndarray:
+    """The mochi in the frame of the fork that was stabbed into it with its tips down by `STAB_DEG`,
+    heading by `HEADING_DEG`."""
+    c, s = np.cos(np.deg2rad(HEADING_DEG)), np.sin(np.deg2rad(HEADING_DEG))
+    p = (v - [0.0, 0.0, 0.43 * HEIGHT]) @ np.array([[c, s, 0], [-s, c, 0], [0, 0, 1]]).T
+    c, s = np.cos(np.deg2rad(STAB_DEG)), np.sin(np.deg2rad(STAB_DEG))
+    p = p @ np.array([[c, 0, -s], [0, 1, 0], [s, 0, c]]).T
     # The flesh gives way around the tines where they have gone in.
-    mouth = np.exp(-((p[:, 2] / 0.007) ** 2) - (p[:, 1] / 0.016) ** 4) * np.clip(
-        -p[:, 0] / RADIUS, 0, 1
-    )
-    p[:, 0] += 0.006 * mouth
-    return p + np.array([0.017, 0.0, 0.007])
+    mouth = np.exp(-((p[:, 2] / 0.007) ** 2) - (p[:, 1] / 0.016) ** 4)
+    p[:, 0] += 0.005 * mouth * np.clip(-p[:, 0] / RADIUS, 0, 1)
+    # What is not held up hangs: to the sides of the tines, and beyond their tips.
+    beyond = np.clip(p[:, 0] - 0.010, 0, None) / RADIUS
+    aside = np.clip(np.abs(p[:, 1]) - 0.012, 0, None) / RADIUS
+    p[:, 2] -= sag * (0.0035 * beyond**2 + 0.003 * aside)
+    return p + np.array([0.008, 0.0, 0.0])
 
 
 def closed(points: np.ndarray, faces: np.ndarray, colours: np.ndarray) -> trimesh.Trimesh:
@@ -241,6 +239,10 @@ def main() -> None:
             mesh.bounds.round(4).tolist(),
             f"{mesh.volume * 1e6:.1f} cm3",
         )
+    keys, faces = brown_keys()
+    np.savez_compressed(
+        HERE / "brown_keys.npz", vertices=keys.astype(np.float32), faces=faces.astype(np.int32)
+    )
     images = {
         "wood": wood(np.random.default_rng(4)),
         "concrete": concrete(np.random.default_rng(8)),
