@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import ast
 import dataclasses
 import json
-import runpy
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -109,32 +107,10 @@ def tasks(argv: list[str]) -> int:
 
 
 def bench(argv: list[str]) -> int:
-    """`lucibot bench [NAME ...]`: each folder of `bench/` holds a `measure.py` with a `main(argv)`.
+    """`lucibot bench`."""
+    from lucibot.benchmark.command import command
 
-    Raises:
-        UserError: no such benchmark, or the package was not installed from a checkout.
-    """
-    from lucibot.task import checkout_folder
-
-    root = checkout_folder("bench")
-    known = {p.parent.name: p for p in sorted(root.glob("*/measure.py"))}
-    if not argv or argv[0] in ("-h", "--help"):
-        print(
-            "usage: lucibot bench NAME [...]\n\n"
-            + "\n".join(f"  {n:<10} {_first_line(p)}" for n, p in known.items())
-        )
-        return 0
-    if argv[0] not in known:
-        raise unknown_name("benchmark", argv[0], known)
-    path = known[argv[0]]
-    sys.path.insert(0, str(path.parent))
-    module = runpy.run_path(str(path), run_name=f"lucibot_bench_{argv[0]}")
-    return module["main"](argv[1:]) or 0
-
-
-def _first_line(path: Path) -> str:
-    doc = ast.get_docstring(ast.parse(path.read_text())) or ""
-    return doc.partition("\n")[0]
+    return command(argv)
 
 
 def doctor(argv: list[str]) -> int:

@@ -59,3 +59,17 @@ def test_a_video_without_pictures_stops_the_run_but_keeps_its_scene(capsys, tmp_
     assert json.loads((run / "run.json").read_text())["seed"] == 0
     assert list(run.glob("10_scene/*/manifest.json"))
     assert not list(run.glob("20_imagine/*/manifest.json"))
+
+
+def test_bench_lists_measures_and_compares(tmp_path, capsys):
+    assert main(["bench", "ask_tell", "--repeats", "1", "--json"]) == 0
+    out = capsys.readouterr().out
+    values = {v["name"]: v["value"] for v in json.loads(out)["benchmarks"]["ask_tell"]["values"]}
+    assert values["ask_tell.ours_over_evosax"] > 0
+    earlier = tmp_path / "earlier.json"
+    earlier.write_text(out)
+    assert main(["bench", "ask_tell", "--repeats", "1", "--compare", str(earlier)]) == 0
+    assert "of the earlier" in capsys.readouterr().out
+    earlier.write_text("[]")
+    assert main(["bench", "ask_tell", "--compare", str(earlier)]) == 2
+    assert main(["bench", "nope"]) == 2 and "iou" in capsys.readouterr().err

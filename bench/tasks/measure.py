@@ -23,15 +23,15 @@ import time
 from contextlib import ExitStack
 from pathlib import Path
 
-from perception_errors import perception_errors
-from results_table import table
-
 from lucibot.config import PRESETS, RunConfig
 from lucibot.core.errors import LuciBotError, UserError, unknown_name
 from lucibot.objective.weights import PAPER_WEIGHTS
 from lucibot.pipeline import STAGES, reconfigure, run_stages, start_run
 from lucibot.store.run import RunDirectory
 from lucibot.task import load_task, task_names
+
+from .perception_errors import perception_errors
+from .results_table import table
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results.json"

@@ -29,7 +29,7 @@ from lucibot.store.run import RunDirectory
 ENVIRONMENTS = 16
 
 
-def measure(run: RunDirectory, task, seed: int, scene: SimScene) -> dict[str, np.ndarray]:
+def measure_run(run: RunDirectory, task, seed: int, scene: SimScene) -> dict[str, np.ndarray]:
     """Success and terms of every sampled rollout of one run; prints the run's line."""
     optimize = stage_folder(run, "optimize")
     supervision = Supervision.load(made_from(run, optimize, "perceive") / "supervision.npz")
@@ -61,7 +61,7 @@ def main(paths: list[str]) -> int:
         run, task, _, seed = open_run(Path(path))
         if task.digest not in scenes:
             scenes[task.digest] = SimScene(task, n_envs=ENVIRONMENTS)
-        found = measure(run, task, seed, scenes[task.digest])
+        found = measure_run(run, task, seed, scenes[task.digest])
         by_task.setdefault(task.name, []).append(found)
     for name, found in by_task.items():
         correlate(name, found)

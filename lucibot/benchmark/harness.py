@@ -1,0 +1,144 @@
+"""Timing that survives a noisy machine: contestants take turns, and what counts is their ratio."""
+
+from __future__ import annotations
+
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+
+SHORTEST_S = 0.02
+"""A contestant that is faster than this is called several times in a row and the mean is taken."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Value:
+    """One line of a benchmark's result."""
+
+    name: str
+    """`benchmark.metric`."""
+    value: float
+    low: float | None = None
+    high: float | None = None
+    """Smallest and largest over the rounds."""
+    unit: str = ""
+    target: str = ""
+    """What the value should be, in words such as "at least 1.5"."""
+
+    def line(self) -> str:
+        spread = "" if self.low is None else f"  ({self.low:.4g} to {self.high:.4g})"
+        target = f"  [{self.target}]" if self.target else ""
+        return f"{self.name} {self.value:.4g}{' ' + self.unit if self.unit else ''}{spread}{target}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Timing:
+    """Seconds a call, one figure a round; rounds of contestants of one race belong together."""
+
+    rounds: tuple[float, ...]
+
+    @property
+    def median(self) -> float:
+        return statistics.median(self.rounds)
+
+
+@dataclass(kw_only=True)
+class Bench:
+    """What a benchmark's `measure(bench)` is given: where it runs, and where its values go."""
+
+    name: str
+    device: str = "cpu"
+    repeats: int = 7
+    """Rounds of a race."""
+    say: Callable[[str], None] = print
+    values: list[Value] = field(default_factory=list)
+    skipped: dict[str, str] = field(default_factory=dict)
+
+    def race(
+        self, contestants: dict[str, Callable[[], object]], *, of: str = "", repeats: int = 0
+    ) -> dict[str, Timing]:
+        """Call every contestant in turn, `repeats` times over, after one call to warm up.
+
+        Args:
+            of: a workload, put between the benchmark's name and the contestant's.
+        """
+        calls = {}
+        for name, contestant in contestants.items():
+            first = self._time(contestant, 1)
+            again = self._time(contestant, 1)
+            calls[name] = max(1, round(SHORTEST_S / max(again, 1e-7))) if again < SHORTEST_S else 1
+            self.value(self._join(of, name, "first_call"), first * 1e3, unit="ms")
+        rounds: dict[str, list[float]] = {n: [] for n in contestants}
+        for _ in range(repeats or self.repeats):
+            for name, contestant in contestants.items():
+                rounds[name].append(self._time(contestant, calls[name]))
+        timings = {n: Timing(rounds=tuple(r)) for n, r in rounds.items()}
+        for name, t in timings.items():
+            low, high = min(t.rounds) * 1e3, max(t.rounds) * 1e3
+            self.value(self._join(of, name), t.median * 1e3, low=low, high=high, unit="ms")
+        return timings
+
+    def ratio(self, metric: str, above: Timing, below: Timing, *, target: str = "") -> float:
+        """Median over the rounds of `above / below`."""
+        each = [a / b for a, b in zip(above.rounds, below.rounds, strict=True)]
+        value = statistics.median(each)
+        self.value(metric, value, low=min(each), high=max(each), unit="x", target=target)
+        return value
+
+    def value(self, metric: str, value: float, **more) -> None:
+        """Record and print one figure."""
+        v = Value(name=f"{self.name}.{metric}", value=float(value), **more)
+        self.values.append(v)
+        self.say(v.line())
+
+    def skip(self, contestant: str, why: str) -> None:
+        """Say that a contestant could not take part."""
+        self.skipped[contestant] = why
+        self.say(f"{self.name}.{contestant} skipped: {why}")
+
+    def record(self) -> dict:
+        return {"values": [asdict(v) for v in self.values], "skipped": self.skipped}
+
+    def synchronize(self) -> None:
+        """Wait until the device has done what it was asked to."""
+        if self.device != "cpu":
+            import torch
+
+            torch.cuda.synchronize()
+
+    def _time(self, contestant: Callable[[], object], calls: int) -> float:
+        self.synchronize()
+        begin = time.perf_counter()
+        for _ in range(calls):
+            contestant()
+        self.synchronize()
+        return (time.perf_counter() - begin) / calls
+
+    @staticmethod
+    def _join(*parts: str) -> str:
+        return ".".join(p for p in parts if p)
+
+
+def machine(device: str) -> dict[str, str | int]:
+    """What a figure needs beside it to mean something."""
+    found: dict[str, str | int] = {
+        "cpu": _cpu_name(), "cores": len(os.sched_getaffinity(0)) if hasattr(
+            os, "sched_getaffinity") else os.cpu_count() or 1,
+        "python": platform.python_version(), "system": platform.system(),
+    }  # fmt: skip
+    if device != "cpu":
+        import torch
+
+        found |= {"gpu": torch.cuda.get_device_name(), "cuda": torch.version.cuda or "",
+                  "torch": torch.__version__}  # fmt: skip
+    return found
+
+
+def _cpu_name() -> str:
+    try:
+        with open("/proc/cpuinfo") as f:
+            return next(x.partition(":")[2].strip() for x in f if x.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
