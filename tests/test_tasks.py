@@ -98,7 +98,7 @@ def _inside(convex: trimesh.Trimesh, points: np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.parametrize(
-    "script", ["cut_dough", "stack_cups", "open_door", "open_drawer", "hammer_peg"]
+    "script", ["cut_dough", "stack_cups", "open_door", "open_drawer", "hammer_peg", "rubber_band"]
 )
 def test_scripts_make_the_committed_meshes(script, tmp_path):
     task = load_task(script)
