@@ -7,7 +7,7 @@ import torch
 
 from lucibot.core.scene_view import SceneView
 from lucibot.core.tracks import Tracks
-from lucibot.perception.grasp import find_grasp
+from lucibot.perception.grasp import _in_space, find_grasp
 from lucibot.providers.verifier.around import axis_px, goes_around
 from lucibot.sim.grip import carried, patch
 from lucibot.task import Task, load_task
@@ -72,8 +72,9 @@ def test_a_grasp_is_where_the_hand_covers_the_band_and_goes_where_it_takes_it(ta
     start = place(task) + np.array([0.056, 0, 0.006])
     np.testing.assert_allclose(grasp.path[0, :3], start, atol=0.008)
     lifted = 0.06 * (RELEASED - 1 - TAKEN) / (RELEASED - TAKEN)
-    np.testing.assert_allclose(grasp.path[-1, :3], start + np.array([0, 0, lifted]), atol=0.012)
-    assert not grasp.path[:, 3:].any()
+    wanted, _ = task.camera.project(start + np.array([0, 0, lifted]))
+    np.testing.assert_allclose(task.camera.project(grasp.path[-1, :3])[0], wanted, atol=5)
+    assert not grasp.path[:, 3:5].any()
     here = np.array([0.056, 0.0, 0.006])
     assert len(grasp.points) and np.linalg.norm(grasp.points - here, axis=1).max() < 0.025
 
@@ -82,6 +83,17 @@ def test_a_grasp_does_not_go_below_where_it_began(task):
     view, tracks = seen(task, -0.05)
     grasp = find_grasp(task, view, tracks, task.object("band"), tracks.hand.any((1, 2)))
     assert (grasp.path[:, 2] >= grasp.path[0, 2] - 1e-6).all()
+
+
+def test_what_is_let_go_is_as_far_away_as_what_stands_beside_it(task):
+    stick = task.solid("right_stick")
+    beside = np.array(stick.position_m) + np.array([0.045, 0.0, 0.03])
+    start = place(task) + np.array([0.056, 0, 0.006])
+    pixels = np.linspace(task.camera.project(start)[0], task.camera.project(beside)[0], 10)
+    path = _in_space(task, task.camera, pixels, start)
+    np.testing.assert_allclose(path[0], start, atol=1e-3)
+    np.testing.assert_allclose(path[-1], beside, atol=0.02)
+    np.testing.assert_allclose(task.camera.project(path)[0], pixels, atol=0.5)
 
 
 def test_nobody_grasps_what_is_not_held(task):

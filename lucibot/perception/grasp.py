@@ -2,9 +2,10 @@
 
 A deformable has no pose. What a hand does with it is told by the place that it holds: known when the
 hand takes it, since the first moment's depth is known, and from then on followed in the picture,
-where the hand meets what is seen of the object. One view does not tell how far away the hand is, so
-the least is assumed: it moves up, down and across the line of sight, but neither nearer nor farther
-away, as long as that is above the ground that it started from.
+where the hand meets what is seen of the object. One view does not tell how far away the hand is.
+What is let go must be held by something, so there it is taken to be as far away as what stands
+beside it; if nothing does, or in between, the least is assumed: the hand moves up, down and across
+the line of sight, and no nearer or farther away than these ends ask for, above the ground.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 from scipy.ndimage import median_filter
+from scipy.spatial import cKDTree
 
 from lucibot.core.camera import Camera
 from lucibot.core.scene_view import SceneView
@@ -27,6 +29,8 @@ MOVED_SHARE = 0.15
 REACH = 0.012
 """How near to the hand the object counts as meeting it, as a share of the picture's width."""
 FEWEST_PIXELS = 4
+NEAR_M = 0.03
+"""What is let go is held by what stands nearer than this, if anything does."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +39,7 @@ class Grasp:
 
     path: np.ndarray
     """(T, 6) float32 pose vectors of the grasped place, before and after the hold where it was at
-    first and at last; not turned."""
+    first and at last; turned about the vertical with its direction from the object's first middle."""
     points: np.ndarray
     """(P, 3) [m] the surface about the grasped place, in the object's frame."""
 
@@ -77,12 +81,16 @@ def find_grasp(
         way = median_filter(way, size=(3, 1), mode="nearest")
         # Both sides of a hand hide some of the object: only how its meeting moves is taken over.
         there = camera.project(start)[0] + way - way[0]
-        path[taken:end] = _upright(camera, there, start)
+        path[taken:end] = _in_space(task, camera, there, start)
         path[end:] = path[end - 1]
     T = actuator.T_world_object
     near = surface[v, u][np.linalg.norm(surface[v, u] - start, axis=1) < AREA_M]
+    turn = np.zeros_like(path)
+    arm = path[:, :2] - surface[v, u][:, :2].mean(0)
+    turn[:, 2] = np.unwrap(np.arctan2(arm[:, 1], arm[:, 0]))
+    turn[:, 2] -= turn[0, 2]
     return Grasp(
-        path=np.concatenate([path, np.zeros_like(path)], 1).astype(np.float32),
+        path=np.concatenate([path, turn], 1).astype(np.float32),
         points=(near - T[:3, 3]) @ T[:3, :3],
     )
 
@@ -114,14 +122,45 @@ def _meeting(mask: np.ndarray, hand: np.ndarray, width: int) -> np.ndarray | Non
     return np.argwhere(both)[:, ::-1].mean(0) + 0.5 if both.sum() >= FEWEST_PIXELS else None
 
 
-def _upright(camera: Camera, pixels: np.ndarray, start: np.ndarray) -> np.ndarray:
-    """(P, 3) [m, world] of pixels (P, 2) in the upright plane through `start` that faces the camera,
-    or, where that would be lower than `start`, at its height."""
-    T = camera.T_world_cam
-    eye, facing = T[:3, 3], np.array([*T[:2, 2], 0.0])
-    at = (pixels - [camera.cx, camera.cy]) / [camera.fx, camera.fy]
-    ray = np.column_stack([at, np.ones(len(at))]) @ T[:3, :3].T
-    along = ((start - eye) @ facing) / np.maximum(ray @ facing, 1e-6)
-    points = eye + along[:, None] * ray
+def _in_space(task: Task, camera: Camera, pixels: np.ndarray, start: np.ndarray) -> np.ndarray:
+    """(P, 3) [m, world] of pixels (P, 2) on the way from `start`."""
+    facing = _facing(camera)
+    eye, ray = _rays(camera, pixels)
     down = (start[2] - eye[2]) / np.minimum(ray[:, 2], -1e-6)
-    return np.where((points[:, 2] < start[2])[:, None], eye + down[:, None] * ray, points)
+    ground = eye + down[:, None] * ray
+    beside = _beside(task, np.linspace(eye, ground[-1], 200)[60:], start[2])
+    begin = facing @ start
+    end = begin if beside is None else facing @ beside
+    steps = np.linalg.norm(np.diff(pixels, axis=0), axis=1)
+    done = np.r_[0.0, steps.cumsum()] / max(steps.sum(), 1e-9)
+    along = (begin + done * (end - begin) - facing @ eye) / np.maximum(ray @ facing, 1e-6)
+    points = eye + along[:, None] * ray
+    return np.where((points[:, 2] < start[2])[:, None], ground, points)
+
+
+def _beside(task: Task, sight_m: np.ndarray, ground_m: float) -> np.ndarray | None:
+    """(3,) middle of what stands nearest to a line of sight (S, 3) [m, world]; None where nothing
+    is near."""
+    found = []
+    for item in task.spec.background:
+        T = item.T_world_object
+        corners = np.asarray(task.mesh(item).vertices) @ T[:3, :3].T + T[:3, 3]
+        if item.solid and corners[:, 2].max() > ground_m:
+            away = float(cKDTree(corners).query(sight_m)[0].min())
+            found.append((away, tuple(0.5 * (corners.min(0) + corners.max(0)))))
+    if not found or min(found)[0] > NEAR_M:
+        return None
+    return np.array(min(found)[1])
+
+
+def _facing(camera: Camera) -> np.ndarray:
+    """(3,) unit: level, away from the camera."""
+    ahead = np.array([*camera.T_world_cam[:2, 2], 0.0])
+    return ahead / max(np.linalg.norm(ahead), 1e-9)
+
+
+def _rays(camera: Camera, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(3,) where lines of sight start, and their directions (P, 3)."""
+    T = camera.T_world_cam
+    at = (pixels - [camera.cx, camera.cy]) / [camera.fx, camera.fy]
+    return T[:3, 3], np.column_stack([at, np.ones(len(at))]) @ T[:3, :3].T

@@ -155,6 +155,8 @@ class _State:
                 )
             else:
                 self.objects.append(DeformableTrack(mask, bins))
+        # What a hand moves as it likes may soon be anywhere that looks like it.
+        self._handled = [not o.is_rigid and "actuator" in o.roles for o in task.objects]
         # What lies in or on a rigid thing goes with it, out of sight too, and may come out of it.
         self._hosts = {
             i: [
@@ -312,6 +314,9 @@ class _State:
                 source = np.zeros(self.size, bool)
                 for j in self._hosts[i]:
                     source |= dilate(self.objects[j].track.part >= 0, 4)
+                if self._handled[i]:
+                    own = p_parts[i][0]
+                    source |= (own > 8 * p_bg) & (own > 2 * p_skin) & (own > 8 * UNIFORM)
                 prior = o.log_prior(source)
                 unary[2 + i] = np.log(np.maximum(p_parts[i][0], 0.1 * UNIFORM)) + prior
                 where |= dilate(o.whole > 0.5, 6) | source
