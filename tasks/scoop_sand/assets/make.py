@@ -33,7 +33,7 @@ SLOPE = np.tan(np.deg2rad(12.0))
 
 INNER = np.array([0.140, 0.106])
 """Of the box."""
-BOARD = 0.012
+BOARD = 0.020
 BOX_HEIGHT = 0.060
 BOX_FLOOR = 0.012
 SAND_DEPTH = 0.034
