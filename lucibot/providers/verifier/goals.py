@@ -230,14 +230,14 @@ def lifted(task, view, video, regions: Regions, relation) -> np.ndarray:
     of its first height, and half of it at least is still to be seen."""
     region = regions.object(task.objects.index(task.object(relation["object"])))
     _, top, _, foot = _extent(_main(region[0]))
-    out = np.zeros(len(region))
-    for k in range(len(region)):
-        part = _main(region[k])
+    parts = np.stack([_main(mask) for mask in region])
+    out = np.zeros(len(parts))
+    for k, part in enumerate(parts):
         risen = foot - _extent(part)[3]
         out[k] = float(
             part.sum() >= 0.5 * region[0].sum() and risen >= float(relation["least"]) * (foot - top)
         )
-    out[_hidden(regions, region)] = np.nan
+    out[_hidden(regions, parts)] = np.nan
     return out
 
 
