@@ -7,6 +7,7 @@ until no point of the actuator's surface lies under the top of a static body.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -37,8 +38,13 @@ class Clearance:
     margin_m: float = 0.0005
 
     @classmethod
-    def of(cls, task: Task) -> Clearance:
-        """From a task's solid background."""
+    def of(cls, task: Task, grasps: Mapping[str, np.ndarray] | None = None) -> Clearance:
+        """From a task's solid background.
+
+        Args:
+            grasps: where deformable actuators are grasped, (3,) [m, world] by name.
+        """
+        grasps = grasps or {}
         inverse, half, tops = [], [], []
         for b in task.spec.background:
             if not b.solid:
@@ -50,7 +56,7 @@ class Clearance:
             mesh, T = task.mesh(b), b.T_world_object
             vertices = np.asarray(mesh.vertices) @ T[:3, :3].T + T[:3, 3]
             tops.append(height_map(vertices, np.asarray(mesh.faces), CELL_M, top=True))
-        surfaces = tuple(_surface(task, a) for a in task.actuators)
+        surfaces = tuple(_surface(task, a, grasps.get(a.name)) for a in task.actuators)
         return cls(
             T_box_world=np.reshape(inverse, (-1, 4, 4)), half_extents_m=np.reshape(half, (-1, 3)),
             tops=tuple(tops), surfaces=surfaces,
@@ -84,12 +90,18 @@ class Clearance:
         return lifted
 
 
-def _surface(task: Task, actuator: ObjectSpec) -> np.ndarray:
-    """(n, 3) [m]; of a deformable the particles about the middle of what a hand holds."""
+def _surface(task: Task, actuator: ObjectSpec, grasp_m: np.ndarray | None) -> np.ndarray:
+    """(n, 3) [m]; of a deformable what lies near where it is grasped: the rest of what is held gives
+    way."""
     import trimesh
 
     if not actuator.is_rigid:
-        return actuator.material.particle_size_m * np.concatenate([np.eye(3), -np.eye(3)])
+        T = actuator.T_world_object
+        points = np.asarray(task.mesh(actuator).vertices) @ T[:3, :3].T + T[:3, 3]
+        grasp_m = points[0] if grasp_m is None else grasp_m
+        near = np.linalg.norm(points - grasp_m, axis=1)
+        reach = max(0.5 * actuator.material.grip_radius_m, near.min())
+        return points[near <= reach] - grasp_m
     mesh = task.mesh(actuator)
     points, _ = trimesh.sample.sample_surface(mesh, SURFACE_POINTS, seed=0)
     # The extreme points decide, so the corners are always among them.

@@ -83,12 +83,14 @@ def find_grasp(
         there = camera.project(start)[0] + way - way[0]
         path[taken:end] = _in_space(task, camera, there, start)
         path[end:] = path[end - 1]
-    T = actuator.T_world_object
     near = surface[v, u][np.linalg.norm(surface[v, u] - start, axis=1) < AREA_M]
+    T = actuator.T_world_object
     turn = np.zeros_like(path)
-    arm = path[:, :2] - surface[v, u][:, :2].mean(0)
-    turn[:, 2] = np.unwrap(np.arctan2(arm[:, 1], arm[:, 0]))
-    turn[:, 2] -= turn[0, 2]
+    middle = T[:3, :3] @ task.mesh(actuator).vertices.mean(0) + T[:3, 3]
+    arm = path[:, :2] - middle[:2]
+    if np.linalg.norm(arm, axis=1).min() > AREA_M:
+        turn[:, 2] = np.unwrap(np.arctan2(arm[:, 1], arm[:, 0]))
+        turn[:, 2] -= turn[0, 2]
     return Grasp(
         path=np.concatenate([path, turn], 1).astype(np.float32),
         points=(near - T[:3, 3]) @ T[:3, :3],

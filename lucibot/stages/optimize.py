@@ -15,6 +15,7 @@ from lucibot.optimize.parametrization import Parametrization
 from lucibot.optimize.prefit import prefit
 from lucibot.optimize.search import SearchResult, evaluate_once, search
 from lucibot.pipeline import Context
+from lucibot.sim.grip import grasps
 from lucibot.store.run import write_json
 from lucibot.task import Task
 
@@ -38,13 +39,16 @@ def run(ctx: Context) -> None:
 
 
 def _workers(task: Task, config: OptimizeConfig) -> ShardedEvaluator:
+    from lucibot.sim.cluster import RayFarm
     from lucibot.sim.workers import ShardedEvaluator, Sharding
 
     population = config.search.population if task.is_searched else 1
+    farm = RayFarm(config.cluster, device=config.device) if config.cluster else None
     sharding = Sharding.of(
-        population, workers=config.workers, device=config.device, environments=config.environments
-    )
-    return ShardedEvaluator(task, sharding, device=config.device)
+        population, workers=config.workers or (farm.cores if farm else 0), device=config.device,
+        environments=config.environments, one_process=farm is None,
+    )  # fmt: skip
+    return ShardedEvaluator(task, sharding, device=config.device, farm=farm)
 
 
 def _run(ctx: Context, evaluator: ShardedEvaluator) -> None:
@@ -58,7 +62,7 @@ def _run(ctx: Context, evaluator: ShardedEvaluator) -> None:
         _save(ctx, found, estimate, estimate, None, supervision, evaluator.sharding.n_envs)
         return
 
-    clear = Clearance.of(ctx.task)
+    clear = Clearance.of(ctx.task, grasps(ctx.task, supervision))
     fitted, iou = estimate, None
     if config.prefit is not None:
         fitted, iou = prefit(

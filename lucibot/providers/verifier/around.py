@@ -6,9 +6,25 @@ import cv2
 import numpy as np
 
 from lucibot.core.camera import Camera
+from lucibot.task import Task
 
 HEIGHTS = np.linspace(0.1, 0.9, 7)
 """Shares of a thing's height at which it may be gone around."""
+
+
+def outlines(task: Task, camera: Camera) -> list[np.ndarray]:
+    """(H, W) bool of each mesh in the background: what may hide the middle of something that goes
+    around it."""
+    found = []
+    for item in task.spec.background:
+        if not item.solid or item.mesh is None:
+            continue
+        T = item.T_world_object
+        uv, _ = camera.project(np.asarray(task.mesh(item).vertices) @ T[:3, :3].T + T[:3, 3])
+        mask = np.zeros((camera.height, camera.width), np.uint8)
+        cv2.fillConvexPoly(mask, cv2.convexHull(np.round(uv - 0.5).astype(np.int32)), 1)
+        found.append(mask > 0)
+    return found
 
 
 def axis_px(camera: Camera, vertices_m: np.ndarray) -> np.ndarray:

@@ -16,6 +16,7 @@ from lucibot.core.scene_view import SceneView
 from lucibot.core.similarity import scene_similarity
 from lucibot.core.video import Video
 from lucibot.providers.verifier import goals
+from lucibot.providers.verifier.around import outlines
 from lucibot.providers.verifier.base import Verdict
 from lucibot.providers.verifier.regions import HAND, UNKNOWN, Regions, classify
 from lucibot.task import Task
@@ -70,7 +71,9 @@ class Judge:
         slides = self._self_motion(task, regions, seconds, reasons, evidence)
         match -= 2.0 * slides
         motion = 3.0 - 2.0 * slides - self._hands(regions, reasons, evidence)
-        new_object = self._new_object(regions, seconds, reasons, evidence)
+        h, w = regions.labels.shape[1:]
+        standing = outlines(task, view.camera.resized(w, h))
+        new_object = self._new_object(regions, standing, seconds, reasons, evidence)
         goal = self._goal(task, view, video, regions, seconds, reasons, evidence)
         return Verdict(
             match=float(np.clip(match, 2, 6)), motion=float(np.clip(motion, 1, 3)),
@@ -185,7 +188,7 @@ class Judge:
             reasons.append(f"the hand leaps: it covers {leap:.0%} more of the picture at once")
         return lost
 
-    def _new_object(self, regions: Regions, seconds, reasons, evidence) -> bool:
+    def _new_object(self, regions: Regions, standing, seconds, reasons, evidence) -> bool:
         """A compact region that nothing explains and that stays where it is."""
         c = self.config
         h, w = regions.labels.shape[1:]
@@ -199,7 +202,7 @@ class Judge:
         contrast = np.zeros((h, w), np.float32)
         for k in range(1, len(regions.labels)):
             odd = _unexplained(regions.labels[k]) & ~known
-            odd |= _strays(regions.labels[k]) & ~start
+            odd |= _strays(regions.labels[k], standing) & ~start
             covered = regions.labels[k] == HAND
             gap = seconds[k] - seconds[k - 1]
             # A hand in front neither ends nor lengthens the stay.
@@ -267,21 +270,24 @@ def _unexplained(labels: np.ndarray) -> np.ndarray:
     return out
 
 
-def _strays(labels: np.ndarray) -> np.ndarray:
-    """Parts in an object's colours that lie clear of the rest of it, with no hand between."""
+def _strays(labels: np.ndarray, standing: list[np.ndarray]) -> np.ndarray:
+    """Parts in an object's colours that lie clear of the rest of it, with no hand between and
+    nothing that stands: a band goes on behind a stick."""
     out = np.zeros(labels.shape, bool)
     reach = 2 * round(0.05 * labels.shape[1]) + 1
     hand = cv2.dilate((labels == HAND).astype(np.uint8), np.ones((7, 7))) > 0
+    behind = [cv2.dilate(m.astype(np.uint8), np.ones((7, 7))) > 0 for m in standing]
     for i in np.unique(labels):
         if i in (0, HAND, UNKNOWN):
             continue
         count, parts, stats, _ = cv2.connectedComponentsWithStats((labels == i).astype(np.uint8))
         main = parts == 1 + int(stats[1:, cv2.CC_STAT_AREA].argmax())
         near = cv2.dilate(main.astype(np.uint8), np.ones((reach, reach))) > 0
+        hides = np.any([np.zeros_like(main), *(b for b in behind if (b & main).any())], axis=0)
         for p in range(1, count):
             part = parts == p
             # A patch inside another object is that object's, only taken for this one.
-            if not (part & (near | hand)).any() and not _enclosed(part, labels > 0):
+            if not (part & (near | hand | hides)).any() and not _enclosed(part, labels > 0):
                 out |= part
     return out
 
