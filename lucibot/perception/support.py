@@ -6,6 +6,8 @@ underside, both as height maps. The object has landed where the two first touch.
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 import trimesh
 from scipy.spatial.transform import Rotation
@@ -107,11 +109,22 @@ def _middle_of_valley(under: HeightMap, top: HeightMap, shift: np.ndarray, heigh
 def standing_directions(mesh: DrawMesh, initial_rotation: np.ndarray) -> np.ndarray:
     """Body directions (n, 3) that may point straight down at rest: first the one that did so at the
     start, then those of the mesh's stable poses on a plane."""
-    body = trimesh.Trimesh(mesh.vertices_m, mesh.faces, process=False)
-    transforms, _ = trimesh.poses.compute_stable_poses(body, sigma=0.0, n_samples=1, threshold=0.05)
     first = -initial_rotation.T @ np.array([0.0, 0.0, 1.0])
-    stable = -np.asarray(transforms).reshape(-1, 4, 4)[:, 2, :3]
+    stable = _stable_directions(
+        np.asarray(mesh.vertices_m, float).tobytes(), np.asarray(mesh.faces, np.int64).tobytes()
+    )
     return np.concatenate([first[None], stable])
+
+
+@lru_cache(maxsize=32)
+def _stable_directions(vertices_m: bytes, faces: bytes) -> np.ndarray:
+    """(n, 3); remembered by the mesh's contents, for they take a third of a second to find."""
+    body = trimesh.Trimesh(
+        np.frombuffer(vertices_m).reshape(-1, 3), np.frombuffer(faces, np.int64).reshape(-1, 3),
+        process=False,
+    )  # fmt: skip
+    transforms, _ = trimesh.poses.compute_stable_poses(body, sigma=0.0, n_samples=1, threshold=0.05)
+    return -np.asarray(transforms).reshape(-1, 4, 4)[:, 2, :3]
 
 
 def stand_upright(
