@@ -57,6 +57,8 @@ class Stage:
     """Patterns of checkpoints that survive when the stage starts again."""
     last_words: bool = False
     """Run every time: it reads the whole run directory."""
+    shared: bool = False
+    """It rests on the task alone: what an earlier run beside this one has made is taken over."""
     begins_early: bool = False
     """Its module has `begin(task, config)`, a context manager over what is slow to start; it is
     entered in the background of the stages before."""
@@ -69,7 +71,7 @@ class Stage:
 
 
 STAGES: tuple[Stage, ...] = (
-    Stage(number=10, name="scene", version=1, needs=(), config="scene"),
+    Stage(number=10, name="scene", version=1, needs=(), config="scene", shared=True),
     Stage(number=20, name="imagine", version=1, needs=("scene",), config="video", seeded=True),
     Stage(number=30, name="select", version=1, needs=("scene", "imagine"), config="select"),
     Stage(number=40, name="perceive", version=5, needs=("scene", "imagine", "select"),
@@ -156,7 +158,8 @@ def _run_stages(run, task, config, seed, console, until, begun, background: Exit
         damaged = folder.damaged()
         if damaged:
             console.say(f"{stage.name}: {damaged[0]} is damaged; the stage is run again")
-        if folder.finished() and not damaged and not stage.last_words:
+        kept = (folder.finished() and not damaged) or (stage.shared and run.take_over(folder))
+        if kept and not stage.last_words:
             console.done(stage, folder.manifest()["seconds"], skipped=True)
         else:
             folder.clear(keep=stage.keep)

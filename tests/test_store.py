@@ -47,6 +47,22 @@ def test_finished_stages_are_skipped(toy):
     assert Toy.ran == {"first": 1, "last": 1}
 
 
+def test_what_rests_on_the_task_alone_is_taken_over_from_another_run(toy, monkeypatch, tmp_path):
+    run, task = toy
+    first, last = pipeline.STAGES
+    monkeypatch.setattr(pipeline, "STAGES", (dataclasses.replace(first, shared=True), last))
+    run_stages(run, task, RunConfig(), seed=5)
+    other = start_run(task, RunConfig(), seed=6, out=tmp_path)
+    run_stages(other, task, RunConfig(), seed=6)
+    assert Toy.ran == {"first": 1, "last": 2}
+    # Not what is damaged there.
+    (next(run.path.glob("01_first/*")) / "out.txt").write_text("something else")
+    (next(other.path.glob("01_first/*")) / "out.txt").unlink()
+    third = start_run(task, RunConfig(), seed=7, out=tmp_path)
+    run_stages(third, task, RunConfig(), seed=7)
+    assert Toy.ran == {"first": 2, "last": 3}
+
+
 def test_a_failed_stage_is_run_again_and_the_others_kept(toy):
     run, task = toy
     Toy.ran["fail"] = True

@@ -104,6 +104,14 @@ class StageFolder:
              "notes": notes, "files": files},
         )  # fmt: skip
 
+    def copy(self, other: StageFolder) -> None:
+        """Fill this folder with another's artefacts, the manifest last."""
+        for p in sorted(other.path.iterdir(), key=lambda p: p.name == MANIFEST):
+            if p.is_dir():
+                shutil.copytree(p, self.path / p.name, dirs_exist_ok=True)
+            else:
+                shutil.copy2(p, self.path / p.name)
+
     def event(self, message: str, **fields: Any) -> None:
         """Append one line to the stage's log."""
         line = {"time": round(time.time(), 3), "message": message, **fields}
@@ -152,6 +160,24 @@ class RunDirectory:
         path = self.path / f"{number:02d}_{name}" / fingerprint
         path.mkdir(parents=True, exist_ok=True)
         return StageFolder(path, fingerprint)
+
+    def take_over(self, folder: StageFolder) -> bool:
+        """Fill a stage's folder from another run beside this one that has the same stage under the
+        same fingerprint, whole and made with the same versions. Says whether there was one."""
+        stage = folder.path.parent.name
+        for path in sorted(self.path.parent.glob(f"*/{stage}/{folder.fingerprint}")):
+            other, run = StageFolder(path, folder.fingerprint), RunDirectory(path.parents[1])
+            if path == folder.path or not other.finished() or other.damaged():
+                continue
+            try:
+                same = run.record.get("versions") == self.record.get("versions")
+            except (OSError, UserError):
+                continue
+            if same:
+                folder.clear()
+                folder.copy(other)
+                return True
+        return False
 
 
 def versions() -> dict[str, str]:
