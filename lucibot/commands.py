@@ -36,6 +36,8 @@ class RunArguments:
     """Where the run directory is made."""
     force_video: int | None = None
     """Take this candidate whatever the verifier says."""
+    cluster: str | None = None
+    """Search on a Ray cluster: its address, or "auto"."""
     config: Annotated[RunConfig, tyro.conf.arg(name="")] = RunConfig()
 
 
@@ -66,6 +68,9 @@ def run(argv: list[str]) -> int:
     a = tyro.cli(RunArguments, args=argv, default=default, prog="lucibot run")
     task = load_task(a.task)
     config = _force(a.config, a.force_video)
+    if a.cluster is not None:
+        optimize = dataclasses.replace(config.optimize, cluster=a.cluster)
+        config = dataclasses.replace(config, optimize=optimize)
     if a.video == "storyboard":
         config = dataclasses.replace(config, video=StoryboardVideo())
     elif a.video is not None:

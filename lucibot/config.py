@@ -56,6 +56,9 @@ class OptimizeConfig:
     """One-thread worker processes on a CPU; 0 takes one a core."""
     device: str = "cpu"
     """Where the environments live: "cpu", or "cuda" for one process with the whole population."""
+    cluster: str | None = None
+    """Ray cluster that holds the workers: its address, or "auto"; this machine's processes if not
+    given."""
     environments: int | None = None
     """Parallel environments; the whole population if not given. Larger populations are chunked."""
 

@@ -215,3 +215,29 @@ def test_workers_give_the_same_bits_as_one_process_and_survive_a_kill():
         np.testing.assert_array_equal(after_kill.terms[name], one.terms[name])
     assert len(np.unique(one.loss)) == 5
     assert any("died" in s for s in said) and any("ready" in s for s in said)
+
+
+@pytest.mark.slow
+def test_a_ray_cluster_gives_the_same_bits_and_survives_a_kill():
+    pytest.importorskip("ray", reason="Ray is not installed: pip install 'lucibot[cluster]'")
+    from lucibot.sim.cluster import RayFarm
+    from lucibot.sim.workers import ShardedEvaluator, Sharding
+
+    task = load_task("stack_cups")
+    rng = np.random.default_rng(0)
+    paths = np.stack([cup_path(task, *rng.normal(0, 0.01, 2)) for _ in range(5)])
+    held = np.zeros(paths.shape[1:3], bool)
+    held[:-1, 1] = True
+    supervision = empty_supervision(task, paths[0], held)
+    sharding = Sharding(workers=2, n_envs=3)
+    with ShardedEvaluator(task, sharding) as processes:
+        processes.supervise(supervision, FULL_WEIGHTS)
+        wanted = processes.evaluate(paths)
+    said = []
+    with ShardedEvaluator(task, sharding, farm=RayFarm("auto", device="cpu")) as actors:
+        actors.supervise(supervision, FULL_WEIGHTS, lambda message, done=None: said.append(message))
+        np.testing.assert_array_equal(actors.evaluate(paths).loss, wanted.loss)
+        os.kill(actors.process_ids[1], signal.SIGKILL)
+        after_kill = actors.evaluate(paths)
+    np.testing.assert_array_equal(after_kill.loss, wanted.loss)
+    assert any("died" in s for s in said)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import multiprocessing as mp
 import os
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import contextmanager
-from multiprocessing.connection import Connection
+from multiprocessing.connection import Connection, wait
 from typing import Any
 
 from lucibot.core.errors import LuciBotError, RunFailed
@@ -70,6 +70,18 @@ class SimProcess:
         if at_once:
             self._process.kill()
             self._process.join()
+
+
+class LocalFarm:
+    """Starts simulation processes on this machine."""
+
+    def start(self, build: Callable[..., Callable[[Any], Any]], *arguments: Any) -> SimProcess:
+        return SimProcess(build, *arguments)
+
+    def ready(self, workers: Sequence[SimProcess]) -> list[SimProcess]:
+        """Those that have answered or died; waits for the first."""
+        pipes = {w.pipe: w for w in workers}
+        return [pipes[p] for p in wait(list(pipes))]
 
 
 def _serve(pipe: Connection, build: Callable, arguments: tuple) -> None:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from multiprocessing.connection import wait
 from typing import Any
 
 import numpy as np
@@ -20,9 +19,13 @@ from lucibot.core.progress import Progress, silent
 from lucibot.objective.evaluation import Evaluation
 from lucibot.objective.supervision import Supervision
 from lucibot.objective.weights import LossWeights
-from lucibot.sim.process import SimProcess
+from lucibot.sim.cluster import RayFarm, RayWorker
+from lucibot.sim.process import LocalFarm, SimProcess
 from lucibot.task import Task
 
+Worker = SimProcess | RayWorker
+Farm = LocalFarm | RayFarm
+"""Where workers are started and waited for."""
 MAX_DEATHS = 3
 """Workers that may die in one evaluation or while starting before the run is given up."""
 
@@ -38,15 +41,19 @@ class Sharding:
     @staticmethod
     def of(
         population: int, *, workers: int | None = None, device: str = "cpu",
-        environments: int | None = None,
+        environments: int | None = None, one_process: bool = True,
     ) -> Sharding:  # fmt: skip
         """
         Args:
             workers: default: one per core that this process may use.
+            one_process: a GPU takes one process, whatever `workers` says; not so on a cluster,
+                where each worker has a GPU of its own.
             environments: of each worker; default: enough for one round of the population.
         """
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-        count = 1 if device != "cpu" else min(workers or cores or 1, population)
+        count = min(workers or cores or 1, population)
+        if device != "cpu" and one_process:
+            count = 1
         return Sharding(workers=count, n_envs=environments or -(-population // count))
 
 
@@ -57,15 +64,19 @@ class ShardedEvaluator:
     and may be called again with another video.
     """
 
-    def __init__(self, task: Task, sharding: Sharding, *, device: str = "cpu"):
+    def __init__(
+        self, task: Task, sharding: Sharding, *, device: str = "cpu", farm: Farm | None = None
+    ):
+        """`farm`: where the workers live; by default processes on this machine."""
         self._arguments, self.sharding = (task, sharding.n_envs, device), sharding
+        self._farm = farm or LocalFarm()
         self._supervision: tuple[Supervision, LossWeights] | None = None
         self._progress: Progress = silent
         self._building = set(range(sharding.workers))
-        self._workers: list[SimProcess] = []
+        self._workers: list[Worker] = []
         try:
             for _ in range(sharding.workers):
-                self._workers.append(SimProcess(_evaluator, *self._arguments))
+                self._workers.append(self._farm.start(_evaluator, *self._arguments))
         except BaseException:
             self.close(at_once=True)
             raise
@@ -151,8 +162,8 @@ class ShardedEvaluator:
 
     def _ready(self, indices) -> list[int]:
         """Which of these workers have answered or died; waits for the first."""
-        pipes = {self._workers[i].pipe: i for i in indices}
-        return sorted(pipes[p] for p in wait(list(pipes)))
+        number = {id(self._workers[i]): i for i in indices}
+        return sorted(number[id(w)] for w in self._farm.ready([self._workers[i] for i in indices]))
 
     def _restart(self, i: int, deaths: int) -> None:
         """A new process in place of a dead one; it builds in the background."""
@@ -164,7 +175,7 @@ class ShardedEvaluator:
                 "use fewer workers"
             )
         self._progress(f"simulation worker {i + 1} died; starting it again")
-        self._workers[i] = SimProcess(_evaluator, *self._arguments)
+        self._workers[i] = self._farm.start(_evaluator, *self._arguments)
 
     def _replace(self, i: int, deaths: int) -> None:
         """A new worker that is ready for shards."""
