@@ -127,3 +127,31 @@ def test_a_ring_goes_around_what_stands_in_it(task):
     ring = ring_mask(task)
     assert goes_around(ring, axes[0]) and not goes_around(ring, axes[1])
     assert not goes_around(np.zeros_like(ring), axes[0])
+
+
+@pytest.mark.slow
+def test_a_scripted_stretch_goes_around_both_sticks_and_one_that_falls_short_does_not(task):
+    from lucibot.objective.success import judge
+    from lucibot.sim.rollout import run_rollout
+    from lucibot.sim.scene import SimScene
+    from lucibot.sim.state import StateRecorder
+
+    start = place(task) + np.array([0.0562, 0.0, 0.003])
+    reaches = (0.100, 0.104, 0.030)
+    offsets = [
+        [(0.005, 0, 0.045), (0.5 * x, 0.002, 0.080), (x, 0.004, 0.080), (x, 0.004, 0.027),
+         (x - 0.002, 0.004, 0.010)] for x in reaches
+    ]  # fmt: skip
+    waypoints = np.zeros((len(reaches), 5, 1, 6), np.float32)
+    waypoints[..., 0, :3] = start + np.array(offsets)
+    scene = SimScene(task, n_envs=len(reaches))
+    recorder = StateRecorder(scene)
+    recorder.start()
+    run_rollout(
+        scene, torch.from_numpy(waypoints), np.ones((5, 1), bool), grasps={"band": start},
+        on_keyframe=lambda _: recorder.look(),
+    )  # fmt: skip
+    recorder.look()
+    assert not scene.diverged().any()
+    found = [judge(task, s) for s in recorder.states()]
+    assert [m.success for m in found] == [True, True, False], found

@@ -35,6 +35,9 @@ class Clearance:
     """Of each static mesh: it may be hollow, and its inside is not below its top."""
     surfaces: tuple[np.ndarray, ...]
     """A arrays (n, 3) [m] in the actuators' frames."""
+    soft: tuple[int, ...] = ()
+    """Which actuators are deformable: what of them would pass through something is caught by it, so
+    their ways are kept clear too."""
     margin_m: float = 0.0005
 
     @classmethod
@@ -60,6 +63,7 @@ class Clearance:
         return cls(
             T_box_world=np.reshape(inverse, (-1, 4, 4)), half_extents_m=np.reshape(half, (-1, 3)),
             tops=tuple(tops), surfaces=surfaces,
+            soft=tuple(a for a, o in enumerate(task.actuators) if not o.is_rigid),
         )  # fmt: skip
 
     def penetration(self, poses: np.ndarray, actuator: int) -> np.ndarray:
@@ -83,16 +87,24 @@ class Clearance:
         return need
 
     def lift(self, waypoints: np.ndarray) -> np.ndarray:
-        """Waypoints (..., A, 6), raised along world z where they penetrate something static."""
+        """Waypoints (..., K, A, 6), raised along world z where they penetrate something static; both
+        ends of a way on which what is held of a deformable would."""
         lifted = np.array(waypoints, copy=True)
         for a in range(len(self.surfaces)):
-            lifted[..., a, 2] += self.penetration(lifted[..., a, :], a).astype(lifted.dtype)
+            poses = lifted[..., a, :]
+            need = self.penetration(poses, a)
+            if a in self.soft:
+                before, after = poses[..., :-1, :], poses[..., 1:, :]
+                for s in (0.25, 0.5, 0.75):
+                    between = self.penetration((1 - s) * before + s * after, a)
+                    need[..., :-1] = np.maximum(need[..., :-1], between)
+                    need[..., 1:] = np.maximum(need[..., 1:], between)
+            lifted[..., a, 2] += need.astype(lifted.dtype)
         return lifted
 
 
 def _surface(task: Task, actuator: ObjectSpec, grasp_m: np.ndarray | None) -> np.ndarray:
-    """(n, 3) [m]; of a deformable what lies near where it is grasped: the rest of what is held gives
-    way."""
+    """(n, 3) [m]; of a deformable what is held, in the frame of where it is grasped."""
     import trimesh
 
     if not actuator.is_rigid:
@@ -100,7 +112,7 @@ def _surface(task: Task, actuator: ObjectSpec, grasp_m: np.ndarray | None) -> np
         points = np.asarray(task.mesh(actuator).vertices) @ T[:3, :3].T + T[:3, 3]
         grasp_m = points[0] if grasp_m is None else grasp_m
         near = np.linalg.norm(points - grasp_m, axis=1)
-        reach = max(0.5 * actuator.material.grip_radius_m, near.min())
+        reach = max(actuator.material.grip_radius_m, near.min())
         return points[near <= reach] - grasp_m
     mesh = task.mesh(actuator)
     points, _ = trimesh.sample.sample_surface(mesh, SURFACE_POINTS, seed=0)
