@@ -117,11 +117,13 @@ def _covered(first: np.ndarray, hand: np.ndarray) -> np.ndarray | None:
 
 
 def _meeting(mask: np.ndarray, hand: np.ndarray, width: int) -> np.ndarray | None:
-    """(2,) middle of what is seen of an object beside a hand; None where they do not meet."""
+    """(2,) middle of the places at which what is seen of an object goes under a hand, each counting
+    as one; None where they do not meet."""
     reach = max(2, round(REACH * width))
     near = cv2.dilate(hand.astype(np.uint8), np.ones((2 * reach + 1,) * 2, np.uint8)) > 0
-    both = mask & near
-    return np.argwhere(both)[:, ::-1].mean(0) + 0.5 if both.sum() >= FEWEST_PIXELS else None
+    _, _, stats, centres = cv2.connectedComponentsWithStats((mask & near).astype(np.uint8))
+    found = centres[1:][stats[1:, cv2.CC_STAT_AREA] >= FEWEST_PIXELS]
+    return found.mean(0) + 0.5 if len(found) else None
 
 
 def _in_space(task: Task, camera: Camera, pixels: np.ndarray, start: np.ndarray) -> np.ndarray:
