@@ -17,7 +17,7 @@ from lucibot.core.geometry import matrix_np
 from lucibot.objective.footprint import footprint_m2, on_top
 from lucibot.objective.loops import enclosed, longest_step, loop_of
 from lucibot.objective.pieces import CRUMB_FRACTION, connected_pieces, piece_fractions
-from lucibot.objective.vessels import Bowl, inside_hull
+from lucibot.objective.vessels import Bowl, inside_hull, over_hull
 from lucibot.task import Task
 
 
@@ -257,8 +257,9 @@ class Inside:
 class SpilledLess:
     """At most `max_fraction` of the particles lie in none of the containers.
 
-    With a bowl in `held_by`, of the particles that left the containers: those in the bowl are held,
-    the others are spilled.
+    With a bowl in `held_by`, of the particles that left the containers: those in the bowl are held;
+    of the others those beside the containers are spilled, but not those on a container's rim, or
+    falling back into it.
     """
 
     predicate: ClassVar[str] = "spilled_less"
@@ -275,6 +276,9 @@ class SpilledLess:
             whole = max(1, int(spilled.sum()))
             bowl, T_world = _bowl(self, task, state, self.held_by)
             spilled &= ~bowl.holds(T_world, p.final, float(p.size_m))
+            for c in self.containers:
+                mesh, T = _placed(task, state, c)
+                spilled &= ~over_hull(mesh, T, p.final, 0.5 * float(p.size_m))
         share = float(spilled.sum() / whole)
         return _less(self, share, self.max_fraction, f"{self.object}.spilled_share")
 

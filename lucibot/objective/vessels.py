@@ -26,6 +26,14 @@ def inside_hull(mesh, T_world: np.ndarray, points_m: np.ndarray, margin_m: float
     return (local @ planes[:, :3].T + planes[:, 3] <= margin_m).all(1)
 
 
+def over_hull(mesh, T_world: np.ndarray, points_m: np.ndarray, margin_m: float) -> np.ndarray:
+    """(N,) bool: which points (N, 3) [m, world] lie, seen from straight above, on the convex hull of
+    a mesh at the pose `T_world` (4, 4), or not further than `margin_m` beside it."""
+    world = np.asarray(mesh.vertices) @ T_world[:3, :3].T + T_world[:3, 3]
+    lines = ConvexHull(world[:, :2]).equations
+    return (points_m[:, :2] @ lines[:, :2].T + lines[:, 2] <= margin_m).all(1)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Bowl:
     """How deep water would stand on a mesh, seen from above in its own frame."""
