@@ -112,9 +112,9 @@ def test_a_spoonful_is_judged_by_how_much_is_held_how_high_and_what_fell(
 def test_sand_on_the_rim_is_not_in_the_box_and_not_spilled(scoop):
     state = held(scoop, 0.14, 3, spilled=2)
     box = np.array(scoop.solid("box").position_m)
-    state.particles["sand"].final[-2:] = box + [[0.0, 0.063, 0.068], [-0.05, 0.0, 0.11]]
+    state.particles["sand"].final[-2:] = np.add(box, [[0.0, 0.063, 0.068], [-0.05, 0.0, 0.11]])
     assert judge(scoop, state).metrics["sand.spilled_share"] == 0
-    state.particles["sand"].final[-1] = box + [0.0, 0.085, 0.068]
+    state.particles["sand"].final[-1] = np.add(box, [0.0, 0.085, 0.068])
     assert judge(scoop, state).metrics["sand.spilled_share"] == pytest.approx(1 / (2 + 36))
 
 
