@@ -449,3 +449,33 @@ def test_a_keyframe_that_the_path_hardly_needs_gives_its_place():
     even = np.array([8, 16, 24, 32, 40, 52, 60])
     frames = follow_path(even, 0, path, held, np.zeros(61, bool), KeyframeConfig(most_added=0))
     assert 46 in frames and 60 in frames and len(frames) == len(even)
+
+
+def test_what_came_along_with_a_tool_is_where_the_tool_is():
+    from lucibot.providers.depth.carried import came_along, carried_surface
+
+    def disc(u: float, v: float, r: float) -> np.ndarray:
+        y, x = np.mgrid[:240, :320] + 0.5
+        return (x - u) ** 2 + (y - v) ** 2 < r**2
+
+    # A ball and a tool beside it go up together; another ball stays.
+    rise = np.linspace(0, 60, 13)
+    tool_px = np.stack([np.full(13, 195.0), 150 - rise], 1)
+    stays = disc(60, 150, 20)
+    masks = np.stack([disc(160, 150 - r, 20) | stays for r in rise])
+    tool = np.zeros((240, 320), bool)
+    tool[80:100, 178:240] = True
+    ball = disc(160, 90, 20)
+    assert came_along(ball, tool, masks, tool_px)
+    assert not came_along(stays, tool, masks, tool_px)
+    # The same picture, but the ball has been there all along, or the tool has hardly moved.
+    assert not came_along(ball, tool, np.repeat(masks[-1:], 13, 0), tool_px)
+    assert not came_along(ball, tool, masks, np.repeat(tool_px[-1:], 13, 0))
+
+    camera = load_task("cut_dough").camera.resized(320, 240)
+    depth = np.where(tool, 0.5, np.inf).astype(np.float32)
+    surface = carried_surface(camera, ball, depth)
+    radius_m = 20 * 0.5 / camera.fx
+    assert surface[90, 160] == pytest.approx(0.5 - radius_m, abs=2e-3)
+    assert surface[ball].max() < 0.5
+    assert carried_surface(camera, stays, depth) is None

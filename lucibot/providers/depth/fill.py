@@ -2,7 +2,8 @@
 
 Background pixels carry the known background depth, a rigid object's pixels its posed mesh's, and a
 deformable's pixels its first depth where it still is, and elsewhere that of something as tall as it
-was, standing on what is under it. Hands are left unknown (NaN).
+was, standing on what is under it; but what a tool has taken along is where the tool is. Hands are
+left unknown (NaN).
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from lucibot.core.tracks import Tracks
 from lucibot.core.video import Video
 from lucibot.perception.draw import DrawMesh, draw_depth
 from lucibot.perception.grid import carried_depth, resize_mask
+from lucibot.providers.depth.carried import came_along, carried_surface, grown
 from lucibot.providers.depth.config import FillDepth
 from lucibot.task import Task
 
@@ -51,6 +53,7 @@ class DepthByFilling:
                     filled = self._standing(
                         view, mask, first, tracks.hand[t], tracks.masks[t], i, shape
                     )
+                    self._put_on_tools(filled, task, camera, mask, tracks, i, int(t))
                 else:
                     filled = carried_depth(view.depth_m, first)
                 out[k][mask] = filled[mask]
@@ -58,6 +61,31 @@ class DepthByFilling:
             hand = resize_mask(tracks.hand[t], size)
             out[k][hand] = np.nan
         return out
+
+    def _put_on_tools(self, depth_m, task, camera, mask, tracks, i: int, t: int) -> None:
+        """Overwrite (H, W) depth where a rigid actuator has taken a part of deformable i along."""
+        size = (camera.width, camera.height)
+        for j, o in enumerate(task.objects):
+            if not o.is_rigid or "actuator" not in o.roles:
+                continue
+            tool = resize_mask(tracks.masks[t, j], size)
+            if not np.isfinite(tracks.poses[t, j]).all() or not (grown(tool) & mask).any():
+                continue
+            mesh = DrawMesh.from_trimesh(task.mesh(o), o.T_world_object)
+            middle_px = _middles_px(mesh, tracks.poses[: t + 1, j], camera)
+            drawn = None
+            count, parts = cv2.connectedComponents(mask.astype(np.uint8))
+            for k in range(1, count):
+                part = parts == k
+                if not came_along(part, tool, tracks.masks[: t + 1, i], middle_px):
+                    continue
+                if drawn is None:
+                    drawn = draw_depth(mesh, _about_anchor(mesh, tracks.poses[t, j])[None], camera)[
+                        0
+                    ]
+                surface = carried_surface(camera, part, drawn)
+                if surface is not None:
+                    depth_m[part] = surface[part]
 
     def _standing(self, view, mask, first, hand, masks, i, shape) -> np.ndarray:
         """(H, W) depth of a deformable."""
@@ -73,8 +101,7 @@ class DepthByFilling:
 
 def _posed(mesh: DrawMesh, pose: np.ndarray, camera: Camera, mask: np.ndarray) -> np.ndarray:
     """(H, W) the posed mesh's depth, carried to pixels of the mask that it does not cover."""
-    T = matrix_np(pose)
-    T[:3, 3] += T[:3, :3] @ mesh.anchor_m
+    T = _about_anchor(mesh, pose)
     drawn = draw_depth(mesh, T[None], camera)[0]
     covered = np.isfinite(drawn) & mask
     if not covered.any():
@@ -82,6 +109,21 @@ def _posed(mesh: DrawMesh, pose: np.ndarray, camera: Camera, mask: np.ndarray) -
     if not covered.any():
         return np.full(mask.shape, np.linalg.norm(T[:3, 3] - camera.T_world_cam[:3, 3]), np.float32)
     return np.where(covered, drawn, carried_depth(np.where(covered, drawn, 0), covered))
+
+
+def _about_anchor(mesh: DrawMesh, pose: np.ndarray) -> np.ndarray:
+    """(..., 4, 4) of the mesh about its anchor, for poses (..., 6)."""
+    T = matrix_np(pose)
+    T[..., :3, 3] += T[..., :3, :3] @ mesh.anchor_m
+    return T
+
+
+def _middles_px(mesh: DrawMesh, poses: np.ndarray, camera: Camera) -> np.ndarray:
+    """(T, 2) where a mesh's anchor is seen at poses (T, 6); NaN where they are."""
+    known = np.isfinite(poses).all(1)
+    out = np.full((len(poses), 2), np.nan)
+    out[known] = camera.project(_about_anchor(mesh, poses[known])[:, :3, 3])[0]
+    return out
 
 
 def _height(view: SceneView, first: np.ndarray) -> float:
