@@ -20,7 +20,7 @@ import trimesh
 HERE = Path(__file__).resolve().parent
 
 ENAMEL = (0.05, 0.16, 0.46)
-RIM = (0.62, 0.70, 0.86)
+RIM = (0.42, 0.68, 0.95)
 HANDLE = (0.10, 0.27, 0.68)
 SAND = (0.90, 0.72, 0.33)
 
