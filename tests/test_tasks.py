@@ -97,9 +97,7 @@ def _inside(convex: trimesh.Trimesh, points: np.ndarray) -> np.ndarray:
     return (apart <= 1e-5).all(1)
 
 
-@pytest.mark.parametrize(
-    "script", ["cut_dough", "stack_cups", "open_door", "open_drawer", "hammer_peg", "rubber_band"]
-)
+@pytest.mark.parametrize("script", TASKS)
 def test_scripts_make_the_committed_meshes(script, tmp_path):
     task = load_task(script)
     shutil.copy(task.folder / "assets" / "make.py", tmp_path / "make.py")

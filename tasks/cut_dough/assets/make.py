@@ -16,6 +16,8 @@ import cv2
 import numpy as np
 import trimesh
 
+from lucibot.authoring.meshes import closed, loft
+
 HERE = Path(__file__).resolve().parent
 
 STEEL = (0.66, 0.67, 0.69)
@@ -33,19 +35,6 @@ EDGE_HALF = 0.0002
 HANDLE_LENGTH = 0.118
 RIVETS_X = (-0.103, -0.138, -0.178)
 RIVET_RADIUS = 0.0026
-
-
-def loft(rings: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Rings (S, R, 3), all counter-clockwise seen against the sweep, to a closed surface."""
-    s, r, _ = rings.shape
-    i = np.arange(s - 1)[:, None] * r
-    a, b = i + np.arange(r), i + (np.arange(r) + 1) % r
-    sides = np.concatenate([np.stack([a, b, a + r], -1), np.stack([b, b + r, a + r], -1)])
-    points = np.concatenate([rings.reshape(-1, 3), rings[:1].mean(1), rings[-1:].mean(1)])
-    k, kn, last = np.arange(r), (np.arange(r) + 1) % r, (s - 1) * r
-    first_cap = np.stack([kn, k, np.full(r, s * r)], -1)
-    last_cap = np.stack([last + k, last + kn, np.full(r, s * r + 1)], -1)
-    return points, np.concatenate([sides.reshape(-1, 3), first_cap, last_cap])
 
 
 def blade_ring(x: float, t: np.ndarray) -> np.ndarray:
@@ -150,19 +139,6 @@ def dough() -> trimesh.Trimesh:
     p = core + radius * out / np.linalg.norm(out, axis=1, keepdims=True)
     p[:, 2] += half[2]
     return closed(p, np.concatenate(faces), np.tile(DOUGH, (len(p), 1)))
-
-
-def closed(points: np.ndarray, faces: np.ndarray, colours: np.ndarray) -> trimesh.Trimesh:
-    """A watertight mesh with merged vertices, outward normals and vertex colours."""
-    mesh = trimesh.Trimesh(points, faces, process=False)
-    rgba = np.concatenate([np.asarray(colours), np.ones((len(points), 1))], 1)
-    mesh.visual.vertex_colors = np.round(255 * rgba).astype(np.uint8)
-    mesh.merge_vertices(merge_tex=False, merge_norm=True)
-    mesh.update_faces(mesh.nondegenerate_faces())
-    mesh.remove_unreferenced_vertices()
-    mesh.fix_normals()
-    assert mesh.is_watertight and mesh.volume > 0
-    return mesh
 
 
 def noise(shape: tuple[int, int], cells: tuple[int, int], rng: np.random.Generator) -> np.ndarray:

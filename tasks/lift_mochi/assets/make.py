@@ -17,6 +17,9 @@ import cv2
 import numpy as np
 import trimesh
 
+from lucibot.authoring.meshes import closed
+from lucibot.authoring.textures import octaves
+
 HERE = Path(__file__).resolve().parent
 
 STEEL = (0.70, 0.71, 0.73)
@@ -175,35 +178,6 @@ def on_fork(v: np.ndarray, *, sag: float) -> np.ndarray:
     aside = np.clip(np.abs(p[:, 1]) - 0.012, 0, None) / RADIUS
     p[:, 2] -= sag * (0.0035 * beyond**2 + 0.003 * aside)
     return p + np.array([0.008, 0.0, 0.0])
-
-
-def closed(points: np.ndarray, faces: np.ndarray, colours: np.ndarray) -> trimesh.Trimesh:
-    """A watertight mesh with merged vertices, outward normals and vertex colours."""
-    mesh = trimesh.Trimesh(points, faces, process=False)
-    rgba = np.concatenate([np.asarray(colours), np.ones((len(points), 1))], 1)
-    mesh.visual.vertex_colors = np.round(255 * rgba).astype(np.uint8)
-    mesh.merge_vertices(merge_tex=False, merge_norm=True)
-    mesh.update_faces(mesh.nondegenerate_faces())
-    mesh.remove_unreferenced_vertices()
-    mesh.fix_normals()
-    assert mesh.is_watertight and mesh.volume > 0
-    return mesh
-
-
-def noise(shape: tuple[int, int], cells: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
-    """Smooth noise (H, W) in [0, 1] with about `cells` features, tileable."""
-    coarse = np.pad(rng.random(cells).astype(np.float32), 3, mode="wrap")
-    sy, sx = shape[0] / cells[0], shape[1] / cells[1]
-    y, x = np.meshgrid(np.arange(shape[0]) / sy + 3, np.arange(shape[1]) / sx + 3, indexing="ij")
-    return cv2.remap(coarse, x.astype(np.float32), y.astype(np.float32), cv2.INTER_CUBIC)
-
-
-def octaves(shape, cells, rng, count: int, gain: float = 0.5) -> np.ndarray:
-    out, weight, total = np.zeros(shape, np.float32), 1.0, 0.0
-    for k in range(count):
-        out += weight * noise(shape, (cells[0] * 2**k, cells[1] * 2**k), rng)
-        total, weight = total + weight, weight * gain
-    return out / total
 
 
 def wood(rng: np.random.Generator, size: int = 1024, planks: int = 6) -> np.ndarray:

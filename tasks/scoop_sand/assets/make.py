@@ -17,6 +17,8 @@ from pathlib import Path
 import numpy as np
 import trimesh
 
+from lucibot.authoring.meshes import closed, loft
+
 HERE = Path(__file__).resolve().parent
 
 ENAMEL = (0.05, 0.16, 0.46)
@@ -41,19 +43,6 @@ YAW = np.deg2rad(-35.0)
 """Of the spoon while it digs; it moves against its handle."""
 ROW = 21
 """Points across the spoon, above and below."""
-
-
-def loft(rings: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Rings (S, R, 3), all counter-clockwise seen against the sweep, to a closed surface."""
-    s, r, _ = rings.shape
-    i = np.arange(s - 1)[:, None] * r
-    a, b = i + np.arange(r), i + (np.arange(r) + 1) % r
-    sides = np.concatenate([np.stack([a, b, a + r], -1), np.stack([b, b + r, a + r], -1)])
-    points = np.concatenate([rings.reshape(-1, 3), rings[:1].mean(1), rings[-1:].mean(1)])
-    k, kn, last = np.arange(r), (np.arange(r) + 1) % r, (s - 1) * r
-    first_cap = np.stack([kn, k, np.full(r, s * r)], -1)
-    last_cap = np.stack([last + k, last + kn, np.full(r, s * r + 1)], -1)
-    return points, np.concatenate([sides.reshape(-1, 3), first_cap, last_cap])
 
 
 def spoon_section(x: float) -> tuple[np.ndarray, np.ndarray]:
@@ -214,19 +203,6 @@ def outwards(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
     mesh.fix_normals()
     assert mesh.is_watertight and mesh.volume > 0
     return np.asarray(mesh.faces)
-
-
-def closed(points: np.ndarray, faces: np.ndarray, colours: np.ndarray) -> trimesh.Trimesh:
-    """A watertight mesh with merged vertices, outward normals and vertex colours."""
-    mesh = trimesh.Trimesh(points, faces, process=False)
-    rgba = np.concatenate([np.asarray(colours), np.ones((len(points), 1))], 1)
-    mesh.visual.vertex_colors = np.round(255 * rgba).astype(np.uint8)
-    mesh.merge_vertices(merge_tex=False, merge_norm=True)
-    mesh.update_faces(mesh.nondegenerate_faces())
-    mesh.remove_unreferenced_vertices()
-    mesh.fix_normals()
-    assert mesh.is_watertight and mesh.volume > 0
-    return mesh
 
 
 def main() -> None:

@@ -17,6 +17,8 @@ import cv2
 import numpy as np
 import trimesh
 
+from lucibot.authoring.textures import octaves
+
 HERE = Path(__file__).resolve().parent
 
 STEEL = (0.78, 0.79, 0.80)
@@ -186,22 +188,6 @@ def closed(points: np.ndarray, faces: np.ndarray, colour) -> trimesh.Trimesh:
     mesh.fix_normals()
     assert mesh.is_watertight and mesh.volume > 0
     return mesh
-
-
-def noise(shape: tuple[int, int], cells: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
-    """Smooth noise (H, W) in [0, 1] with about `cells` features, tileable."""
-    coarse = np.pad(rng.random(cells).astype(np.float32), 3, mode="wrap")
-    sy, sx = shape[0] / cells[0], shape[1] / cells[1]
-    y, x = np.meshgrid(np.arange(shape[0]) / sy + 3, np.arange(shape[1]) / sx + 3, indexing="ij")
-    return cv2.remap(coarse, x.astype(np.float32), y.astype(np.float32), cv2.INTER_CUBIC)
-
-
-def octaves(shape, cells, rng, count: int, gain: float = 0.5) -> np.ndarray:
-    out, weight, total = np.zeros(shape, np.float32), 1.0, 0.0
-    for k in range(count):
-        out += weight * noise(shape, (cells[0] * 2**k, cells[1] * 2**k), rng)
-        total, weight = total + weight, weight * gain
-    return out / total
 
 
 def toast(rng: np.random.Generator, size: int = 512) -> np.ndarray:
