@@ -73,3 +73,13 @@ def test_bench_lists_measures_and_compares(tmp_path, capsys):
     earlier.write_text("[]")
     assert main(["bench", "ask_tell", "--compare", str(earlier)]) == 2
     assert main(["bench", "nope"]) == 2 and "iou" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "nowhere"])
+def test_a_cluster_that_is_not_there_is_one_clear_line(address):
+    pytest.importorskip("ray", reason="Ray is not installed: pip install 'lucibot[cluster]'")
+    from lucibot.core.errors import UserError
+    from lucibot.sim.cluster import RayFarm
+
+    with pytest.raises(UserError, match="no Ray cluster answers"):
+        RayFarm(address, device="cpu")

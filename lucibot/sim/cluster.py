@@ -6,15 +6,16 @@ folder must lie at the same path on every machine. Ray is imported when a cluste
 
 from __future__ import annotations
 
-import time
+import socket
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from lucibot.core.errors import LuciBotError, RunFailed, UserError
 from lucibot.sim.process import ONE_THREAD
 
-WAIT_S = 600.0
-"""How long a shard may wait for a core or a GPU that is promised to someone else."""
+WAIT_S = 1200.0
+"""How long the first worker may take to start and build; without a core or a GPU to be had it would
+wait forever."""
 
 
 class RayWorker:
@@ -24,6 +25,7 @@ class RayWorker:
         self._actor = actor
         self.pending = actor.built.remote()
         """What `receive` waits for."""
+        self.built = False
 
     @property
     def pid(self) -> int:
@@ -45,13 +47,15 @@ class RayWorker:
         from ray.exceptions import RayActorError, RayTaskError
 
         try:
-            return ray.get(self.pending)
+            answer = ray.get(self.pending)
         except RayActorError:
             return None
         except RayTaskError as e:
             if isinstance(e.cause, LuciBotError):
                 raise e.cause from None
             raise RunFailed(f"a simulation worker failed:\n{e}") from None
+        self.built = True
+        return answer
 
     def close(self, *, at_once: bool = False) -> None:
         """Ends the actor; left alone, it first keeps what it has compiled."""
@@ -93,11 +97,12 @@ class RayFarm:
         import ray
 
         pending = {w.pending: w for w in workers}
-        begin = time.monotonic()
-        done, _ = ray.wait(list(pending), num_returns=1, timeout=WAIT_S)
+        # Whoever has started answers or dies; a rollout may take as long as it takes.
+        started = any(w.built for w in workers)
+        done, _ = ray.wait(list(pending), num_returns=1, timeout=None if started else WAIT_S)
         if not done:
             raise RunFailed(
-                f"no simulation worker has answered for {time.monotonic() - begin:.0f} s; "
+                f"no simulation worker has started for {WAIT_S:.0f} s; "
                 "`ray status` tells whether the cluster has cores to give"
             )
         done, _ = ray.wait(list(pending), num_returns=len(pending), timeout=0)
@@ -111,6 +116,8 @@ def _connect(address: str):
         raise UserError("--cluster needs Ray: pip install 'lucibot[cluster]'") from None
     if ray.is_initialized():
         return ray
+    if address != "auto":
+        _knock(address)
     options = {"log_to_driver": False, "configure_logging": False, "include_dashboard": False}
     try:
         if address == "auto":
@@ -121,9 +128,22 @@ def _connect(address: str):
         else:
             ray.init(address=address, log_to_driver=False, configure_logging=False)
     except (ConnectionError, ValueError, RuntimeError) as e:
-        first = str(e).strip().splitlines()[0]
+        first = (str(e).strip() or type(e).__name__).splitlines()[0]
         raise UserError(f"--cluster {address}: no Ray cluster answers there ({first})") from None
     return ray
+
+
+def _knock(address: str) -> None:
+    """Ray's own client ends the process when nothing answers: find out before it is asked."""
+    host, _, port = address.rpartition("://")[2].rpartition(":")
+    try:
+        with socket.create_connection((host, int(port)), timeout=5):
+            return
+    except (OSError, ValueError) as e:
+        raise UserError(
+            f"--cluster {address}: no Ray cluster answers there ({e}); "
+            'give its host:port, or "auto"'
+        ) from None
 
 
 class _Simulation:
