@@ -7,8 +7,8 @@ import torch
 
 from lucibot.core.scene_view import SceneView
 from lucibot.core.tracks import Tracks
+from lucibot.perception.around import axis_px, encloses, goes_around
 from lucibot.perception.grasp import _in_space, find_grasp
-from lucibot.providers.verifier.around import axis_px, goes_around
 from lucibot.sim.grip import carried, patch
 from lucibot.task import Task, load_task
 
@@ -119,14 +119,15 @@ def test_a_patch_is_carried_and_turned_about_where_it_is_grasped():
 
 
 def test_a_ring_goes_around_what_stands_in_it(task):
-    axes = []
-    for name in ("left_stick", "right_stick"):
-        stick = task.solid(name)
-        T = stick.T_world_object
-        axes.append(axis_px(task.camera, task.mesh(stick).vertices @ T[:3, :3].T + T[:3, 3]))
+    left, right = (axis_px(task, task.solid(n), task.camera) for n in ("left_stick", "right_stick"))
     ring = ring_mask(task)
-    assert goes_around(ring, axes[0]) and not goes_around(ring, axes[1])
-    assert not goes_around(np.zeros_like(ring), axes[0])
+    open_ = ring.copy()
+    far = np.argwhere(ring)[:, 0].min()
+    open_[far : far + 12] = False  # Nothing of its far side is left.
+    for goes in (goes_around, encloses):
+        assert goes(ring, left) and not goes(ring, right)
+        assert not goes(np.zeros_like(ring), left)
+    assert goes_around(open_, left) and not encloses(open_, left)
 
 
 @pytest.mark.slow

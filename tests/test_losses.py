@@ -52,17 +52,21 @@ def supervision(valid=None) -> Supervision:
         actuator_masks=np.stack([seen == 1] * 2)[:, None], target_masks=np.stack([seen == 2] * 2),
         valid=np.ones((2, H, W), bool) if valid is None else valid,
         actuator_clouds=cloud(seen == 1)[None], target_cloud=cloud(seen == 2),
-        contact=np.array([[True], [False]]), affordance=np.zeros((0, 3), np.float32),
+        contact=np.array([[True], [False]]), around_pairs=(("clay", "post"),),
+        around=np.ones(1, bool), affordance=np.zeros((0, 3), np.float32),
         affordance_actuator="tool", part_masks=parts,
         part_clouds=np.stack([cloud(p) for p in parts]), part_valid=np.ones((H, W), bool),
     )  # fmt: skip
 
 
-def parts_of(label: torch.Tensor) -> Parts:
+def parts_of(label: torch.Tensor, around: bool = True) -> Parts:
     """The clay's connected regions, as a rollout's parts."""
     number, sizes = connected_components(label == 2)
     count = (sizes > 0).sum(1).int()
-    return Parts(number=number, depth=torch.full(label.shape, 0.6), count=count)
+    flags = torch.full((len(label), 1), around)
+    return Parts(
+        number=number, depth=torch.full(label.shape, 0.6), count=count, around=flags
+    )  # fmt: skip
 
 
 def goal_terms(label: torch.Tensor) -> dict[str, float]:
@@ -99,6 +103,12 @@ def test_hidden_pixels_do_not_count_and_lost_keyframes_say_nothing():
     assert second["actuator_iou"].isnan().all() and second["contact"].isnan().all()
 
 
+def test_a_ring_that_opened_costs():
+    losses, label = Losses(LABELS, supervision()), blocks(TOOL, *HALVES)
+    for around, cost in ((True, 0), (False, 1)):
+        assert float(losses.at_goal(observation(label), parts_of(label, around))["around"]) == cost
+
+
 def test_a_missed_contact_and_a_vanished_target_cost():
     losses = Losses(LABELS, supervision())
     assert float(losses.at_keyframe(0, observation(blocks(TOOL), False))["contact"][0]) == 1
@@ -121,7 +131,9 @@ def test_batches_agree_with_one_by_one():
 
     def at(i):
         seen = Observation(label=labels[i], depth=depth[i], contact=contact[i])
-        mine = Parts(number=parts.number[i], depth=depth[i], count=parts.count[i])
+        mine = Parts(
+            number=parts.number[i], depth=depth[i], count=parts.count[i], around=parts.around[i]
+        )
         return losses.at_goal(seen, mine)
 
     together = at(slice(0, 5))
@@ -135,4 +147,4 @@ def test_weights_make_the_sum():
     terms = {n: torch.tensor([1.0, 2.0]) for n in TERMS}
     paper = 1 + 1 + 10 + 10 + 1
     torch.testing.assert_close(PAPER_WEIGHTS.total(terms), torch.tensor([1.0, 2.0]) * paper)
-    assert float(FULL_WEIGHTS.total(terms)[0]) == paper + 1 + 1 + 10 + 10
+    assert float(FULL_WEIGHTS.total(terms)[0]) == paper + 1 + 1 + 10 + 10 + 1

@@ -69,6 +69,7 @@ def empty_supervision(task: Task, waypoints: np.ndarray, held: np.ndarray) -> Su
         actuator_masks=np.tile(half, (K, A, 1, 1)), target_masks=np.tile(half, (K, 1, 1)),
         valid=np.ones((K, *image), bool), actuator_clouds=np.tile(cloud, (A, 1, 1)),
         target_cloud=cloud, contact=np.ones((K, 1), bool),
+        around_pairs=(), around=np.zeros(0, bool),
         affordance=np.zeros((0, 3), np.float32), affordance_actuator=actuators[0],
         part_masks=half[None], part_clouds=cloud[None], part_valid=np.ones(image, bool),
     )  # fmt: skip

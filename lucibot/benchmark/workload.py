@@ -87,6 +87,7 @@ def supervision(scene: SimScene, keyframes: int = KEYFRAMES) -> Supervision:
         valid=np.ones((keyframes, *label.shape), bool),
         actuator_clouds=np.stack([cloud(o.name) for o in actuators]),
         target_cloud=cloud(targets[0].name), contact=np.ones((keyframes, 1), bool),
+        around_pairs=(), around=np.zeros(0, bool),
         affordance=np.zeros((0, 3), np.float32), affordance_actuator=actuators[0].name,
         part_masks=np.stack([masks[o.name] for o in targets]),
         part_clouds=np.stack([cloud(o.name) for o in targets]),

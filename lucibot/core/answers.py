@@ -19,5 +19,9 @@ class Answers:
     """(object, target) pairs."""
     contact: np.ndarray
     """(T, pairs) bool: the two touch in this frame."""
+    around_pairs: tuple[tuple[str, str], ...]
+    """(target, thing) pairs; the thing stands still in the background."""
+    around: np.ndarray
+    """(pairs,) bool: in the goal frame the target goes around the thing, as a ring does."""
     reasons: dict[str, str]
     """What each answer rests on, one sentence each."""

@@ -6,7 +6,8 @@ better; weights live in `lucibot.objective.weights`. Images are on the supervisi
 The terms of the paper compare masks and clouds of whole objects. For a target that changes its
 shape they can point the wrong way: an untouched block of dough is nearer to two imagined halves
 than a block that was cut and slid. So the last keyframe's picture is also read part by part, with
-tool and hand out of the picture: how many parts the video shows, where each is, and how far apart.
+tool and hand out of the picture: how many parts the video shows, where each is, how far apart, and
+what the target goes around.
 """
 
 from __future__ import annotations
@@ -49,6 +50,9 @@ class Parts:
     """(P, H, W) float32 [m]."""
     count: Tensor
     """(P,) int32 parts of all targets together."""
+    around: Tensor
+    """(P, R) bool, of the R pairs of `Supervision.expected_around`: the target, drawn alone, has a
+    hole with the thing in it."""
 
 
 class Losses:
@@ -109,6 +113,8 @@ class Losses:
             ]).mean(0),
             "target_chamfer": self._chamfer(target_seen, seen.depth, self._target_cloud),
         }  # fmt: skip
+        missed = (~parts.around).float()
+        terms["around"] = missed.mean(1) if missed.shape[1] else torch.zeros_like(missed.sum(1))
         return terms | self._part_terms(parts)
 
     def _part_terms(self, parts: Parts) -> dict[str, Tensor]:

@@ -47,6 +47,10 @@ class Supervision:
     """(M, 3) float32 [m, world] of the targets' visible surface at the goal; NaN pads."""
     contact: np.ndarray
     """(K, pairs) bool, seen in the video."""
+    around_pairs: tuple[tuple[str, str], ...]
+    """Pairs (target, thing that stands still) that `around` speaks of."""
+    around: np.ndarray
+    """(pairs,) bool: at the goal the target goes around the thing."""
     affordance: np.ndarray
     """(M, 3) float32 [m] points under the finger tips, in the FIRST actuator touched, its own frame."""
     affordance_actuator: str
@@ -57,10 +61,16 @@ class Supervision:
     part_valid: np.ndarray
     """(H, W) bool: pixels of the goal frame that can be judged."""
 
+    @property
+    def expected_around(self) -> tuple[tuple[str, str], ...]:
+        """The pairs of `around_pairs` that hold at the goal."""
+        return tuple(p for p, yes in zip(self.around_pairs, self.around, strict=True) if yes)
+
     def save(self, path: Path) -> None:
         meta = {
             "camera": self.camera.to_dict(), "actuators": self.actuators, "targets": self.targets,
-            "contact_pairs": self.contact_pairs, "affordance_actuator": self.affordance_actuator,
+            "contact_pairs": self.contact_pairs, "around_pairs": self.around_pairs,
+            "affordance_actuator": self.affordance_actuator,
         }  # fmt: skip
         arrays = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in meta}
         np.savez_compressed(path, meta=np.array(json.dumps(meta)), **arrays)
@@ -74,5 +84,6 @@ class Supervision:
             camera=Camera.from_dict(meta["camera"]), actuators=tuple(meta["actuators"]),
             targets=tuple(meta["targets"]),
             contact_pairs=tuple(tuple(p) for p in meta["contact_pairs"]),
+            around_pairs=tuple(tuple(p) for p in meta["around_pairs"]),
             affordance_actuator=meta["affordance_actuator"], **arrays,
         )  # fmt: skip

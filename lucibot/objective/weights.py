@@ -27,6 +27,8 @@ class LossWeights:
     """Chamfer distance [m] of each part to the rollout's part that fits it best."""
     part_distance: float = 0.0
     """Difference [m] of the distances between the parts' centres."""
+    around: float = 0.0
+    """Share of what the video's target goes around and the rollout's does not."""
 
     def total(self, terms):
         """Weighted sum (P,) of unweighted terms."""
@@ -35,6 +37,8 @@ class LossWeights:
 
 PAPER_WEIGHTS = LossWeights()
 """The paper's plain sum; Chamfer distances count in decimetres to be of the order of an IoU."""
-FULL_WEIGHTS = LossWeights(part_count=1.0, part_iou=1.0, part_chamfer=10.0, part_distance=10.0)
-"""The paper's terms and the target's parts."""
+FULL_WEIGHTS = LossWeights(
+    part_count=1.0, part_iou=1.0, part_chamfer=10.0, part_distance=10.0, around=1.0
+)
+"""The paper's terms the target's parts, and what it goes around."""
 TERMS = tuple(f.name for f in fields(LossWeights))

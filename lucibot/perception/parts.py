@@ -38,7 +38,8 @@ def find_parts(
 ) -> Parts:  # fmt: skip
     """Parts in the frames about `goal`, by majority, on a grid of `size` (width, height).
 
-    A rigid target is one part; a deformable's mask falls into connected parts.
+    A rigid target is one part, and so is an elastic one, of which something in front may leave
+    several stretches in sight; any other deformable's mask falls into connected parts.
     """
     full = tracks.masks.shape[:1:-1]
     frames = range(max(0, goal - around), min(len(tracks.masks), goal + around + 1))
@@ -54,7 +55,7 @@ def find_parts(
     masks = []
     for q, i in enumerate(targets):
         mask = (votes[q] > 0.5 * np.maximum(seen, 1)) & (seen > 0)
-        if task.objects[i].is_rigid:
+        if task.objects[i].is_rigid or task.objects[i].material.kind == "elastic":
             masks.append(mask)
             continue
         whole = resize_mask(view.labels == i + 1, full)

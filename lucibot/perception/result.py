@@ -53,9 +53,11 @@ class Perception:
             folder / "tracks.npz", shape=np.array(t.masks.shape), masks=np.packbits(t.masks),
             hand=np.packbits(t.hand), confidence=t.confidence, lost=t.lost, poses=t.poses,
             scale=self.scale, fit=self.fit, held=a.held, contact=a.contact,
+            around=a.around,
         )  # fmt: skip
         meta = {
             "first_contact": a.first_contact, "goal": a.goal, "contact_pairs": a.contact_pairs,
+            "around_pairs": a.around_pairs,
             "reasons": a.reasons, "keyframes": self.supervision.keyframes.tolist(),
         }  # fmt: skip
         (folder / "answers.json").write_text(json.dumps(meta, indent=1))
@@ -86,7 +88,9 @@ class Perception:
             answers=Answers(
                 first_contact=meta["first_contact"], goal=meta["goal"], held=data["held"],
                 contact_pairs=tuple(tuple(p) for p in meta["contact_pairs"]),
-                contact=data["contact"], reasons=meta["reasons"],
+                contact=data["contact"],
+                around_pairs=tuple(tuple(p) for p in meta["around_pairs"]), around=data["around"],
+                reasons=meta["reasons"],
             ),
             depth_m=np.where(depth > 0, depth, np.nan),
             supervision=Supervision.load(folder / "supervision.npz"),

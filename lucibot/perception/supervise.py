@@ -86,6 +86,8 @@ def build_supervision(
         actuator_clouds=np.stack(clouds),
         target_cloud=_cloud(camera, depth[-1], target_masks[-1], config.cloud_points, rng),
         contact=contact,
+        around_pairs=answers.around_pairs,
+        around=answers.around,
         affordance=affordance.astype(np.float32),
         affordance_actuator=affordance_actuator,
         part_masks=parts.masks,

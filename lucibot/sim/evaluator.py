@@ -37,7 +37,7 @@ class Evaluator:
         self._supervision, self._weights = supervision, weights
         labels = {o.name: task.label(o.name) for o in task.objects}
         self._losses = Losses(labels, supervision, str(self.scene.device))
-        self._observer = SceneObserver(self.scene, supervision.camera)
+        self._observer = SceneObserver(self.scene, supervision.camera, supervision.expected_around)
         self._contacts = Contacts(self.scene, supervision.contact_pairs)
 
     @property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 import torch
 from lucibot_kernels import Observer
@@ -9,6 +10,7 @@ from torch import Tensor
 
 from lucibot.core.camera import Camera
 from lucibot.objective.losses import MAX_PARTS, Parts
+from lucibot.perception.around import axis_px, encloses
 from lucibot.sim.parts import particle_parts
 from lucibot.sim.scene import SimScene
 from lucibot.task import Task
@@ -22,8 +24,12 @@ block of dough at rest, see `tests/test_sim.py`."""
 class SceneObserver:
     """Draws posed meshes and particle splats of all environments over the static background."""
 
-    def __init__(self, scene: SimScene, camera: Camera):
+    def __init__(
+        self, scene: SimScene, camera: Camera, around_pairs: tuple[tuple[str, str], ...] = ()
+    ):
         self._scene, task = scene, scene.task
+        self._camera = camera
+        self._around = [(t, axis_px(task, task.solid(thing), camera)) for t, thing in around_pairs]
         device = str(scene.device)
         label, depth = draw_background(task, camera, device)
         meshes = [task.mesh(o) for o in scene.rigid_objects]
@@ -50,21 +56,26 @@ class SceneObserver:
         `targets_only` leaves everything else in the foreground out, as in the video's goal frame
         when tool and hand are gone.
         """
-        position, quaternion = self._scene.bodies()
-        clouds = [self._scene.particles(o.name) for o in self._scene.particle_objects]
+        selection = {}
+        if targets_only:
+            selection = {"draw": self._draw_targets, "draw_particle": self._draw_target_particles}
+        seen = self._draw(**selection)
+        return seen.label, seen.depth
+
+    def _draw(self, replaced: dict[str, Tensor] | None = None, **options):
+        """What the kernels see; `replaced` gives some objects' particles (N, B, 3) other places."""
+        scene, replaced = self._scene, replaced or {}
+        position, quaternion = scene.bodies()
+        has_bodies = len(self._body_labels) > 0
+        clouds = [replaced.get(o.name, scene.particles(o.name)) for o in scene.particle_objects]
         particles = None
         if clouds:
             joined = clouds[0] if len(clouds) == 1 else torch.cat(clouds)
             particles = joined.transpose(0, 1)
-        selection = {}
-        if targets_only:
-            selection = {"draw": self._draw_targets, "draw_particle": self._draw_target_particles}
-        has_bodies = len(self._body_labels) > 0
-        seen = self._observer.observe(
+        return self._observer.observe(
             position if has_bodies else None, quaternion if has_bodies else None, particles,
-            **selection,
+            **options,
         )  # fmt: skip
-        return seen.label, seen.depth
 
     def observe_parts(self) -> Parts:
         """The targets part by part: a rigid target is one, particles fall into groups.
@@ -82,34 +93,47 @@ class SceneObserver:
                 count += 1
                 continue
             particles = scene.particles(target.name)
-            part, found = particle_parts(
-                particles.cpu().numpy(), scene.particle_sizes_m[target.name]
-            )
+            part, found = particle_parts(particles.cpu().numpy(), scene.link_m(target.name))
             part = torch.from_numpy(part).to(label.device)
             for q in range(min(int(found.max()), MAX_PARTS)):
                 # What has no place is not drawn: each environment shows its own part q alone.
                 alone = torch.where((part == q).T[..., None], particles, torch.nan)
-                mine = here & (self._draw_alone(target.name, alone) <= depth)
+                drawn = self._draw({target.name: alone}, **self._only(target.name))
+                mine = here & (drawn.depth <= depth)
                 number = torch.where(mine, (count + q + 1)[:, None, None], number)
             count += torch.from_numpy(found).to(label.device)
-        return Parts(number=number, depth=depth, count=count)
+        return Parts(number=number, depth=depth, count=count, around=self._goes_around())
 
-    def _draw_alone(self, name: str, particles: Tensor) -> Tensor:
-        """Depth (B, H, W) of one object's particles (N, B, 3), nothing else drawn."""
-        clouds = [
-            particles
-            if o.name == name
-            else torch.full_like(self._scene.particles(o.name), torch.nan)
-            for o in self._scene.particle_objects
-        ]
-        position, quaternion = self._scene.bodies()
-        has_bodies = len(self._body_labels) > 0
-        seen = self._observer.observe(
-            position if has_bodies else None, quaternion if has_bodies else None,
-            torch.cat(clouds).transpose(0, 1), background=False,
-            draw=torch.zeros(len(self._body_labels), dtype=torch.bool, device=particles.device),
-        )  # fmt: skip
-        return seen.depth
+    def _goes_around(self) -> Tensor:
+        """(B, pairs) bool, see `Parts.around`."""
+        scene = self._scene
+        out = torch.zeros(scene.n_envs, len(self._around), dtype=torch.bool, device=scene.device)
+        masks = {name: self._alone(name) for name in {t for t, _ in self._around}}
+        for r, (target, axis) in enumerate(self._around):
+            for b, mask in enumerate(masks[target]):
+                out[b, r] = encloses(mask, axis)
+        return out
+
+    def _only(self, name: str) -> dict:
+        """Options that draw one object and nothing else."""
+        label = self._scene.task.label(name)
+        return {
+            "draw": self._body_labels == label, "draw_particle": self._particle_labels == label,
+            "background": False,
+        }  # fmt: skip
+
+    def _alone(self, name: str) -> np.ndarray:
+        """(B, H, W) bool: one target with nothing in front of it, gaps between particles that hang
+        together closed."""
+        depth = self._draw(**self._only(name)).depth.cpu().numpy()
+        masks = np.isfinite(depth)
+        if self._scene.task.object(name).is_rigid:
+            return masks
+        for b in np.flatnonzero(masks.any((1, 2))):
+            reach_px = self._camera.fx * self._scene.link_m(name) / np.median(depth[b][masks[b]])
+            ball = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * round(reach_px / 2) + 1,) * 2)
+            masks[b] = cv2.morphologyEx(masks[b].astype(np.uint8), cv2.MORPH_CLOSE, ball) > 0
+        return masks
 
 
 def draw_background(task: Task, camera: Camera, device: str) -> tuple[Tensor, Tensor]:

@@ -13,16 +13,18 @@ from scipy.spatial import cKDTree
 
 LINK_SIZES = 1.5
 """Particles nearer than this many particle sizes hang together: just more than the diagonal of the
-lattice that bodies are sampled on."""
+lattice that bodies are sampled on. What is elastic may be stretched: it hangs together while its
+particles are within one cell of the grid, the distance at which it tears."""
 LEAST_SHARE = 0.05
 """A group with a smaller share of the particles is a crumb, not a part."""
 
 
-def particle_parts(points_m: np.ndarray, particle_size_m: float) -> tuple[np.ndarray, np.ndarray]:
+def particle_parts(points_m: np.ndarray, link_m: float) -> tuple[np.ndarray, np.ndarray]:
     """Parts of one object in every environment.
 
     Args:
         points_m: (N, B, 3) [m].
+        link_m: particles nearer than this hang together.
 
     Returns:
         part (B, N) int32, numbered from 0 by decreasing size, -1 for crumbs; count (B,) int32.
@@ -33,7 +35,7 @@ def particle_parts(points_m: np.ndarray, particle_size_m: float) -> tuple[np.nda
         points = points_m[:, b]
         if not np.isfinite(points).all():
             continue  # A diverged environment has no parts; the evaluator marks it failed.
-        pairs = cKDTree(points).query_pairs(LINK_SIZES * particle_size_m, output_type="ndarray")
+        pairs = cKDTree(points).query_pairs(link_m, output_type="ndarray")
         links = coo_matrix((np.ones(len(pairs), bool), pairs.T), shape=(N, N))
         _, group = connected_components(links, directed=False)
         sizes = np.bincount(group)

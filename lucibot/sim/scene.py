@@ -32,6 +32,7 @@ from lucibot.sim.materials import (
     rotation_quat,
     surface,
 )
+from lucibot.sim.parts import LINK_SIZES
 from lucibot.task import BackgroundSpec, ObjectSpec, Task
 
 HASH_CELLS = 8
@@ -261,6 +262,13 @@ class SimScene:
             o.name: float(self._particle_solver[o.name].particle_size)
             for o in self.particle_objects
         }
+
+    def link_m(self, name: str) -> float:
+        """Particles of an object that are nearer to each other than this [m] hang together."""
+        link = LINK_SIZES * self.particle_sizes_m[name]
+        if self.task.object(name).material.kind == "elastic":
+            link = max(link, 1 / self.task.spec.simulation.mpm.grid_density)
+        return link
 
     # Running ------------------------------------------------------------------------------------
 

@@ -10,6 +10,7 @@ from lucibot.core.errors import UserError
 from lucibot.core.scene_view import SceneView
 from lucibot.core.tracks import Tracks
 from lucibot.core.video import Video
+from lucibot.perception.around import around_pairs, axis_px, goes_around
 from lucibot.perception.draw import DrawMesh, draw_depth
 from lucibot.perception.grid import Grid
 from lucibot.perception.rest import (
@@ -66,11 +67,27 @@ class AnswerByPixels:
             reasons[f"contact {a}, {b}"] = (
                 f"The surfaces of {a} and {b} come within {1000 * c.contact_m:.0f} mm {when}."
             )
+        around, seen_around = self._around(task, view, tracks, goal)
+        for (a, b), yes in zip(around, seen_around, strict=True):
+            if yes:
+                reasons[f"around {a}, {b}"] = f"The middle of {b} lies between what is seen of {a}."
         assert frames == len(contact)
         return Answers(
             first_contact=first, goal=goal, held=held, contact_pairs=pairs, contact=contact,
+            around_pairs=around, around=seen_around,
             reasons=reasons,
         )  # fmt: skip
+
+    def _around(self, task, view, tracks: Tracks, goal: int):
+        """`Answers.around_pairs` and `Answers.around`, by the majority of the frames about the goal."""
+        pairs = around_pairs(task)
+        h, w = tracks.masks.shape[2:]
+        axes = {b: axis_px(task, task.solid(b), view.camera.resized(w, h)) for _, b in pairs}
+        out = np.zeros(len(pairs), bool)
+        for k, (a, b) in enumerate(pairs):
+            masks = tracks.masks[max(0, goal - 2) : goal + 3, task.label(a) - 1]
+            out[k] = np.mean([goes_around(m, axes[b]) for m in masks]) > 0.5
+        return pairs, out
 
     def _gripped(self, task, grid, poses, touched, moving, fps) -> np.ndarray:
         """(T, N) bool: `touched`, cut down to the time from grip to release.

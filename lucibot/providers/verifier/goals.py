@@ -15,7 +15,7 @@ import numpy as np
 from lucibot.core.errors import UserError, unknown_name
 from lucibot.core.scene_view import SceneView
 from lucibot.core.video import Video
-from lucibot.providers.verifier.around import axis_px, goes_around
+from lucibot.perception.around import axis_px, goes_around
 from lucibot.providers.verifier.regions import Regions
 from lucibot.task import Task
 
@@ -217,9 +217,7 @@ def around(task, view, video, regions: Regions, relation) -> np.ndarray:
     camera = view.camera.resized(region.shape[2], region.shape[1])
     axes = []
     for name in relation["around"]:
-        thing = task.solid(name)
-        T = thing.T_world_object
-        axes.append(axis_px(camera, task.mesh(thing).vertices @ T[:3, :3].T + T[:3, 3]))
+        axes.append(axis_px(task, task.solid(name), camera))
     out = np.array([float(all(goes_around(m, a) for a in axes)) for m in region])
     out[_hidden(regions, region)] = np.nan
     return out

@@ -15,8 +15,8 @@ import numpy as np
 from lucibot.core.scene_view import SceneView
 from lucibot.core.similarity import scene_similarity
 from lucibot.core.video import Video
+from lucibot.perception.around import outlines
 from lucibot.providers.verifier import goals
-from lucibot.providers.verifier.around import outlines
 from lucibot.providers.verifier.base import Verdict
 from lucibot.providers.verifier.regions import HAND, UNKNOWN, Regions, classify
 from lucibot.task import Task
