@@ -13,6 +13,7 @@ usage: lucibot COMMAND ...
 
   run TASK        take a task (a name or a folder) through every stage
   resume RUN      go on with a run directory where it stopped
+  sweep TASK...   run tasks over seeds and presets, and list the results
   show RUN        print a run's result and where its report is
   tasks           list, check or make task folders
   bench NAME      measure; without a name, list the benchmarks
@@ -39,6 +40,12 @@ def _show(argv: list[str]) -> int:
     return show(argv)
 
 
+def _sweep(argv: list[str]) -> int:
+    from lucibot.sweep import command
+
+    return command(argv)
+
+
 def _tasks(argv: list[str]) -> int:
     from lucibot.commands import tasks
 
@@ -58,7 +65,7 @@ def _doctor(argv: list[str]) -> int:
 
 
 COMMANDS: dict[str, Callable[[list[str]], int]] = {
-    "run": _run, "resume": _resume, "show": _show, "tasks": _tasks, "bench": _bench,
+    "run": _run, "resume": _resume, "sweep": _sweep, "show": _show, "tasks": _tasks, "bench": _bench,
     "doctor": _doctor,
 }  # fmt: skip
 

@@ -130,22 +130,27 @@ def run_stages(
     console: StageConsole | None = None,
     until: str | None = None,
     ahead: dict[str, Any] | None = None,
+    take_over: bool = False,
 ) -> None:
     """Run what is not finished, in order; skip what a valid manifest covers.
 
     Args:
         ahead: by stage, what `begin` has made; it is used and left open, so that several runs of
             one task can share it.
+        take_over: let every stage, not those alone that rest on the task only, be taken over from
+            a run beside this one.
 
     Raises:
         UserError: bad input; RunFailed: a stage could not do its work. Finished stages stay.
     """
     with ExitStack() as background:
         begun = None if ahead is None else {n: nullcontext(a) for n, a in ahead.items()}
-        _run_stages(run, task, config, seed, console or StageConsole(), until, begun, background)
+        _run_stages(run, task, config, seed, console or StageConsole(), until, begun, background,
+                    take_over)  # fmt: skip
 
 
-def _run_stages(run, task, config, seed, console, until, begun, background: ExitStack) -> None:
+def _run_stages(run, task, config, seed, console, until, begun, background: ExitStack,
+                take_over: bool) -> None:  # fmt: skip
     folders: dict[str, StageFolder] = {}
     for stage in STAGES:
         stage_config = getattr(config, stage.config) if stage.config else None
@@ -158,7 +163,9 @@ def _run_stages(run, task, config, seed, console, until, begun, background: Exit
         damaged = folder.damaged()
         if damaged:
             console.say(f"{stage.name}: {damaged[0]} is damaged; the stage is run again")
-        kept = (folder.finished() and not damaged) or (stage.shared and run.take_over(folder))
+        kept = (folder.finished() and not damaged) or (
+            (stage.shared or take_over) and not stage.last_words and run.take_over(folder)
+        )
         if kept and not stage.last_words:
             console.done(stage, folder.manifest()["seconds"], skipped=True)
         else:

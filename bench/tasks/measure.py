@@ -17,18 +17,15 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
 import sys
-import time
-from contextlib import ExitStack
 from pathlib import Path
 
+from lucibot import sweep
 from lucibot.config import PRESETS, RunConfig
-from lucibot.core.errors import LuciBotError, UserError, unknown_name
+from lucibot.core.errors import unknown_name
 from lucibot.objective.weights import PAPER_WEIGHTS
-from lucibot.pipeline import STAGES, reconfigure, run_stages, start_run
-from lucibot.store.run import RunDirectory
-from lucibot.task import load_task, task_names
+from lucibot.sweep import Point
+from lucibot.task import Task, task_names
 
 from .perception_errors import perception_errors
 from .results_table import table
@@ -64,65 +61,21 @@ def main(argv: list[str]) -> int:
     for m in arguments.methods:
         if m not in known:
             raise unknown_name("method", m, known)
-    rows = read(arguments.results)
-    wanted = [
-        (t, s) for t in arguments.tasks or task_names() for s in arguments.seeds
-        if any(find(rows, t, s, m) is None for m in arguments.methods)
+    points = [
+        Point(task=t, seed=s, method=m, config=known[m])
+        for t in arguments.tasks or task_names() for s in sweep.seeds(arguments.seeds)
+        for m in arguments.methods
     ]  # fmt: skip
-    announce(wanted, arguments.methods, rows)
-    for task_name in dict.fromkeys(t for t, _ in wanted):
-        task = load_task(task_name)
-        with ExitStack() as simulations:
-            ahead: dict = {}
-            for seed in [s for t, s in wanted if t == task_name]:
-                # The full search last: its result is what the run directory then shows.
-                for method in sorted(arguments.methods, key=lambda m: m == "full"):
-                    if find(rows, task_name, seed, method) is None:
-                        row = one(
-                            task, seed, method, known[method], arguments.out, ahead, simulations
-                        )
-                        rows = [*read(arguments.results), row]
-                        write(arguments.results, rows)
-                        print(line(row), flush=True)
+
+    def measured(run: Path, task: Task, point: Point) -> sweep.Row:
+        return {"perception": perception_errors(run, task)} if point.method == "full" else {}
+
+    rows = sweep.sweep(
+        points, out=arguments.out, results=arguments.results, measured=measured,
+        say=lambda line: print(line, flush=True),
+    )  # fmt: skip
     (arguments.results.parent / "table.md").write_text(table(rows))
     return 0
-
-
-def one(task, seed: int, method: str, config, out: Path, ahead: dict, simulations) -> dict:
-    """One run; its stages up to `perceive` are shared by all methods of a task and seed."""
-    for stage in STAGES:
-        # One simulation serves all runs of a task that use the same number of environments.
-        if stage.begins_early and method != "paper" and stage.name not in ahead:
-            ahead[stage.name] = simulations.enter_context(stage.begin(task, config))
-    existing = sorted(out.glob(f"{task.name}/*/run.json"))
-    record = next(
-        (p for p in reversed(existing)
-         if (r := json.loads(p.read_text()))["seed"] == seed and r["task_digest"] == task.digest),
-        None,
-    )  # fmt: skip
-    if record is not None:
-        run = RunDirectory(record.parent)
-        reconfigure(run, config)
-    else:
-        run = start_run(task, config, seed=seed, out=out)
-    row = {"task": task.name, "seed": seed, "method": method, "task_digest": task.digest[:12]}
-    begin = time.perf_counter()
-    try:
-        run_stages(run, task, config, seed=seed, ahead=None if method == "paper" else ahead)
-    except UserError:
-        raise
-    except LuciBotError as e:
-        return {**row, "success": False, "score": 0.0, "rollouts": 0, "error": str(e)[:200],
-                "seconds": round(time.perf_counter() - begin, 1)}  # fmt: skip
-    result = json.loads((run.path / "result.json").read_text())
-    return {
-        **row, "success": result["success"], "score": round(result["score"], 4),
-        "rollouts": result["rollouts"], "loss": round(result["loss"], 5),
-        "seconds": round(sum(result["seconds"].values()), 1),
-        "stages": {n: round(s, 1) for n, s in result["seconds"].items()},
-        "metrics": {n: round(v, 5) for n, v in result["metrics"].items()},
-        **({"perception": perception_errors(run.path, task)} if method == "full" else {}),
-    }  # fmt: skip
 
 
 def parse(argv: list[str]) -> argparse.Namespace:
@@ -131,62 +84,11 @@ def parse(argv: list[str]) -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
     p.add_argument("--tasks", type=lambda s: s.split(","), default=None, help="default: all")
-    p.add_argument("--seeds", type=seeds, default=list(range(5)), help="e.g. 0-4 or 1,3")
+    p.add_argument("--seeds", default="0-4", help="e.g. 0-4 or 1,3")
     p.add_argument("--methods", type=lambda s: s.split(","), default=["full", "estimated"])
     p.add_argument("--out", type=Path, default=Path("runs/bench"), help="run directories")
     p.add_argument("--results", type=Path, default=RESULTS)
     return p.parse_args(argv)
-
-
-def seeds(text: str) -> list[int]:
-    found: list[int] = []
-    for part in text.split(","):
-        first, _, last = part.partition("-")
-        found += range(int(first), int(last or first) + 1)
-    return found
-
-
-def read(path: Path) -> list[dict]:
-    return json.loads(path.read_text()) if path.is_file() else []
-
-
-def write(path: Path, rows: list[dict]) -> None:
-    order = sorted(rows, key=lambda r: (r["task"], list(methods()).index(r["method"]), r["seed"]))
-    part = path.with_suffix(".part")
-    part.write_text("[\n" + ",\n".join(json.dumps(r) for r in order) + "\n]\n")
-    part.replace(path)
-
-
-def find(rows: list[dict], task: str, seed: int, method: str) -> dict | None:
-    wanted = {"task": task, "seed": seed, "method": method}
-    return next((r for r in rows if all(r[k] == v for k, v in wanted.items())), None)
-
-
-def announce(wanted: list, names: list[str], rows: list[dict]) -> None:
-    """Say what it will cost, from what earlier runs took; 4 minutes where there are none."""
-    total = 0.0
-    for task, seed in wanted:
-        for m in names:
-            if find(rows, task, seed, m) is None:
-                known = [
-                    r["seconds"] for r in rows
-                    if r["task"] == task and r["method"] == m and "seconds" in r
-                ]  # fmt: skip
-                total += (
-                    sum(known) / len(known) if known else {"full": 240, "paper": 900}.get(m, 60)
-                )
-    print(
-        f"{len(wanted)} tasks x seeds, {', '.join(names)}: about {total / 60:.0f} min", flush=True
-    )
-
-
-def line(row: dict) -> str:
-    outcome = "success" if row["success"] else "no success"
-    return (
-        f"{row['task']:<14} seed {row['seed']} {row['method']:<11} {outcome:<10} "
-        f"score {row['score']:.2f}  {row['rollouts']:4d} rollouts  {row['seconds']:6.1f} s"
-        + (f"  {row['error']}" if "error" in row else "")
-    )
 
 
 if __name__ == "__main__":

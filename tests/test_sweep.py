@@ -1,0 +1,115 @@
+"""Sweeps: what is made once is not made again, whatever happened in between."""
+
+import dataclasses
+import json
+from contextlib import contextmanager
+
+import pytest
+
+from lucibot import sweep
+from lucibot.cli import main
+from lucibot.config import PRESETS
+from lucibot.core.errors import RunFailed, UserError
+from lucibot.pipeline import Stage
+from lucibot.sweep import Point
+
+QUICK = PRESETS["quick"]
+OTHER_LOSS = dataclasses.replace(
+    QUICK, optimize=dataclasses.replace(QUICK.optimize, weights=PRESETS["paper"].optimize.weights)
+)
+
+
+@pytest.fixture
+def made(monkeypatch):
+    """Runs without stages: what was made, which simulations were open, and who is to fail."""
+    log = {"runs": [], "open": [], "begun": 0, "fails": {}}
+
+    @contextmanager
+    def begin(self, task, config):
+        log["begun"] += 1
+        log["open"].append((self.name, task.name))
+        yield self.name
+        log["open"].remove((self.name, task.name))
+
+    def run_stages(run, task, config, *, seed, ahead, take_over):
+        assert {name for name, _ in log["open"]} == set(ahead) == {"optimize", "execute"}
+        log["runs"].append((task.name, seed, run.path.name))
+        if seed in log["fails"]:
+            raise log["fails"][seed]
+        result = {"success": seed == 0, "score": 0.5, "rollouts": 3, "loss": 1.0,
+                  "seconds": {"scene": 2.0}, "metrics": {}}  # fmt: skip
+        (run.path / "result.json").write_text(json.dumps(result))
+
+    monkeypatch.setattr(Stage, "begin", begin)
+    monkeypatch.setattr(sweep, "run_stages", run_stages)
+    return log
+
+
+def points(*seeds: int) -> list[Point]:
+    configs = {"quick": QUICK, "other": OTHER_LOSS}
+    return [
+        Point(task=t, seed=s, method=m, config=c)
+        for t in ("cut_dough", "open_door") for s in seeds for m, c in configs.items()
+    ]  # fmt: skip
+
+
+def go(tmp_path, *seeds: int, measured=None) -> list[sweep.Row]:
+    more = {} if measured is None else {"measured": measured}
+    return sweep.sweep(points(*seeds), out=tmp_path, results=tmp_path / "r.json",
+                       say=lambda line: None, **more)  # fmt: skip
+
+
+def test_a_sweep_goes_on_where_it_was(made, tmp_path):
+    assert len(go(tmp_path, 0)) == 4
+    rows = go(tmp_path, 0, 1)
+    assert len(made["runs"]) == len(rows) == 8 and not made["open"]
+    assert sum(r["success"] for r in rows) == 4
+    assert all((tmp_path / r["run"] / "result.json").is_file() for r in rows)
+    # Two searches of one shape share a simulation: one for each task, stage and sweep.
+    assert made["begun"] == 2 * 2 * 2
+
+
+def test_what_fails_is_a_row_and_is_tried_again(made, tmp_path):
+    made["fails"] = {1: RunFailed("all rollouts diverged")}
+    rows = go(tmp_path, 0, 1)
+    assert sorted({r["seed"] for r in rows if "error" in r}) == [1]
+    made["fails"] = {}
+    again = go(tmp_path, 0, 1)
+    assert len(again) == 8 and not [r for r in again if "error" in r]
+    assert len(made["runs"]) == 8 + 4
+    # In the run directories that were begun.
+    assert len({name for *_, name in made["runs"]}) == 8
+
+
+def test_bad_input_ends_a_sweep_and_keeps_what_it_has(made, tmp_path):
+    made["fails"] = {1: UserError("no such video")}
+    with pytest.raises(UserError, match="no such video"):
+        go(tmp_path, 0, 1)
+    assert [r["seed"] for r in sweep.read(tmp_path / "r.json")] == [0, 0]
+    (tmp_path / "s.json").write_text("not a list")
+    with pytest.raises(UserError, match="not a list of results"):
+        sweep.read(tmp_path / "s.json")
+
+
+def test_the_command_lists_what_it_made(made, tmp_path, capsys):
+    arguments = ["sweep", "open_door", "cut_dough", "--seeds", "0,2-3", "--out", str(tmp_path)]
+    assert main([*arguments, "--optimize.search.population", "8"]) == 0
+    text = capsys.readouterr().out
+    assert "| open_door | quick | 1/3 | 0.50 | 3 | 0.0 |" in text
+    records = [json.loads(p.read_text()) for p in tmp_path.glob("*/*/run.json")]
+    assert {r["config"]["optimize"]["search"]["population"] for r in records} == {8}
+    made["fails"] = {4: RunFailed("all rollouts diverged")}
+    assert main([*arguments[:3], "--seeds", "4", "--out", str(tmp_path)]) == 1
+
+
+@pytest.mark.parametrize(
+    "argv, named",
+    [
+        (["cut_dogh"], "Did you mean 'cut_dough'"),
+        (["cut_dough", "--presets", "quik"], "Did you mean 'quick'"),
+        (["cut_dough", "--seeds", "few"], "0-4"),
+    ],
+)
+def test_mistakes_are_one_line(capsys, tmp_path, argv, named):
+    assert main(["sweep", *argv, "--out", str(tmp_path)]) == 2
+    assert named in capsys.readouterr().err
