@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 
 import numpy as np
@@ -14,8 +15,10 @@ from lucibot.core.euler import euler_xyz_deg_to_matrix
 from lucibot.core.geometry import matrix_np, pose_np
 from lucibot.objective.supervision import Supervision
 from lucibot.objective.weights import FULL_WEIGHTS
+from lucibot.sim.memory import ensure_memory
 from lucibot.sim.rollout import intrinsic_xyz
 from lucibot.sim.scene import support_plane
+from lucibot.sim.workers import Sharding
 from lucibot.task import Task, load_task
 
 
@@ -242,3 +245,17 @@ def test_a_ray_cluster_gives_the_same_bits_and_survives_a_kill():
         after_kill = actors.evaluate(paths)
     np.testing.assert_array_equal(after_kill.loss, wanted.loss)
     assert any("died" in s for s in said)
+
+
+@pytest.mark.parametrize("name", ["cut_dough", "pour_liquid", "stack_cups"])
+def test_a_batch_that_will_not_fit_is_refused_with_one_that_does(name):
+    task, gib = load_task(name), 2**30
+    sharding = Sharding(workers=2, n_envs=4096)
+    with pytest.raises(UserError, match=r"2 x 4096 environments .* 4\.0 GiB are free") as refused:
+        ensure_memory(task, sharding, device="cpu", free=4 * gib)
+    fit = int(re.search(r"--optimize.environments (\d+)", str(refused.value))[1])
+    ensure_memory(task, Sharding(workers=2, n_envs=fit), device="cpu", free=4 * gib)
+    with pytest.raises(UserError, match="environments"):
+        ensure_memory(task, Sharding(workers=2, n_envs=fit + 1), device="cpu", free=4 * gib)
+    with pytest.raises(UserError, match="use fewer"):
+        ensure_memory(task, Sharding(workers=8, n_envs=1), device="cpu", free=4 * gib)

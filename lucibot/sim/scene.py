@@ -37,6 +37,8 @@ from lucibot.task import BackgroundSpec, ObjectSpec, Task
 
 HASH_CELLS = 8
 """Cells along each side of the grid in which liquid particles look for their neighbours."""
+PAD_CELLS = 3
+"""So far from its MPM grid's border Genesis keeps particles away."""
 ABSURD_SPEED_M_S = 20.0
 ABSURD_DISTANCE_M = 3.0
 
@@ -95,9 +97,8 @@ class SimScene:
         }
         sizes = {o.material.particle_size_m for o in self.particle_objects if not _is_liquid(o)}
         if sim.mpm is not None and sizes:
-            # Genesis keeps particles three cells away from the grid's border; a task's bounds are
-            # those that particles can reach, so the grid is made that much larger.
-            pad = 3.0 / sim.mpm.grid_density
+            # A task's bounds are those that particles can reach.
+            pad = PAD_CELLS / sim.mpm.grid_density
             options["mpm_options"] = gs.options.MPMOptions(
                 particle_size=min(sizes), grid_density=sim.mpm.grid_density,
                 enable_CPIC=sim.mpm.cpic,

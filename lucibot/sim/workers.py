@@ -20,6 +20,7 @@ from lucibot.objective.evaluation import Evaluation
 from lucibot.objective.supervision import Supervision
 from lucibot.objective.weights import LossWeights
 from lucibot.sim.cluster import RayFarm, RayWorker
+from lucibot.sim.memory import ensure_memory
 from lucibot.sim.process import LocalFarm, SimProcess
 from lucibot.task import Task
 
@@ -67,7 +68,15 @@ class ShardedEvaluator:
     def __init__(
         self, task: Task, sharding: Sharding, *, device: str = "cpu", farm: Farm | None = None
     ):
-        """`farm`: where the workers live; by default processes on this machine."""
+        """
+        Args:
+            farm: where the workers live; by default processes on this machine.
+
+        Raises:
+            UserError: this machine has not enough memory for them.
+        """
+        if farm is None:
+            ensure_memory(task, sharding, device=device)
         self._arguments, self.sharding = (task, sharding.n_envs, device), sharding
         self._farm = farm or LocalFarm()
         self._supervision: tuple[Supervision, LossWeights] | None = None
