@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from lucibot.objective.weights import FULL_WEIGHTS, PAPER_WEIGHTS, LossWeights
-from lucibot.optimize.config import CMAES, PrefitConfig, SearchConfig
+from lucibot.optimize.config import Evosax, PrefitConfig, SearchConfig
 from lucibot.perception.config import KeyframeConfig, PoseConfig, SuperviseConfig
 from lucibot.providers.answerer import AnswererConfig, PixelAnswerer
 from lucibot.providers.depth import DepthConfig, FillDepth
@@ -89,7 +89,7 @@ PRESETS: dict[str, RunConfig] = {
         optimize=OptimizeConfig(
             search=SearchConfig(
                 population=128, generations=5, patience=0, correlation=0.0, include_start=False,
-                sigma_position_m=0.02, sigma_depth_m=None, sigma_rotation_deg=6.0, optimizer=CMAES(),
+                sigma_position_m=0.02, sigma_depth_m=None, sigma_rotation_deg=6.0, optimizer=Evosax(),
             ),
             weights=PAPER_WEIGHTS,
             prefit=None,

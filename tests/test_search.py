@@ -1,5 +1,7 @@
 """The optimizer, its coordinates, resuming, and poses that penetrate nothing."""
 
+from typing import get_args, get_type_hints
+
 import numpy as np
 import pytest
 
@@ -7,12 +9,13 @@ from lucibot.core.errors import RunFailed
 from lucibot.core.geometry import pose_np
 from lucibot.objective.evaluation import Evaluation
 from lucibot.optimize.clearance import Clearance
-from lucibot.optimize.cmaes import strict_ranks
-from lucibot.optimize.config import CMAES, SearchConfig
+from lucibot.optimize.config import CEM, Evosax, SearchConfig
 from lucibot.optimize.parametrization import Parametrization
 from lucibot.optimize.search import evaluate_once, search
+from lucibot.optimize.strategies import strict_ranks
 from lucibot.task import load_task
 
+STRATEGIES = [Evosax(strategy=s) for s in get_args(get_type_hints(Evosax)["strategy"])] + [CEM()]
 K, A = 4, 1
 SHIFT = np.random.default_rng(0).normal(size=(1, A, 6)) * 0.01
 
@@ -35,8 +38,9 @@ def evaluate(waypoints: np.ndarray) -> Evaluation:
     )
 
 
-def test_cmaes_converges_on_a_quadratic(tmp_path):
-    config = SearchConfig(population=16, generations=40, patience=0)
+@pytest.mark.parametrize("optimizer", STRATEGIES, ids=lambda o: getattr(o, "strategy", o.kind))
+def test_it_converges_on_a_quadratic(optimizer, tmp_path):
+    config = SearchConfig(population=16, generations=40, patience=0, optimizer=optimizer)
     found = search(evaluate, parametrization(), config, seed=1, checkpoints=tmp_path)
     mean = [float(g["loss"].mean()) for g in found.history]
     assert mean[-1] < 0.2 * mean[0]
@@ -57,8 +61,9 @@ def test_a_search_that_finds_nothing_better_stops(tmp_path):
     assert found.loss == 1.0
 
 
-def test_resuming_gives_the_same_bits(tmp_path):
-    config = SearchConfig(population=8, generations=5, patience=0)
+@pytest.mark.parametrize("optimizer", [Evosax(), CEM()], ids=lambda o: o.kind)
+def test_resuming_gives_the_same_bits(optimizer, tmp_path):
+    config = SearchConfig(population=8, generations=5, patience=0, optimizer=optimizer)
     whole = search(evaluate, parametrization(), config, seed=3, checkpoints=tmp_path)
     (tmp_path / "generation_004.npz").unlink()
     (tmp_path / "generation_003.npz").write_bytes(b"half a file")
@@ -92,8 +97,9 @@ def test_the_start_is_a_candidate(tmp_path):
     assert search(at_start, parametrization(), config, seed=0, checkpoints=tmp_path).loss == 0
 
 
-def test_ties_do_not_break_the_optimizer():
-    optimizer = CMAES().create(6, 8, seed=0)
+@pytest.mark.parametrize("optimizer", [Evosax(), CEM()], ids=lambda o: o.kind)
+def test_ties_do_not_break_the_optimizer(optimizer):
+    optimizer = optimizer.create(6, 8, seed=0)
     for _ in range(4):
         samples = optimizer.ask()
         optimizer.tell(samples, np.zeros(8, np.float32))

@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 
 from lucibot.benchmark import Bench
-from lucibot.optimize.cmaes import EvosaxCMAES
+from lucibot.optimize.strategies import EvosaxStrategy
 
 DIMENSION, POPULATION = 60, 128
 
 
 def measure(bench: Bench) -> None:
-    ours = EvosaxCMAES(DIMENSION, POPULATION, seed=0)
+    ours = EvosaxStrategy(DIMENSION, POPULATION, seed=0)
 
     def ours_generation() -> None:
         samples = ours.ask()

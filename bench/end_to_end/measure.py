@@ -13,7 +13,7 @@ from lucibot.benchmark import Bench
 from lucibot.benchmark.workload import candidates, supervision
 from lucibot.objective.supervision import Supervision
 from lucibot.objective.weights import FULL_WEIGHTS
-from lucibot.optimize.cmaes import EvosaxCMAES
+from lucibot.optimize.strategies import EvosaxStrategy
 from lucibot.sim.rollout import run_rollout
 from lucibot.sim.scene import SimScene
 from lucibot.sim.workers import ShardedEvaluator, Sharding
@@ -32,7 +32,7 @@ def measure(bench: Bench) -> None:
     sharding = Sharding.of(population, device=bench.device)
     with ShardedEvaluator(task, sharding, device=bench.device) as ours:
         ours.supervise(goal, FULL_WEIGHTS)
-        optimizer = EvosaxCMAES(waypoints[0].size, population, seed=0)
+        optimizer = EvosaxStrategy(waypoints[0].size, population, seed=0)
 
         def generation(evaluate) -> None:
             samples = optimizer.ask()

@@ -10,7 +10,7 @@ from lucibot.benchmark import Bench
 from lucibot.benchmark.stopwatch import Stopwatch, parts_of
 from lucibot.benchmark.workload import candidates, supervision
 from lucibot.objective.weights import FULL_WEIGHTS
-from lucibot.optimize.cmaes import EvosaxCMAES
+from lucibot.optimize.strategies import EvosaxStrategy
 from lucibot.sim.evaluator import Evaluator
 from lucibot.sim.scene import SimScene
 from lucibot.task import load_task
@@ -43,7 +43,7 @@ def profile(name: str, environments: int, device: str) -> dict[str, float]:
     scene = SimScene(task, n_envs=environments, device=device)
     evaluator = Evaluator(scene, supervision(scene), FULL_WEIGHTS)
     waypoints = candidates(task, environments)
-    optimizer = EvosaxCMAES(waypoints[0].size, environments, seed=0)
+    optimizer = EvosaxStrategy(waypoints[0].size, environments, seed=0)
     for _ in range(2):  # JAX compiles once more for a state that has been told something.
         optimizer.tell(optimizer.ask(), evaluator.evaluate(waypoints).loss)
     watch = Stopwatch(Bench(name="profile", device=device).synchronize)

@@ -3,17 +3,45 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 
 @dataclass(frozen=True, kw_only=True)
-class CMAES:
-    """evosax's covariance matrix adaptation evolution strategy (the paper's optimizer)."""
+class Evosax:
+    """An evolution strategy of evosax."""
+
+    kind: Literal["evosax"] = "evosax"
+    strategy: Literal["CMA_ES", "Sep_CMA_ES", "CR_FM_NES", "SNES"] = "CMA_ES"
+    """CMA_ES: covariance matrix adaptation, the paper's optimizer. The others learn less of a
+    covariance, which takes fewer samples."""
 
     def create(self, dimension: int, population: int, seed: int):
         """An `Optimizer` over R^dimension."""
-        from lucibot.optimize.cmaes import EvosaxCMAES
+        from lucibot.optimize.strategies import EvosaxStrategy
 
-        return EvosaxCMAES(dimension, population, seed)
+        return EvosaxStrategy(dimension, population, seed, name=self.strategy)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CEM:
+    """The cross-entropy method: a mean and a spread for each coordinate, drawn to the best samples;
+    some of these are evaluated again with the next generation."""
+
+    kind: Literal["cem"] = "cem"
+    elite_share: float = 0.25
+    """Share of a generation that mean and spread follow."""
+    kept: int = 2
+    """Elites that take part in the next generation."""
+    inertia: float = 0.3
+    """Share of the former mean and spread that remains."""
+    least_spread: float = 0.1
+    """The spread never falls below this [first spreads]."""
+
+    def create(self, dimension: int, population: int, seed: int):
+        """An `Optimizer` over R^dimension."""
+        from lucibot.optimize.strategies import CrossEntropy
+
+        return CrossEntropy(dimension, population, seed, self)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,4 +78,4 @@ class SearchConfig:
     """How much of a displacement all waypoints of an actuator share; 0: each on its own (paper)."""
     include_start: bool = True
     """Evaluate the start in the first generation and keep it as a candidate."""
-    optimizer: CMAES = CMAES()
+    optimizer: Evosax | CEM = Evosax()

@@ -1,14 +1,13 @@
-"""Ask and tell: evosax's CMA-ES, the paper's optimizer (section 4, "Implementation").
-
-JAX runs on the CPU on purpose: a population is some tens of kilobytes, and JAX would otherwise
-reserve most of the GPU that the simulator needs.
-"""
+"""Ask and tell: evosax's strategies, of which CMA-ES is the paper's optimizer (section 4,
+"Implementation"), and the cross-entropy method."""
 
 from __future__ import annotations
 
 from typing import Protocol
 
 import numpy as np
+
+from lucibot.optimize.config import CEM
 
 
 class Optimizer(Protocol):
@@ -37,20 +36,25 @@ def strict_ranks(losses: np.ndarray) -> np.ndarray:
     return ranks
 
 
-class EvosaxCMAES:
-    """The `Optimizer` behind `lucibot.optimize.config.CMAES`."""
+class EvosaxStrategy:
+    """The `Optimizer` behind `lucibot.optimize.config.Evosax`.
 
-    def __init__(self, dimension: int, population: int, seed: int):
+    JAX runs on the CPU on purpose: a population is some tens of kilobytes, and JAX would otherwise
+    reserve most of the GPU that the simulator needs.
+    """
+
+    def __init__(self, dimension: int, population: int, seed: int, name: str = "CMA_ES"):
         import os
 
         os.environ.setdefault("JAX_PLATFORMS", "cpu")
+        import evosax.algorithms
         import jax
         import jax.numpy as jnp
-        from evosax.algorithms import CMA_ES
 
         self._jax, self._cpu = jax, jax.devices("cpu")[0]
         with jax.default_device(self._cpu):
-            self._es = CMA_ES(population_size=population, solution=jnp.zeros(dimension))
+            strategy = getattr(evosax.algorithms, name)
+            self._es = strategy(population_size=population, solution=jnp.zeros(dimension))
             self._params = self._es.default_params.replace(std_init=1.0)
             self._key, init = jax.random.split(jax.random.key(seed))
             self._state = self._es.init(init, jnp.zeros(dimension), self._params)
@@ -83,3 +87,39 @@ class EvosaxCMAES:
             treedef = jax.tree.structure(self._state)
             leaves = [jax.numpy.asarray(state[f"leaf_{i}"]) for i in range(treedef.num_leaves)]
             self._state = jax.tree.unflatten(treedef, leaves)
+
+
+class CrossEntropy:
+    """The `Optimizer` behind `lucibot.optimize.config.CEM`."""
+
+    def __init__(self, dimension: int, population: int, seed: int, config: CEM):
+        self._population, self._seed, self._config = population, seed, config
+        self._elites = max(2, round(config.elite_share * population))
+        self._generation = np.zeros((), np.int64)
+        self._mean, self._std = np.zeros(dimension), np.ones(dimension)
+        self._kept = np.zeros((0, dimension), np.float32)
+
+    def ask(self) -> np.ndarray:
+        rng = np.random.default_rng([self._seed, int(self._generation)])
+        samples = self._mean + self._std * rng.normal(size=(self._population, len(self._mean)))
+        # In front: the last sample's place may be taken by the start.
+        samples[: len(self._kept)] = self._kept
+        return samples.astype(np.float32)
+
+    def tell(self, samples: np.ndarray, losses: np.ndarray) -> None:
+        best = samples[np.argsort(strict_ranks(losses))[: self._elites]].astype(float)
+        inertia = self._config.inertia if self._generation else 0.0
+        self._mean = inertia * self._mean + (1 - inertia) * best.mean(0)
+        spread = inertia * self._std + (1 - inertia) * best.std(0)
+        self._std = np.maximum(spread, self._config.least_spread)
+        self._kept = best[: self._config.kept].astype(np.float32)
+        self._generation += 1
+
+    def state(self) -> dict[str, np.ndarray]:
+        return {
+            "generation": self._generation, "mean": self._mean, "std": self._std, "kept": self._kept
+        }  # fmt: skip
+
+    def restore(self, state: dict[str, np.ndarray]) -> None:
+        self._generation, self._kept = np.asarray(state["generation"]), state["kept"]
+        self._mean, self._std = state["mean"], state["std"]
