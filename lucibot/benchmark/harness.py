@@ -80,6 +80,12 @@ class Bench:
             self.value(self._join(of, name), t.median * 1e3, low=low, high=high, unit="ms")
         return timings
 
+    def once(self, metric: str, call: Callable[[], object]) -> float:
+        """Seconds of a single call, for what takes minutes or cannot be done twice."""
+        seconds = self._time(call, 1)
+        self.value(metric, seconds, unit="s")
+        return seconds
+
     def ratio(self, metric: str, above: Timing, below: Timing, *, target: str = "") -> float:
         """Median over the rounds of `above / below`."""
         each = [a / b for a, b in zip(above.rounds, below.rounds, strict=True)]
