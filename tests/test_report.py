@@ -68,6 +68,7 @@ def full(tmp_path) -> ReportData:
         comparisons=(Comparison(keyframe=0, frame=10, video=image, simulation=image),),
         film=film, chosen_video=film, metrics=(Metric(name="pieces", value="2", passed=True),),
         timings=(Timing(stage="scene", seconds=12.0), Timing(stage="imagine", seconds=3.0)),
+        search_seconds={"physics": 9.5, "losses": 0.5},
         correlation={"target_chamfer": -0.7, "actuator_mask_iou": 0.1}, notes=("scalar_rgb",),
         provenance={"seed": "0"},
     )  # fmt: skip
@@ -108,6 +109,7 @@ def test_full_report_is_one_file_with_every_section(full, tmp_path):
     links = re.findall(r'(?:href|url\()\s*=?\s*["\']?(?!#)(https?:[^"\')]+)', text)
     assert not [x for x in links if "w3.org" not in x]
     assert "Cut &lt;dough&gt;" in text, "names are escaped"
+    assert "95.0 %" in text, "the shares of the search's time"
     assert text.count("candidate 1") == 1 and "the goal is not reached" in text
     assert not list(tmp_path.glob(".*.part"))
 

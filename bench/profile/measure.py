@@ -7,15 +7,13 @@ import time
 from pathlib import Path
 
 from lucibot.benchmark import Bench
-from lucibot.benchmark.stopwatch import Stopwatch, parts_of
 from lucibot.benchmark.workload import candidates, supervision
 from lucibot.objective.weights import FULL_WEIGHTS
 from lucibot.optimize.strategies import EvosaxStrategy
 from lucibot.sim.evaluator import Evaluator
 from lucibot.sim.scene import SimScene
+from lucibot.sim.stopwatch import PARTS, Stopwatch, parts_of
 from lucibot.task import load_task
-
-HEADINGS = ("physics", "control", "observe", "losses", "ask and tell", "Python")
 
 
 def main(argv: list[str]) -> int:
@@ -27,10 +25,10 @@ def main(argv: list[str]) -> int:
     a = p.parse_args(argv)
     found = {name: profile(name, a.environments, a.device) for name in a.tasks}
     width = max(map(len, found))
-    print(" " * width, *(f"{h:>13}" for h in HEADINGS), f"{'ms a rollout':>14}")
+    print(" " * width, *(f"{h:>13}" for h in PARTS), f"{'ms a rollout':>14}")
     for name, seconds in found.items():
         whole = sum(seconds.values())
-        print(f"{name:<{width}}", *(f"{seconds.get(h, 0) / whole:>12.1%} " for h in HEADINGS),
+        print(f"{name:<{width}}", *(f"{seconds.get(h, 0) / whole:>12.1%} " for h in PARTS),
               f"{1e3 * whole / a.environments:>13.0f}")  # fmt: skip
     if a.plot:
         plot(found, a.plot)
@@ -64,11 +62,11 @@ def plot(found: dict[str, dict[str, float]], file: Path) -> None:
 
     figure, axes = plt.subplots(figsize=(8, 0.6 * len(found) + 1.2), layout="constrained")
     left = dict.fromkeys(found, 0.0)
-    for h in HEADINGS:
+    for h in PARTS:
         share = [100 * s.get(h, 0) / sum(s.values()) for s in found.values()]
         axes.barh(list(found), share, left=list(left.values()), label=h)
         left = {n: v + s for (n, v), s in zip(left.items(), share, strict=True)}
     axes.set_xlabel("share of a generation [%]")
     axes.invert_yaxis()
-    figure.legend(loc="outside upper center", ncols=len(HEADINGS), frameon=False)
+    figure.legend(loc="outside upper center", ncols=len(PARTS), frameon=False)
     figure.savefig(file, dpi=120)

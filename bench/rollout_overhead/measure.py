@@ -6,11 +6,11 @@ import statistics
 import time
 
 from lucibot.benchmark import Bench
-from lucibot.benchmark.stopwatch import Stopwatch, parts_of
 from lucibot.benchmark.workload import candidates, supervision
 from lucibot.objective.weights import FULL_WEIGHTS
 from lucibot.sim.evaluator import Evaluator
 from lucibot.sim.scene import SimScene
+from lucibot.sim.stopwatch import Stopwatch, parts_of
 from lucibot.task import load_task
 
 TASKS = ("cut_dough", "scoop_sand", "stack_cups")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -18,6 +18,8 @@ class Evaluation:
     """Named, unweighted (P,) float32."""
     failed: np.ndarray
     """(P,) bool: the simulation diverged."""
+    seconds: dict[str, float] = field(default_factory=dict)
+    """Where the time went, by part, of all workers together; empty where it was not measured."""
 
 
 Evaluate = Callable[[np.ndarray], Evaluation]

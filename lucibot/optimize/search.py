@@ -7,6 +7,8 @@ the start's has lost something.
 from __future__ import annotations
 
 import json
+import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +28,8 @@ class SearchResult:
     """(K, A, 6) of the rollout with the lowest loss."""
     loss: float
     terms: dict[str, float]
+    seconds: dict[str, float]
+    """Where the generations' time went, by part; of those that this process has run."""
     history: list[dict[str, np.ndarray]]
     """Per generation: "waypoints" (P, K, A, 6), "loss" (P,), "failed" (P,) and every term (P,)."""
 
@@ -62,23 +66,29 @@ def search(
         history.append(done["generation"])
         optimizer.restore(done["optimizer"])
 
+    seconds: Counter[str] = Counter()
     for g in range(len(history), config.generations):
         if _stalled(history, config.patience):
             progress(f"no lower loss in {config.patience} generations: done", 1.0)
             break
         progress(f"generation {g + 1} of {config.generations}", g / config.generations)
+        begin = time.perf_counter()
         samples = optimizer.ask()
+        seconds["ask and tell"] += time.perf_counter() - begin
         if g == 0 and config.include_start:
             # In place of the last sample: the population keeps its size, the start is told too.
             samples = np.concatenate([samples[:-1], np.zeros_like(samples[-1:])])
         waypoints = repair(parametrization.waypoints(samples))
         result = evaluate(waypoints)
+        seconds.update(result.seconds)
         if result.failed.all():
             raise RunFailed(
                 f"generation {g + 1}: all {len(waypoints)} rollouts diverged; "
                 "lower simulation.dt_s or raise simulation.substeps in task.toml"
             )
+        begin = time.perf_counter()
         optimizer.tell(samples, result.loss)
+        seconds["ask and tell"] += time.perf_counter() - begin
         generation = {
             "waypoints": waypoints, "loss": result.loss, "failed": result.failed, **result.terms
         }  # fmt: skip
@@ -90,7 +100,7 @@ def search(
         progress(f"generation {g + 1} of {config.generations}: loss {best:.4f}",
                  (g + 1) / config.generations)  # fmt: skip
 
-    return _best(history)
+    return _best(history, dict(seconds))
 
 
 def _stalled(history: list[dict[str, np.ndarray]], patience: int) -> bool:
@@ -109,10 +119,10 @@ def evaluate_once(evaluate: Evaluate, waypoints: np.ndarray) -> SearchResult:
         raise RunFailed("the rollout of the estimated trajectory diverged")
     return _best([
         {"waypoints": waypoints[None], "loss": result.loss, "failed": result.failed, **result.terms}
-    ])  # fmt: skip
+    ], result.seconds)  # fmt: skip
 
 
-def _best(history: list[dict[str, np.ndarray]]) -> SearchResult:
+def _best(history: list[dict[str, np.ndarray]], seconds: dict[str, float]) -> SearchResult:
     losses = np.stack([np.where(h["failed"], np.inf, h["loss"]) for h in history])
     g, i = np.unravel_index(np.argmin(losses), losses.shape)
     names = [n for n in history[g] if n not in ("waypoints", "loss", "failed")]
@@ -120,6 +130,7 @@ def _best(history: list[dict[str, np.ndarray]]) -> SearchResult:
         waypoints=history[g]["waypoints"][i],
         loss=float(losses[g, i]),
         terms={n: float(history[g][n][i]) for n in names},
+        seconds=seconds,
         history=history,
     )
 

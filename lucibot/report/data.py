@@ -131,6 +131,8 @@ class ReportData:
     chosen_video: Path | None = None
     metrics: tuple[Metric, ...] = ()
     timings: tuple[Timing, ...] = ()
+    search_seconds: dict[str, float] = field(default_factory=dict)
+    """Part of the search -> seconds of all workers together."""
     correlation: dict[str, float] = field(default_factory=dict)
     """Loss term -> Spearman rank correlation with success over the sampled rollouts."""
     notes: tuple[str, ...] = ()

@@ -146,6 +146,7 @@ class ShardedEvaluator:
             loss=np.concatenate([r.loss for r in results]),
             terms={n: np.concatenate([r.terms[n] for r in results]) for n in results[0].terms},
             failed=np.concatenate([r.failed for r in results]),
+            seconds={n: sum(r.seconds[n] for r in results) for n in results[0].seconds},
         )
 
     def close(self, *, at_once: bool = False) -> None:
@@ -200,6 +201,7 @@ def _evaluator(task: Task, n_envs: int, device: str):
     """In the worker: takes (supervision, weights), and from then on waypoints."""
     from lucibot.sim.compiled import build_scene
     from lucibot.sim.evaluator import Evaluator
+    from lucibot.sim.stopwatch import timed
 
     scene = build_scene(task, n_envs=n_envs, device=device)
     evaluator: Evaluator | None = None
@@ -207,7 +209,8 @@ def _evaluator(task: Task, n_envs: int, device: str):
     def answer(message: Any) -> Any:
         nonlocal evaluator
         if isinstance(message, np.ndarray):
-            return evaluator.evaluate(message)
+            # A GPU would have to be waited for after every call to tell whose time it was.
+            return timed(evaluator, message) if device == "cpu" else evaluator.evaluate(message)
         evaluator = Evaluator(scene, *message)
         return "supervised"
 

@@ -117,6 +117,7 @@ def _save(
         {"loss": found.loss, "terms": found.terms, "rollouts": found.rollouts,
          "generations": len(found.history), "environments": environments, "device": ctx.config.device,
          "weights": dataclasses.asdict(ctx.config.weights),
+         "seconds": {n: round(s, 3) for n, s in found.seconds.items()},
          "failed": int(sum(h["failed"].sum() for h in found.history)),
          "start_loss": float(found.history[0]["loss"][-1]) if include_start else None},
     )  # fmt: skip

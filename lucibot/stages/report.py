@@ -28,6 +28,7 @@ from lucibot.report.data import (
 )
 from lucibot.report.page import write_report
 from lucibot.sim.state import FinalState
+from lucibot.sim.stopwatch import PARTS
 from lucibot.stages.select import VERDICTS
 from lucibot.store.run import MANIFEST, write_json
 
@@ -144,6 +145,7 @@ def _data(ctx: Context, found, manifests, metrics: Metrics, result) -> ReportDat
             Timing(stage=s.name, seconds=manifests[s.name]["seconds"])
             for s in STAGES if s.name in manifests
         ),
+        search_seconds={p: s for p in PARTS if (s := found["search"]["seconds"].get(p)) is not None},
         notes=tuple(f"{n}: {text}" for n, m in manifests.items() for text in m["notes"]),
         provenance={
             "run": ctx.run.path.name, "seed": str(ctx.seed),

@@ -6,7 +6,18 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lucibot.objective.evaluation import Evaluation
+
+if TYPE_CHECKING:
+    from lucibot.sim.evaluator import Evaluator
+
+PARTS = ("physics", "control", "observe", "losses", "ask and tell", "Python")
+"""Of a generation; the last is what is left."""
 
 
 class Stopwatch:
@@ -47,7 +58,7 @@ class Stopwatch:
         return timed
 
 
-def parts_of(evaluator: Any) -> dict[str, list[tuple[Any, str]]]:
+def parts_of(evaluator: Evaluator) -> dict[str, list[tuple[Any, str]]]:
     """What an `Evaluator` does, by heading."""
     scene = evaluator.scene
     return {
@@ -57,3 +68,14 @@ def parts_of(evaluator: Any) -> dict[str, list[tuple[Any, str]]]:
         "losses": [(evaluator._losses, "at_keyframe"), (evaluator._losses, "at_goal"),
                    (evaluator._contacts, "touching")],
     }  # fmt: skip
+
+
+def timed(evaluator: Evaluator, waypoints: np.ndarray) -> Evaluation:
+    """What the evaluator says of (P, K, A, 6) waypoints, and where its time went."""
+    watch = Stopwatch()
+    begin = time.perf_counter()
+    with watch.watch(parts_of(evaluator)):
+        result = evaluator.evaluate(waypoints)
+    seconds = {part: watch.seconds.get(part, 0.0) for part in parts_of(evaluator)}
+    seconds["Python"] = time.perf_counter() - begin - sum(seconds.values())
+    return replace(result, seconds=seconds)
