@@ -3,8 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from lucibot.objective.loops import enclosed, loop_of, windings
 from lucibot.objective.success import judge
+from lucibot.objective.success.loops import enclosed, loop_of, windings
 from lucibot.sim.state import FinalState, ParticleState
 from lucibot.task import Task, load_task
 

@@ -7,7 +7,8 @@ import pytest
 
 from lucibot.core.errors import UserError
 from lucibot.core.geometry import matrix_np, pose_np
-from lucibot.objective.success import judge, piece_fractions, predicates
+from lucibot.objective.success import judge, predicates
+from lucibot.objective.success.pieces import piece_fractions
 from lucibot.sim.state import BodyState, FinalState, ParticleState
 from lucibot.task import Task, load_task
 

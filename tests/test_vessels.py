@@ -9,7 +9,7 @@ from lucibot.core.errors import UserError
 from lucibot.core.euler import euler_xyz_deg_to_matrix
 from lucibot.core.geometry import pose_np
 from lucibot.objective.success import judge, predicates
-from lucibot.objective.vessels import Bowl, inside_hull
+from lucibot.objective.success.vessels import Bowl, inside_hull
 from lucibot.optimize.clearance import Clearance
 from lucibot.sim.state import BodyState, FinalState, ParticleState
 from lucibot.task import Task, load_task
