@@ -55,15 +55,19 @@ def fit_camera(camera: Camera, width: int) -> Camera:
     return camera.resized(width, max(1, round(camera.height * width / camera.width)))
 
 
-def draw_depth(mesh: DrawMesh, T_world_object: np.ndarray, camera: Camera) -> np.ndarray:
+def draw_depth(
+    mesh: DrawMesh, T_world_object: np.ndarray, camera: Camera, out: np.ndarray | None = None
+) -> np.ndarray:
     """Depth images (B, H, W) float32 [m] of `mesh` alone; inf where nothing is drawn.
 
     Args:
         T_world_object: (B, 4, 4) of the mesh about its anchor; the rotation may carry a scale.
+        out: where to draw; a new array if not given.
     """
     T = camera.T_cam_world @ np.asarray(T_world_object, float)
     points = mesh.vertices_m @ np.swapaxes(T[:, :3, :3], 1, 2) + T[:, None, :3, 3]
-    out = np.full((len(T), camera.height, camera.width), np.inf, np.float32)
+    if out is None:
+        out = np.empty((len(T), camera.height, camera.width), np.float32)
     _rasterise(points, mesh.faces, camera.fx, camera.fy, camera.cx, camera.cy, out)
     return out
 
@@ -72,6 +76,7 @@ def draw_depth(mesh: DrawMesh, T_world_object: np.ndarray, camera: Camera) -> np
 def _rasterise(points, faces, fx, fy, cx, cy, out):
     batch, h, w = out.shape
     for b in numba.prange(batch):
+        out[b] = np.inf
         for f in range(faces.shape[0]):
             x0, y0, z0 = points[b, faces[f, 0]]
             x1, y1, z1 = points[b, faces[f, 1]]

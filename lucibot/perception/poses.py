@@ -277,11 +277,15 @@ def _hold(problem: Problem, i: int, frames: int) -> Pin:
     return Pin(frames=np.arange(frames), target=problem.initial[i][index])
 
 
-def follow_poses(task: Task, view: SceneView, tracks: Tracks, fps: float,
-                 config: PoseConfig) -> Poses:  # fmt: skip
-    """The plain way for comparison: frame after frame, no knowledge of rest or of later frames."""
+def follow_poses(task: Task, view: SceneView, tracks: Tracks, fps: float, config: PoseConfig,
+                 rounds: int = 4) -> Poses:  # fmt: skip
+    """The plain way for comparison: frame after frame, no knowledge of rest or of later frames.
+
+    Args:
+        rounds: Gauss-Newton steps a frame.
+    """
     problem = make_problem(task, view, tracks, fps, config)
-    state = {i: follow(problem, i) for i in problem.meshes}
+    state = {i: follow(problem, i, rounds) for i in problem.meshes}
     iou, seen = fits(problem, state)
     count = len(task.objects)
     return _result(

@@ -88,7 +88,7 @@ class Problem:
         out = np.empty((len(self.task.objects), *label.shape), np.float32)
         for i in range(len(out)):
             if i in self.meshes:
-                out[i] = draw_depth(self.meshes[i], state[i].T_world_object, self.grid.camera)
+                draw_depth(self.meshes[i], state[i].T_world_object, self.grid.camera, out[i])
                 if self.task.objects[i].joint is not None:
                     self.hide(out[i])
             else:
@@ -216,9 +216,17 @@ def joint_round(problem: Problem, state: dict[int, Trajectory], pins: dict[int, 
             if len(at) == 0:
                 continue
             rows = part[at]
+            # Most often all of them: then nothing is copied.
+            whole = len(at) == len(part)
             measured = None if problem.depth_m is None else problem.depth_m[rows]
             H[i][rows], g[i][rows], _ = frame_terms(
-                problem, i, state[i][rows], depths[:, at], label[at], reach_px, measured
+                problem,
+                i,
+                state[i][rows],
+                depths if whole else depths[:, at],
+                label if whole else label[at],
+                reach_px,
+                measured,
             )
     out = dict(state)
     for i in loose:
