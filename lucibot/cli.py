@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import sys
 from collections.abc import Callable, Sequence
 
@@ -86,10 +87,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if args[0] not in COMMANDS:
             raise unknown_name("command", args[0], COMMANDS)
-        return COMMANDS[args[0]](args[1:])
+        status = COMMANDS[args[0]](args[1:])
+        sys.stdout.flush()
+        return status
     except LuciBotError as e:
         print(f"lucibot: {e}", file=sys.stderr)
         return e.exit_status
+    except BrokenPipeError:
+        # Whoever read the output has gone, as `head` does; what the interpreter would still write
+        # at its end goes nowhere, and a shell calls this 128 + SIGPIPE.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
     except OSError as e:
         if e.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
             raise
