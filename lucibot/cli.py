@@ -74,6 +74,18 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit status."""
     args = list(sys.argv[1:] if argv is None else argv)
+    try:
+        status = _main(args)
+        sys.stdout.flush()
+        return status
+    except BrokenPipeError:
+        # Whoever read the output has gone, as `head` does; what the interpreter would still write
+        # at its end goes nowhere, and a shell calls this 128 + SIGPIPE.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+
+
+def _main(args: list[str]) -> int:
     if not args or args[0] in ("-h", "--help"):
         print(HELP)
         return 0
@@ -87,17 +99,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if args[0] not in COMMANDS:
             raise unknown_name("command", args[0], COMMANDS)
-        status = COMMANDS[args[0]](args[1:])
-        sys.stdout.flush()
-        return status
+        return COMMANDS[args[0]](args[1:])
     except LuciBotError as e:
         print(f"lucibot: {e}", file=sys.stderr)
         return e.exit_status
-    except BrokenPipeError:
-        # Whoever read the output has gone, as `head` does; what the interpreter would still write
-        # at its end goes nowhere, and a shell calls this 128 + SIGPIPE.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 141
     except OSError as e:
         if e.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
             raise

@@ -42,10 +42,10 @@ def test_help_imports_nothing_heavy():
 
 
 def test_a_reader_that_leaves_is_no_traceback():
-    code = "import sys; from lucibot.cli import main; sys.exit(main(['tasks', 'list']))"
+    code = "import sys; from lucibot.cli import main; sys.exit(main(['--help']))"
     command = f'{sys.executable} -c "{code}" | true; echo ${{PIPESTATUS[0]}}'
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
-    assert done.stdout.strip() in ("0", "141") and "Traceback" not in done.stderr
+    assert done.stdout.strip() in ("0", "141") and not done.stderr
 
 
 def test_tasks_are_listed(capsys):
