@@ -9,6 +9,8 @@ from lucibot.core.scene_view import SceneView
 from lucibot.core.tracks import Tracks
 from lucibot.perception.around import axis_px, encloses, goes_around
 from lucibot.perception.grasp import _in_space, find_grasp
+from lucibot.providers.answerer.config import PixelAnswerer
+from lucibot.providers.answerer.pixels import AnswerByPixels
 from lucibot.sim.grip import carried, patch
 from lucibot.task import Task, load_task
 
@@ -128,6 +130,14 @@ def test_a_ring_goes_around_what_stands_in_it(task):
         assert goes(ring, left) and not goes(ring, right)
         assert not goes(np.zeros_like(ring), left)
     assert goes_around(open_, left) and not encloses(open_, left)
+
+
+def test_the_answerer_says_what_the_band_goes_around(task):
+    view, tracks = seen(task, lift_m=0.0)
+    pairs, around = AnswerByPixels(PixelAnswerer())._around(task, view, tracks, FRAMES - 1)
+    assert dict(zip(pairs, around.tolist(), strict=True)) == {
+        ("band", "left_stick"): True, ("band", "right_stick"): False
+    }  # fmt: skip
 
 
 @pytest.mark.slow
