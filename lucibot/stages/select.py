@@ -29,7 +29,7 @@ def run(ctx: Context) -> None:
         ctx.progress(f"judging candidate {i + 1} of {len(listed)}", i / len(listed))
         video = read_video(ctx.inputs["imagine"] / c["file"])
         verdicts.append(verifier.judge(ctx.task, view, video))
-    best = max(range(len(verdicts)), key=lambda i: verdicts[i].total)
+    best = max(range(len(verdicts)), key=lambda i: (verdicts[i].total, -verdicts[i].doubt))
     chosen = forced if forced is not None else best if verdicts[best].usable else None
     write_json(
         # Beside the manifest even when all are rejected: the reasons are what the user needs then.

@@ -29,6 +29,8 @@ class Verdict:
     """An object appears that was not in the first frame: sends the total to the lowest score."""
     reasons: tuple[str, ...]
     """One sentence per deduction, with the measured value."""
+    doubt: float = 0.0
+    """How near what was measured came to a deduction that was not made: breaks ties. 1: just below."""
     evidence: dict[str, float] = field(default_factory=dict)
     """Named measurements behind the points."""
 

@@ -18,7 +18,7 @@ from lucibot.core.video import Video
 from lucibot.perception.around import outlines
 from lucibot.providers.verifier import goals
 from lucibot.providers.verifier.base import Verdict
-from lucibot.providers.verifier.regions import HAND, UNKNOWN, Regions, classify
+from lucibot.providers.verifier.regions import HAND, UNKNOWN, Regions, classify, grown
 from lucibot.task import Task
 
 
@@ -75,10 +75,15 @@ class Judge:
         standing = outlines(task, view.camera.resized(w, h))
         new_object = self._new_object(regions, standing, seconds, reasons, evidence)
         goal = self._goal(task, view, video, regions, seconds, reasons, evidence)
+        doubt = max(
+            evidence["self_motion"] / self.config.self_motion,
+            evidence["unexplained_area"] / self.config.new_object_area,
+            evidence["background_drift"] / self.config.drift_free,
+        )
         return Verdict(
             match=float(np.clip(match, 2, 6)), motion=float(np.clip(motion, 1, 3)),
             goal=float(np.clip(goal, 2, 6)), new_object=new_object, reasons=tuple(reasons),
-            evidence=evidence,
+            doubt=doubt, evidence=evidence,
         )  # fmt: skip
 
     def _first_frame(self, view, video: Video, reasons, evidence) -> float:
@@ -192,17 +197,18 @@ class Judge:
         """A compact region that nothing explains and that stays where it is."""
         c = self.config
         h, w = regions.labels.shape[1:]
-        # Where an object stood at first, what lies under it is not known well enough to compare.
+        # Where an object stood at first its edge is blurred into what lies under it.
         start = (regions.labels[0] > 0) & (regions.labels[0] < HAND)
-        margin = 2 * round(0.035 * w) + 1
-        known = cv2.dilate(start.astype(np.uint8), np.ones((margin, margin))) > 0
+        known = cv2.dilate(start.astype(np.uint8), np.ones((5, 5))) > 0
         delta = np.linalg.norm(regions.lab - regions.lab[0], axis=-1)
         run = np.zeros((h, w), np.float32)
         longest = np.zeros((h, w), np.float32)
         contrast = np.zeros((h, w), np.float32)
         for k in range(1, len(regions.labels)):
-            odd = _unexplained(regions.labels[k]) & ~known
-            odd |= _strays(regions.labels[k], standing) & ~start
+            # What an object's colours have strayed to belongs to the same thing as what lies in it.
+            labels = regions.labels[k].copy()
+            labels[_strays(labels, standing)] = UNKNOWN
+            odd = _unexplained(labels) & ~known
             covered = regions.labels[k] == HAND
             gap = seconds[k] - seconds[k - 1]
             # A hand in front neither ends nor lengthens the stay.
@@ -265,7 +271,8 @@ def _unexplained(labels: np.ndarray) -> np.ndarray:
     something = (labels > 0) & (labels != UNKNOWN)
     for p in range(1, count):
         part = parts == p
-        if _enclosed(part, something):
+        # A thing's blurred edge may take on a known object's colours: look beyond it as well.
+        if _enclosed(part, something) and _enclosed(grown(part, 5), something):
             out[part] = False
     return out
 

@@ -59,7 +59,8 @@ def classify(view: SceneView, video: Video, *, width: int, step: int) -> Regions
 
     small, shift, tracked = _stabilise(small, labels0)
     noise = _noise(small[:24])
-    model = _Model(small[0], labels0, noise)
+    empty = cv2.resize(view.background_frame, size, interpolation=cv2.INTER_AREA)
+    model = _Model(small[0], empty, labels0, noise)
     labels, lab, before = [], [], labels0
     for frame in small:
         image = _lab(model.same_light(frame, before))
@@ -125,6 +126,17 @@ def _stabilise(frames: list[np.ndarray], labels0: np.ndarray):
     return out, shift, tracked
 
 
+def _as_lit(empty_rgb: np.ndarray, first_rgb: np.ndarray, labels0: np.ndarray) -> np.ndarray:
+    """The picture of the empty scene (h, w, 3) in the light of the video's first frame, as it falls
+    around the objects."""
+    mask = (labels0 > 0).astype(np.uint8)
+    ring = (cv2.dilate(mask, np.ones((15, 15))) > 0) & (cv2.dilate(mask, np.ones((5, 5))) == 0)
+    if not ring.any():
+        return empty_rgb
+    gain = np.median((first_rgb[ring] + 8.0) / (empty_rgb[ring] + 8.0), axis=0)
+    return np.clip((empty_rgb + 8.0) * gain - 8.0, 0, 255).astype(np.uint8)
+
+
 def _lab(rgb: np.ndarray) -> np.ndarray:
     lab = cv2.cvtColor(rgb.astype(np.float32) / 255, cv2.COLOR_RGB2LAB)
     return cv2.GaussianBlur(lab, (0, 0), 0.8)
@@ -133,22 +145,19 @@ def _lab(rgb: np.ndarray) -> np.ndarray:
 class _Model:
     """Appearance of background and objects, learned from the first frame."""
 
-    def __init__(self, first_rgb: np.ndarray, labels0: np.ndarray, noise: float):
+    def __init__(
+        self, first_rgb: np.ndarray, empty_rgb: np.ndarray, labels0: np.ndarray, noise: float
+    ):
         self.first_rgb, self.labels0 = first_rgb.astype(np.float32), labels0
         self.first = first = _lab(first_rgb)
         self.objects = int(labels0.max())
         # Compression moves whole blocks: the thresholds are floors, raised by the video's noise.
         self.light, self.chroma = max(8.0, 5 * noise), max(5.5, 4 * noise)
         objects = cv2.dilate((labels0 > 0).astype(np.uint8), np.ones((5, 5)))
-        # Lab lies within [0, 100] and about [-128, 127]; inpainting wants bytes.
-        as_bytes = np.clip(first * [2.55, 1, 1] + [0, 128, 128], 0, 255).astype(np.uint8)
-        empty = cv2.merge(
-            [cv2.inpaint(c, objects, 5, cv2.INPAINT_TELEA) for c in cv2.split(as_bytes)]
-        )
-        empty = (empty.astype(np.float32) - [0, 128, 128]) / [2.55, 1, 1]
+        empty = _lab(_as_lit(empty_rgb, first_rgb, labels0))
         self.empty = np.where(objects[..., None] > 0, empty, first).astype(np.float32)
         self.beside = {
-            i: [int(j) for j in np.unique(labels0[_grown(labels0 == i, 5)]) if j not in (0, i)]
+            i: [int(j) for j in np.unique(labels0[grown(labels0 == i, 5)]) if j not in (0, i)]
             for i in range(1, self.objects + 1)
         }  # fmt: skip
         self.histograms = np.stack([self._histogram(labels0 == i + 1) for i in range(self.objects)])
@@ -232,14 +241,14 @@ class _Model:
         keep = _touching(skin, border)
         if keep.any():
             # Blur and shadow may part a hand from its arm; without any arm it is no hand.
-            keep |= _touching(skin, _grown(before == HAND, 15))
+            keep |= _touching(skin, grown(before == HAND, 15))
         labels[(labels == HAND) & ~keep] = UNKNOWN
-        hand = _grown(labels == HAND, 7)
+        hand = grown(labels == HAND, 7)
         for i in range(1, self.objects + 1):
             mine = labels == i
-            seed = _grown(before == i, 9) | (hand & _grown(before == i, 41)) | (self.labels0 == i)
+            seed = grown(before == i, 9) | (hand & grown(before == i, 41)) | (self.labels0 == i)
             for j in self.beside[i]:
-                seed |= _grown(labels == j, 7)
+                seed |= grown(labels == j, 7)
             labels[mine & ~_touching(mine.astype(np.uint8), seed)] = UNKNOWN
         return labels
 
@@ -253,7 +262,7 @@ def _skin(lab: np.ndarray) -> np.ndarray:
     )  # fmt: skip
 
 
-def _grown(mask: np.ndarray, size: int) -> np.ndarray:
+def grown(mask: np.ndarray, size: int) -> np.ndarray:
     return cv2.dilate(mask.astype(np.uint8), np.ones((size, size))) > 0
 
 
