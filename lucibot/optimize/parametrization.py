@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from einops import rearrange
 
 from lucibot.core.geometry import compose_rotvec
 
@@ -48,7 +49,7 @@ class Parametrization:
             n = len(ks)
             if n == 0:
                 continue
-            block = np.asarray(z, float)[:, at : at + 6 * n].reshape(P, n, 6)
+            block = rearrange(np.asarray(z, float)[:, at : at + 6 * n], "p (k c) -> p k c", c=6)
             at += 6 * n
             cov = np.full((n, n), self.correlation) + (1 - self.correlation) * np.eye(n)
             shift[:, ks, a] = np.einsum("kl,pld->pkd", np.linalg.cholesky(cov), block) * scale

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from einops import rearrange
 from lucibot_kernels import Observer, mask_iou
 
 from lucibot.core.geometry import compose_rotvec, rotvec_to_quat
@@ -114,10 +115,9 @@ class _Drawing:
 
     def iou(self, poses: np.ndarray) -> np.ndarray:
         """Poses (P, n, 6) to IoU (P, n)."""
-        P, n, _ = poses.shape
-        flat = torch.as_tensor(poses.reshape(P * n, 1, 6)).to(self._device)
+        flat = torch.as_tensor(rearrange(poses, "p n c -> (p n) 1 c")).to(self._device)
         seen = self._observer.observe(
             flat[..., :3].float().contiguous(), rotvec_to_quat(flat[..., 3:]).float().contiguous()
         )
-        drawn = (seen.label == 1).view(P, n, *seen.label.shape[1:])
+        drawn = rearrange(seen.label == 1, "(p n) h w -> p n h w", n=poses.shape[1])
         return mask_iou(drawn, self._masks, self._valid).cpu().numpy()

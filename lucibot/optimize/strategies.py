@@ -57,7 +57,7 @@ class EvosaxStrategy:
             self._es = strategy(population_size=population, solution=jnp.zeros(dimension))
             self._params = self._es.default_params.replace(std_init=1.0)
             self._key, init = jax.random.split(jax.random.key(seed))
-            self._state = self._es.init(init, jnp.zeros(dimension), self._params)
+            self._state = self._typed(self._es.init(init, jnp.zeros(dimension), self._params))
 
     def ask(self) -> np.ndarray:
         with self._jax.default_device(self._cpu):
@@ -71,7 +71,13 @@ class EvosaxStrategy:
             self._key, key = jax.random.split(self._key)
             fitness = jax.numpy.asarray(strict_ranks(losses))
             population = jax.numpy.asarray(samples)
-            self._state, _ = self._es.tell(key, population, fitness, self._state, self._params)
+            state, _ = self._es.tell(key, population, fitness, self._state, self._params)
+            self._state = self._typed(state)
+
+    def _typed(self, state):
+        """The state with numbers of definite types: otherwise the first `tell` changes the types
+        of some, and `ask` and `tell` are compiled twice."""
+        return self._jax.tree.map(lambda x: self._jax.numpy.asarray(x, x.dtype), state)
 
     def state(self) -> dict[str, np.ndarray]:
         leaves = self._jax.tree.leaves(self._state)

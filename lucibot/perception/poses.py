@@ -12,6 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from einops import rearrange
 from scipy.spatial.transform import Rotation
 
 from lucibot.core.progress import Progress, silent
@@ -157,11 +158,10 @@ def unstick(problem: Problem, state: dict[int, Trajectory], seed: int) -> dict[i
                 noise = rng.normal(size=(len(part), c.samples, 7)) * spread[:, None]
                 noise[:, 0] = 0
                 index = np.repeat(np.arange(len(part)), c.samples)
-                tries = centre[index].moved(noise.reshape(-1, 7))
+                tries = centre[index].moved(rearrange(noise, "t s c -> (t s) c"))
                 depth = draw_depth(mesh, tries.T_world_object, problem.grid.camera)
-                score = visible_iou(depth, label, i + 1, depths, problem.margins_m)[0].reshape(
-                    len(part), -1
-                )
+                score, _ = visible_iou(depth, label, i + 1, depths, problem.margins_m)
+                score = rearrange(score, "(t s) -> t s", s=c.samples)
                 elite = np.argsort(-score, 1)[:, : max(4, c.samples // 6)]
                 chosen = np.take_along_axis(noise, elite[..., None], 1)
                 spread = 0.5 * spread + 0.5 * chosen.std(1)

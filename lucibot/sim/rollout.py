@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 import torch
+from einops import rearrange
 from torch import Tensor
 
 from lucibot.core.geometry import (
@@ -210,8 +211,8 @@ def _segment(
     turn = compose_rotvec(goal[..., 3:], -start[..., 3:])
     velocity = torch.cat([goal[..., :3] - start[..., :3], turn], dim=-1) * rate[:, None, None, None]
     return (
-        _servo_targets(poses, lift).reshape(n, B, A * 6),
-        velocity.float().reshape(n, B, A * 6).contiguous(),
+        rearrange(_servo_targets(poses, lift), "n b a c -> n b (a c)"),
+        rearrange(velocity.float(), "n b a c -> n b (a c)").contiguous(),
     )
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
+from einops import reduce
 
 from lucibot.core.camera import Camera
 from lucibot.core.progress import Progress, silent
@@ -49,7 +50,7 @@ class Rasterizer:
             hit = (face >= first) & (face < first + len(s.corners_m))
             image[hit] = _shade(s, face[hit] - first, _rays(fine, hit), fine, task.spec.light)
             first += len(s.corners_m)
-        mean = image.reshape(camera.height, n, camera.width, n, 3).mean((1, 3))
+        mean = reduce(image, "(h m) (w n) c -> h w c", "mean", m=n, n=n)
         return np.round(255 * linear_to_srgb(mean)).astype(np.uint8)
 
 

@@ -16,7 +16,7 @@ from lucibot.core.errors import UserError, unknown_name
 from lucibot.core.scene_view import SceneView
 from lucibot.core.video import Video
 from lucibot.perception.around import axis_px, goes_around
-from lucibot.providers.verifier.regions import Regions
+from lucibot.providers.verifier.regions import Regions, pixels_of
 from lucibot.task import Task
 
 LEAST_SHARE = 0.12
@@ -45,7 +45,7 @@ def measure(
 def _hidden(regions: Regions, mask: np.ndarray) -> np.ndarray:
     """(K,) bool: a hand lies on or next to the region (K, h, w)."""
     near = np.stack([cv2.dilate(m.astype(np.uint8), np.ones((7, 7))) > 0 for m in mask])
-    return (near & regions.hand).reshape(len(mask), -1).sum(1) > 12
+    return pixels_of(near & regions.hand) > 12
 
 
 def pieces(task, view, video, regions: Regions, relation) -> np.ndarray:
@@ -132,8 +132,7 @@ def _inside_still(view, regions: Regions, i: int, mesh, T_world: np.ndarray) -> 
     uv, _ = view.camera.resized(w, h).project(mesh.vertices @ T_world[:3, :3].T + T_world[:3, 3])
     outline = np.zeros((h, w), np.uint8)
     cv2.fillConvexPoly(outline, cv2.convexHull(np.round(uv - 0.5).astype(np.int32)), 1)
-    area = region.reshape(len(region), -1).sum(1)
-    within = (region & (outline > 0)).reshape(len(region), -1).sum(1)
+    area, within = pixels_of(region), pixels_of(region & (outline > 0))
     out = ((within >= 0.9 * area) & (area >= 20)).astype(float)
     out[_hidden(regions, region)] = np.nan
     return out
@@ -181,11 +180,10 @@ def opened(task, view, video, regions: Regions, relation) -> np.ndarray:
     """`object`, which hangs on a joint, has left its first place: its region and the first one have
     at most 1 - `least` of their union in common."""
     region = regions.object(task.objects.index(task.object(relation["object"])))
-    both = (region & region[0]).reshape(len(region), -1).sum(1)
-    either = (region | region[0]).reshape(len(region), -1).sum(1)
+    both, either = pixels_of(region & region[0]), pixels_of(region | region[0])
     out = (1 - both / np.maximum(either, 1) >= float(relation["least"])).astype(float)
     # Nothing opens by vanishing.
-    out[region.reshape(len(region), -1).sum(1) < 20] = 0
+    out[pixels_of(region) < 20] = 0
     out[_hidden(regions, region)] = np.nan
     return out
 
@@ -242,7 +240,7 @@ def lifted(task, view, video, regions: Regions, relation) -> np.ndarray:
 def spread(task, view, video, regions: Regions, relation) -> np.ndarray:
     """`object` covers at least `least` times the area of the picture that it covered at first."""
     region = regions.object(task.objects.index(task.object(relation["object"])))
-    area = region.reshape(len(region), -1).sum(1)
+    area = pixels_of(region)
     out = (area >= float(relation["least"]) * area[0]).astype(float)
     out[_hidden(regions, region)] = np.nan
     return out

@@ -18,7 +18,14 @@ from lucibot.core.video import Video
 from lucibot.perception.around import outlines
 from lucibot.providers.verifier import goals
 from lucibot.providers.verifier.base import Verdict
-from lucibot.providers.verifier.regions import HAND, UNKNOWN, Regions, classify, grown
+from lucibot.providers.verifier.regions import (
+    HAND,
+    UNKNOWN,
+    Regions,
+    classify,
+    grown,
+    pixels_of,
+)
 from lucibot.task import Task
 
 
@@ -120,7 +127,7 @@ class Judge:
         for i, spec in enumerate(task.objects):
             mine = regions.object(i)
             others = np.isin(regions.labels, [j + 1 for j in range(len(task.objects)) if j != i])
-            touched = (hand & _grown_all(mine, 3)).reshape(len(mine), -1).sum(1) > 3
+            touched = pixels_of(hand & _grown_all(mine, 3)) > 3
             area = max(mine[0].sum(), 1)
             for k in range(1, len(mine)):
                 for before in range(k - 1, -1, -1):
@@ -158,8 +165,8 @@ class Judge:
             if label in (0, i + 1, HAND, UNKNOWN):
                 continue
             other = regions.labels[part] == label
-            held = (other & hand[part]).reshape(len(near), -1).sum(1) > 8
-            meets = (other & near).reshape(len(near), -1).sum(1) > 3
+            held = pixels_of(other & hand[part]) > 8
+            meets = pixels_of(other & near) > 3
             if (held & meets).any():
                 return True
         return False
@@ -167,16 +174,14 @@ class Judge:
     def _hands(self, regions: Regions, reasons, evidence) -> float:
         """Deductions for a hand that does not come from outside, or is not there at all."""
         hand = regions.hand
-        area = hand.reshape(len(hand), -1).mean(1)
+        area = pixels_of(hand) / hand[0].size
         seen = area > 0.004
         evidence["hand_share_of_frames"] = float(seen.mean())
         if not seen.any():
             reasons.append("no hand is seen in the video")
             return 1.0
-        border = np.concatenate(
-            [hand[:, :2].reshape(len(hand), -1), hand[:, -2:].reshape(len(hand), -1),
-             hand[:, :, :2].reshape(len(hand), -1), hand[:, :, -2:].reshape(len(hand), -1)], axis=1
-        )  # fmt: skip
+        border = hand.copy()
+        border[:, 2:-2, 2:-2] = False
         first = int(np.argmax(seen))
         comes_in = bool(border[max(first - 1, 0) : first + 2].any())
         # A hand that is there from one sample to the next all over the picture was not moved in.

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
+from einops import reduce
 
 from lucibot.core.scene_view import SceneView
 from lucibot.core.video import Video
@@ -46,6 +47,11 @@ class Regions:
     @property
     def hand(self) -> np.ndarray:
         return self.labels == HAND
+
+
+def pixels_of(masks: np.ndarray) -> np.ndarray:
+    """How many pixels are set in each of masks (K, h, w) bool: (K,)."""
+    return reduce(masks, "k h w -> k", "sum")
 
 
 def classify(view: SceneView, video: Video, *, width: int, step: int) -> Regions:
