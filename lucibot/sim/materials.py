@@ -188,8 +188,12 @@ def mass_properties(mesh: trimesh.Trimesh, mass_kg: float) -> tuple[np.ndarray, 
 def background_morph(
     gs: Any, task: Task, item: BackgroundSpec, scratch: Path, *, takes_part: bool
 ) -> Any:
-    """A static body that is simulated, if it takes part, and drawn, if it has no texture."""
-    place = _place(item.T_world_object) | {"fixed": True, "visualization": not _laid_flat(item)}
+    """A static body that is simulated, if it takes part, and drawn, if no texture is laid
+    flat on it."""
+    place = _place(item.T_world_object) | {
+        "fixed": True,
+        "visualization": not _laid_flat(task, item),
+    }
     if item.size_m is not None:
         return gs.morphs.Box(size=item.size_m, collision=takes_part, **place)
     file = scratch / f"{item.name}.obj"
@@ -200,8 +204,9 @@ def background_morph(
 
 
 def background_picture(gs: Any, task: Task, item: BackgroundSpec, scratch: Path) -> Any | None:
-    """A textured box as it is drawn, with no part in the simulation; None for all others."""
-    if not _laid_flat(item):
+    """What a texture is laid flat on, as it is drawn, with no part in the simulation; None for all
+    others."""
+    if not _laid_flat(task, item):
         return None
     mesh = task.mesh(item)
     corners = np.asarray(mesh.vertices)[mesh.faces]
@@ -232,8 +237,9 @@ def laid_flat_uv(corners: np.ndarray, aspect: float, width_m: float) -> np.ndarr
     return 0.5 + flat / width_m * [1.0, aspect]
 
 
-def _laid_flat(item: BackgroundSpec) -> bool:
-    return item.size_m is not None and item.look.texture is not None
+def _laid_flat(task: Task, item: BackgroundSpec) -> bool:
+    """Whether its texture does not follow coordinates of the mesh's own."""
+    return item.look.texture is not None and getattr(task.mesh(item).visual, "uv", None) is None
 
 
 def _place(T: np.ndarray) -> dict[str, Any]:
