@@ -41,6 +41,11 @@ from lucibot.providers.tracker.rigid import RigidTrack
 from lucibot.task import ObjectSpec, Task
 
 _FLOOR = 1e-12
+HIDDEN = 0.02
+"""What a hidden pixel of an object costs [log-likelihood]. More than a little draws what is mostly
+hidden away from the camera, where it covers less."""
+MIXED = 0.15
+"""The most that a pixel on an occluder's outline may say against an object."""
 
 
 class _Rigid:
@@ -235,11 +240,14 @@ class _State:
             for j in rigid[:n]:
                 # What a nearer object explains says nothing about this one.
                 hidden = np.maximum(hidden, 0.95 * self.objects[j].claimed)
+            # Along the outline of what hides it colours are mixed.
+            mixed = dilate(hidden > 0.8, 1)
             gain = np.empty_like(p_parts[i])
             for p in range(len(gain)):
                 rest = p_bg + 0.2 * np.delete(p_parts[i], p, 0).max(0, initial=0.0)
                 ratio = np.log((p_parts[i][p] + _FLOOR) / (rest + _FLOOR))
-                gain[p] = (1 - hidden) * np.clip(ratio, -3, 3) - 0.15 * hidden
+                evidence = np.clip(ratio, np.where(mixed, -MIXED, -3), 3)
+                gain[p] = (1 - hidden) * evidence - HIDDEN * hidden
             # A hand's outline must not pull, so edges count only where none is near.
             open_ = 1 - cv2.dilate(hidden.astype(np.float32), np.ones((3, 3), np.uint8))
             self._move(i, gain, self.config.edge_weight * edge * open_, guesses[i])

@@ -19,6 +19,8 @@ from lucibot.core.video import Video
 HAND = 254
 UNKNOWN = 255
 FEATURES = 250
+SHADE = 0.035
+"""How far from an object its shadow may be worth a look [picture widths]."""
 BINS = (14, 16, 16)
 """Histogram bins in L, a, b."""
 
@@ -133,14 +135,17 @@ def _stabilise(frames: list[np.ndarray], labels0: np.ndarray):
 
 
 def _as_lit(empty_rgb: np.ndarray, first_rgb: np.ndarray, labels0: np.ndarray) -> np.ndarray:
-    """The picture of the empty scene (h, w, 3) in the light of the video's first frame, as it falls
-    around the objects."""
-    mask = (labels0 > 0).astype(np.uint8)
-    ring = (cv2.dilate(mask, np.ones((15, 15))) > 0) & (cv2.dilate(mask, np.ones((5, 5))) == 0)
-    if not ring.any():
-        return empty_rgb
-    gain = np.median((first_rgb[ring] + 8.0) / (empty_rgb[ring] + 8.0), axis=0)
-    return np.clip((empty_rgb + 8.0) * gain - 8.0, 0, 255).astype(np.uint8)
+    """The picture of the empty scene (h, w, 3) in the light of the video's first frame; under each
+    object, as it falls around that object."""
+    lit = empty_rgb.astype(np.float32) + 8.0
+    ratio = (first_rgb + 8.0) / lit
+    objects = grown(labels0 > 0, 5)
+    for i in range(1, int(labels0.max()) + 1):
+        mine = labels0 == i
+        ring = grown(mine, 15) & ~objects
+        if ring.any():
+            lit[grown(mine, 5)] *= np.median(ratio[ring], axis=0)
+    return np.clip(lit - 8.0, 0, 255).astype(np.uint8)
 
 
 def _lab(rgb: np.ndarray) -> np.ndarray:
@@ -159,9 +164,10 @@ class _Model:
         self.objects = int(labels0.max())
         # Compression moves whole blocks: the thresholds are floors, raised by the video's noise.
         self.light, self.chroma = max(8.0, 5 * noise), max(5.5, 4 * noise)
-        objects = cv2.dilate((labels0 > 0).astype(np.uint8), np.ones((5, 5)))
+        # Around an object the first frame shows its shadow, which goes with it.
+        shaded = grown(labels0 > 0, 2 * round(SHADE * labels0.shape[1]) + 1)
         empty = _lab(_as_lit(empty_rgb, first_rgb, labels0))
-        self.empty = np.where(objects[..., None] > 0, empty, first).astype(np.float32)
+        self.empty = np.where(shaded[..., None], empty, first).astype(np.float32)
         self.beside = {
             i: [int(j) for j in np.unique(labels0[grown(labels0 == i, 5)]) if j not in (0, i)]
             for i in range(1, self.objects + 1)
