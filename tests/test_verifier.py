@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -13,7 +14,7 @@ from lucibot.core.errors import UserError
 from lucibot.core.video import Video
 from lucibot.providers.verifier import PixelVerifier
 from lucibot.providers.verifier.goals import count_parts, measure
-from lucibot.providers.verifier.regions import HAND, classify
+from lucibot.providers.verifier.regions import HAND, classify, grown
 from lucibot.task import load_task, tasks_folder
 
 
@@ -87,6 +88,18 @@ def test_hands_are_told_from_objects_and_shadows(videos):
     assert hand[0] == 0 and hand[-1] < 0.001 and hand.max() > 0.08
     dough = regions.object(view.names.index("dough"))
     assert 0.8 < dough[-1].sum() / dough[0].sum() < 1.3
+
+
+def test_a_shadow_that_leaves_with_its_object_is_background(videos):
+    _, view, _ = videos
+    knife = view.labels == view.names.index("knife") + 1
+    beside = grown(knife, 15) & (view.labels == 0)
+    shaded, gone = view.first_frame.copy(), view.first_frame.copy()
+    shaded[beside] = 0.6 * shaded[beside]
+    gone[grown(knife, 5)] = view.background_frame[grown(knife, 5)]
+    video = Video(frames=np.stack([shaded] * 5 + [gone] * 5), fps=10)
+    regions = classify(replace(view, first_frame=shaded), video, width=400, step=1)
+    assert (regions.labels[-1][beside] == 0).mean() > 0.99
 
 
 def test_parts_are_counted_by_gaps_and_not_by_notches():

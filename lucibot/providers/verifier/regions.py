@@ -134,17 +134,18 @@ def _stabilise(frames: list[np.ndarray], labels0: np.ndarray):
     return out, shift, tracked
 
 
-def _as_lit(empty_rgb: np.ndarray, first_rgb: np.ndarray, labels0: np.ndarray) -> np.ndarray:
-    """The picture of the empty scene (h, w, 3) in the light of the video's first frame; under each
-    object, as it falls around that object."""
-    lit = empty_rgb.astype(np.float32) + 8.0
-    ratio = (first_rgb + 8.0) / lit
-    objects = grown(labels0 > 0, 5)
+def _as_lit(empty_rgb: np.ndarray, first_rgb: np.ndarray, labels0: np.ndarray, shade: int):
+    """The picture of the empty scene (h, w, 3) in the light of the video's first frame: at and
+    around each object, within `shade` pixels, as it falls just outside of that."""
+    empty = empty_rgb.astype(np.float32) + 8.0
+    ratio, lit = (first_rgb + 8.0) / empty, empty.copy()
+    shaded = grown(labels0 > 0, 2 * shade + 1)
     for i in range(1, int(labels0.max()) + 1):
         mine = labels0 == i
-        ring = grown(mine, 15) & ~objects
+        ring = grown(mine, 2 * shade + 15) & ~shaded
         if ring.any():
-            lit[grown(mine, 5)] *= np.median(ratio[ring], axis=0)
+            near = grown(mine, 2 * shade + 1)
+            lit[near] = empty[near] * np.median(ratio[ring], axis=0)
     return np.clip(lit - 8.0, 0, 255).astype(np.uint8)
 
 
@@ -165,8 +166,9 @@ class _Model:
         # Compression moves whole blocks: the thresholds are floors, raised by the video's noise.
         self.light, self.chroma = max(8.0, 5 * noise), max(5.5, 4 * noise)
         # Around an object the first frame shows its shadow, which goes with it.
-        shaded = grown(labels0 > 0, 2 * round(SHADE * labels0.shape[1]) + 1)
-        empty = _lab(_as_lit(empty_rgb, first_rgb, labels0))
+        shade = round(SHADE * labels0.shape[1])
+        empty = _lab(_as_lit(empty_rgb, first_rgb, labels0, shade))
+        shaded = grown(labels0 > 0, 2 * shade + 1)
         self.empty = np.where(shaded[..., None], empty, first).astype(np.float32)
         self.beside = {
             i: [int(j) for j in np.unique(labels0[grown(labels0 == i, 5)]) if j not in (0, i)]
