@@ -256,3 +256,18 @@ def test_a_storyboard_that_names_no_object_of_the_task_is_refused(scene, tmp_pat
     board.unlink()
     with pytest.raises(UserError, match=r"no storyboard\.toml"):
         load_storyboard(load_task(tmp_path / "t"))
+
+
+def test_surfaces_touch_between_their_vertices():
+    import trimesh
+
+    from lucibot.providers.video.draw import surfaces_touch
+
+    def box(gap_m: float):
+        moved = trimesh.creation.box((0.1, 0.1, 0.1)).apply_translation((0.03, 0.02, 0.1 + gap_m))
+        return [(np.asarray(moved.vertices), np.asarray(moved.faces))]
+
+    lower = trimesh.creation.box((0.1, 0.1, 0.1))
+    lower = [(np.asarray(lower.vertices), np.asarray(lower.faces))]
+    assert surfaces_touch(lower, box(0.003)) and surfaces_touch(box(0.003), lower)
+    assert not surfaces_touch(lower, box(0.007))

@@ -23,8 +23,7 @@ def perception_errors(run: Path, task) -> dict:
     Returns:
         mask_iou {object: mean over frames}, last_mask_iou {deformable target: at the goal},
         position_mm and rotation_deg {actuator: median over frames}, contact_accuracy (share of
-        frames and of the pairs that were drawn),
-        goal_frames (read minus drawn).
+        the frames and pairs of which both are to be seen), goal_frames (read minus drawn).
     """
     perceived = newest(run, "40_perceive/*/manifest.json").parent
     chosen = json.loads(newest(run, "30_select/*/verdicts.json").read_text())["chosen"]
@@ -46,13 +45,16 @@ def perception_errors(run: Path, task) -> dict:
             far = np.linalg.norm(A[:, :3, 3] - B[:, :3, 3], axis=1)
             out["position_mm"][o.name] = round(1e3 * float(np.median(far)), 1)
             out["rotation_deg"][o.name] = round(float(turn.median()), 1)
+    seen = drawn.any((2, 3))
     agree = [
-        read.answers.contact[:, k] == planted["contact"][:, j]
+        (read.answers.contact[:, k] == planted["contact"][:, j])[
+            seen[:, [task.label(n) - 1 for n in pair]].all(1)
+        ]
         for k, pair in enumerate(read.answers.contact_pairs)
         for j, other in enumerate(planted["contact_pairs"]) if set(pair) == set(other)
     ]  # fmt: skip
     if agree:
-        out["contact_accuracy"] = round(float(np.mean(agree)), 3)
+        out["contact_accuracy"] = round(float(np.mean(np.concatenate(agree))), 3)
     if planted["goal"] is not None:
         out["goal_frames"] = goal - int(planted["goal"])
     return out

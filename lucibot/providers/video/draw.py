@@ -23,6 +23,8 @@ from lucibot.providers.video.stage import OPENNESS, Stage
 SAMPLES = 2
 """Samples a pixel and axis."""
 MOVED_M = 4e-4
+TOUCH_M = 0.005
+"""Surfaces nearer than this are drawn in contact."""
 SKIN = (0.62, 0.31, 0.22)
 HAND, EXTRA = "<hand>", "<extra>"
 """Owners of what belongs to no object."""
@@ -236,28 +238,58 @@ class Drawer:
         )  # fmt: skip
 
     def _contacts(self, items: list[_Item]) -> dict[tuple[str, str], bool]:
-        """Which actuators are within 3 mm of which targets, by vertices and depth below the top."""
-        from scipy.spatial import cKDTree
-
+        """Which actuators' surfaces come within `TOUCH_M` of which targets'."""
         stage = self.stage
-        drawn: dict[str, list[np.ndarray]] = {}
+        drawn: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {}
         for item in items:
-            drawn.setdefault(item.owner, []).append(item.vertices)
-        out = {}
-        for a in stage.task.actuators:
-            for b in stage.task.targets:
-                if a.name == b.name:
-                    continue
-                va, vb = (
-                    np.concatenate(drawn[n]) if n in drawn else stage.world(n, stage.rest[n])
-                    for n in (a.name, b.name)
-                )
-                if ((va.min(0) - 0.004 > vb.max(0)) | (vb.min(0) - 0.004 > va.max(0))).any():
-                    out[a.name, b.name] = False
-                    continue
-                gap, _ = cKDTree(vb).query(va, distance_upper_bound=0.004)
-                out[a.name, b.name] = bool(np.isfinite(gap).any())
-        return out
+            drawn.setdefault(item.owner, []).append((item.vertices, item.shape.faces))
+
+        def surfaces(name: str) -> list[tuple[np.ndarray, np.ndarray]]:
+            at_rest = stage.world(name, stage.rest[name]), stage.shapes[name].faces
+            return drawn.get(name, [at_rest])
+
+        return {
+            (a.name, b.name): surfaces_touch(surfaces(a.name), surfaces(b.name))
+            for a in stage.task.actuators for b in stage.task.targets if a.name != b.name
+        }  # fmt: skip
+
+
+def surfaces_touch(a: list, b: list) -> bool:
+    """Whether the triangles of two lists of (vertices, faces) come within `TOUCH_M`."""
+    from scipy.spatial import cKDTree
+
+    boxes = [
+        (np.min([v.min(0) for v, _ in parts], axis=0), np.max([v.max(0) for v, _ in parts], axis=0))
+        for parts in (a, b)
+    ]
+    low = np.maximum(boxes[0][0], boxes[1][0]) - TOUCH_M
+    high = np.minimum(boxes[0][1], boxes[1][1]) + TOUCH_M
+    if (low > high).any():
+        return False
+    near_a, near_b = (_points_within(parts, low, high) for parts in (a, b))
+    if not len(near_a) or not len(near_b):
+        return False
+    gap, _ = cKDTree(near_b).query(near_a, distance_upper_bound=TOUCH_M)
+    return bool(np.isfinite(gap).any())
+
+
+def _points_within(parts: list, low: np.ndarray, high: np.ndarray) -> np.ndarray:
+    """(P, 3) of the surfaces of (vertices, faces) inside a box, at most half of `TOUCH_M` apart."""
+    points = [np.zeros((0, 3))]
+    for vertices, faces in parts:
+        corners = vertices[faces]
+        corners = corners[((corners.max(1) >= low) & (corners.min(1) <= high)).all(1)]
+        longest = np.linalg.norm(corners - np.roll(corners, 1, axis=1), axis=2).max(1)
+        steps = np.maximum(np.ceil(longest / (TOUCH_M / 2)), 1).astype(int)
+        for n in np.unique(steps):
+            i, j = np.nonzero(np.add.outer(np.arange(n + 1), np.arange(n + 1)) <= n)
+            weights = np.stack([i, j, n - i - j], 1) / n
+            p = (weights @ corners[steps == n]).reshape(-1, 3)
+            points.append(p[((p >= low) & (p <= high)).all(1)])
+    # Slender triangles are sampled far more densely across than along.
+    points = np.concatenate(points)
+    cell = ((points - low) / (TOUCH_M / 4)).astype(np.int64) @ [1, 1 << 20, 1 << 40]
+    return points[np.unique(cell, return_index=True)[1]]
 
 
 def _same(a: tuple, b: tuple) -> bool:
