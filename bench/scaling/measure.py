@@ -82,6 +82,8 @@ def plot(found: dict[str, list[tuple[int, dict]]]) -> None:
         ax.loglog(size, seconds, "o-", label="measured")
         ax.loglog(size, seconds[0] * size / size[0], ":", color="0.5", label="linear")
         ax.set(xlabel=what, ylabel="a generation [s]")
+        ax.set_xticks(size, [f"{n:g}" for n in size], fontsize=8)
+        ax.set_xticks([], minor=True)
         ax.legend(frameon=False)
     PLOT.parent.mkdir(exist_ok=True)
     figure.savefig(PLOT, dpi=120)
