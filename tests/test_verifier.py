@@ -14,7 +14,8 @@ from lucibot.core.errors import UserError
 from lucibot.core.video import Video
 from lucibot.providers.verifier import PixelVerifier
 from lucibot.providers.verifier.goals import count_parts, measure
-from lucibot.providers.verifier.regions import HAND, classify, grown
+from lucibot.providers.verifier.motion import exchanged, shifted, untouched
+from lucibot.providers.verifier.regions import HAND, Regions, classify, grown
 from lucibot.task import load_task, tasks_folder
 
 
@@ -100,6 +101,40 @@ def test_a_shadow_that_leaves_with_its_object_is_background(videos):
     video = Video(frames=np.stack([shaded] * 5 + [gone] * 5), fps=10)
     regions = classify(replace(view, first_frame=shaded), video, width=400, step=1)
     assert (regions.labels[-1][beside] == 0).mean() > 0.99
+
+
+def test_a_disc_that_turns_moves_though_its_region_does_not():
+    rng = np.random.default_rng(0)
+    pattern = cv2.GaussianBlur(rng.uniform(0, 255, (120, 160)).astype(np.float32), (0, 0), 3)
+    pattern = cv2.normalize(pattern, None, 0, 255, cv2.NORM_MINMAX)
+    disc = np.zeros((120, 160), np.uint8)
+    cv2.circle(disc, (80, 60), 40, 1, -1)
+    lightness = []
+    for k in range(8):
+        turn = cv2.getRotationMatrix2D((80, 60), 3.0 * max(k - 3, 0), 1)
+        turned = cv2.warpAffine(pattern, turn, (160, 120), borderMode=cv2.BORDER_REFLECT)
+        lightness.append(np.where(disc > 0, turned, 120))
+    # A shadow passes meanwhile.
+    lightness[3] = lightness[3] * np.linspace(0.7, 1, 160)
+    lab = np.zeros((8, 120, 160, 3), np.float32)
+    lab[..., 0] = np.stack(lightness) / 2.55
+    regions = Regions(
+        frames=np.arange(8), labels=np.repeat(disc[None], 8, 0), lab=lab, shift=np.zeros(8),
+        tracked=np.ones(8), noise=0.0,
+    )  # fmt: skip
+    assert exchanged(regions, 0, 3, 7) == 0
+    assert shifted(regions, 0, 0, 3) < 0.002
+    assert shifted(regions, 0, 3, 7) > 0.02
+
+
+def test_only_moments_without_a_touch_between_are_compared():
+    seconds = 0.125 * np.arange(12)
+    touched = np.zeros(12, bool)
+    touched[4] = True
+    pairs = dict(untouched(touched, seconds))
+    assert pairs == {2: [0], 3: [0, 1], 7: [5], 8: [5, 6], 9: [5, 6, 7], 10: [5, 6, 7, 8],
+                     11: [5, 6, 7, 8, 9]}  # fmt: skip
+    assert dict(untouched(np.zeros(12, bool), seconds))[11] == [3, 4, 5, 6, 7, 8, 9]
 
 
 def test_parts_are_counted_by_gaps_and_not_by_notches():

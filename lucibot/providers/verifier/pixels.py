@@ -18,12 +18,14 @@ from lucibot.core.video import Video
 from lucibot.perception.around import outlines
 from lucibot.providers.verifier import goals
 from lucibot.providers.verifier.base import Verdict
+from lucibot.providers.verifier.motion import carried, exchanged, shifted, untouched
 from lucibot.providers.verifier.regions import (
     HAND,
     UNKNOWN,
     Regions,
     classify,
     grown,
+    grown_all,
     pixels_of,
 )
 from lucibot.task import Task
@@ -53,6 +55,8 @@ class PixelVerifier:
     """Least mean colour difference (CIE76) to what was there; reflections and stains stay below."""
     self_motion: float = 0.20
     """Share of an object's region that may be exchanged between two moments with no hand near."""
+    self_shift: float = 0.007
+    """How far what is seen on an object may shift meanwhile [picture widths]."""
     held_s: float = 0.5
     """How long before the end the goal must hold."""
 
@@ -84,6 +88,7 @@ class Judge:
         goal = self._goal(task, view, video, regions, seconds, reasons, evidence)
         doubt = max(
             evidence["self_motion"] / self.config.self_motion,
+            evidence["self_shift"] / self.config.self_shift,
             evidence["unexplained_area"] / self.config.new_object_area,
             evidence["background_drift"] / self.config.drift_free,
         )
@@ -119,57 +124,39 @@ class Judge:
         return lost
 
     def _self_motion(self, task: Task, regions: Regions, seconds, reasons, evidence) -> float:
-        """How sure it is, in [0, 1], that an object moves although nothing touches it."""
-        c, worst, who, when = self.config, 0.0, "", 0.0
+        """How sure it is, in [0, 1], that an object moves although nothing touches it.
+
+        It moves when its region does, or what is seen on it: a block that turns keeps its outline.
+        """
+        c = self.config
+        measures = {
+            "self_motion": (exchanged, c.self_motion, "{:.0%} of its region changes"),
+            "self_shift": (shifted, c.self_shift, "it shifts by {:.1%} of the picture's width"),
+        }
+        worst = {name: (0.0, "", 0.0) for name in measures}
         w = regions.labels.shape[2]
         reach = np.ones((2 * round(0.03 * w) + 1,) * 2, np.uint8)
         hand = np.stack([cv2.dilate(m.astype(np.uint8), reach) > 0 for m in regions.hand])
         for i, spec in enumerate(task.objects):
-            mine = regions.object(i)
-            others = np.isin(regions.labels, [j + 1 for j in range(len(task.objects)) if j != i])
-            touched = pixels_of(hand & _grown_all(mine, 3)) > 3
-            area = max(mine[0].sum(), 1)
-            for k in range(1, len(mine)):
-                for before in range(k - 1, -1, -1):
-                    gap = seconds[k] - seconds[before]
-                    if gap > 1.0 or touched[before : k + 1].any():
-                        break
-                    if gap < 0.25:
-                        continue
-                    # Pixels that other things cover in either moment cannot be compared.
-                    open_ = ~(others[before] | others[k])
-                    a, b = mine[before] & open_, mine[k] & open_
-                    if min(a.sum(), b.sum()) < 0.25 * area:
-                        continue
-                    if self._carried(regions, i, before, k, hand):
-                        continue
-                    # What moves both leaves pixels and takes new ones; a shadow only takes away.
-                    change = 2 * min((a & ~b).sum(), (b & ~a).sum()) / max((a | b).sum(), 1)
-                    if change > worst:
-                        worst, who, when = float(change), spec.name, float(seconds[k])
-        evidence["self_motion"] = worst
-        sure = float(np.clip((worst - c.self_motion) / 0.10, 0, 1))
-        if sure > 0:
-            reasons.append(
-                f"{who!r} moves without being touched: {worst:.0%} of its region changes before "
-                f"{when:.1f} s with no hand near"
-            )
+            touched = pixels_of(hand & grown_all(regions.object(i), 3)) > 3
+            for after, earlier in untouched(touched, seconds):
+                # What shifts has shifted most since the earliest moment.
+                pairs = [("self_motion", k) for k in earlier] + [("self_shift", earlier[0])]
+                for name, before in pairs:
+                    value = measures[name][0](regions, i, before, after)
+                    if value > worst[name][0] and not carried(regions, i, before, after, hand):
+                        worst[name] = value, spec.name, float(seconds[after])
+        sure = 0.0
+        for name, (_, limit, words) in measures.items():
+            evidence[name], who, when = worst[name]
+            above = float(np.clip((evidence[name] / limit - 1) / 0.5, 0, 1))
+            if above > 0:
+                reasons.append(
+                    f"{who!r} moves without being touched: {words.format(evidence[name])} before "
+                    f"{when:.1f} s with no hand near"
+                )
+            sure = max(sure, above)
         return sure
-
-    @staticmethod
-    def _carried(regions: Regions, i: int, before: int, after: int, hand: np.ndarray) -> bool:
-        """Another object that a hand holds touches object i in between (a tool may push it)."""
-        near = _grown_all(regions.object(i)[before : after + 1], 7)
-        part = slice(before, after + 1)
-        for label in np.flatnonzero(np.bincount(regions.labels[part].ravel())):
-            if label in (0, i + 1, HAND, UNKNOWN):
-                continue
-            other = regions.labels[part] == label
-            held = pixels_of(other & hand[part]) > 8
-            meets = pixels_of(other & near) > 3
-            if (held & meets).any():
-                return True
-        return False
 
     def _hands(self, regions: Regions, reasons, evidence) -> float:
         """Deductions for a hand that does not come from outside, or is not there at all."""
@@ -262,10 +249,6 @@ class Judge:
                 )
             shares.append(share)
         return 2.0 + 4.0 * float(np.clip(min(shares) / 0.8, 0, 1))
-
-
-def _grown_all(masks: np.ndarray, size: int) -> np.ndarray:
-    return np.stack([cv2.dilate(m.astype(np.uint8), np.ones((size, size))) > 0 for m in masks])
 
 
 def _unexplained(labels: np.ndarray) -> np.ndarray:

@@ -280,6 +280,11 @@ def grown(mask: np.ndarray, size: int) -> np.ndarray:
     return cv2.dilate(mask.astype(np.uint8), np.ones((size, size))) > 0
 
 
+def grown_all(masks: np.ndarray, size: int) -> np.ndarray:
+    """`grown` of each of masks (K, h, w)."""
+    return np.stack([grown(m, size) for m in masks])
+
+
 def _border_mask(shape: tuple[int, int]) -> np.ndarray:
     out = np.zeros(shape, bool)
     out[:2], out[-2:], out[:, :2], out[:, -2:] = True, True, True, True

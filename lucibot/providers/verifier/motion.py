@@ -1,0 +1,84 @@
+"""Does an object move between two moments of a video? By its region, and by what is seen on it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import cv2
+import numpy as np
+
+from lucibot.providers.verifier.regions import HAND, UNKNOWN, Regions, grown_all, pixels_of
+
+APART_S = 0.25, 1.0
+"""How far apart two moments are that are compared [s]."""
+FEATURES = 60
+SURE = 4
+"""Least number of features that a shift is read from."""
+
+
+def untouched(touched: np.ndarray, seconds: np.ndarray) -> Iterator[tuple[int, list[int]]]:
+    """Each moment with the earlier ones it can be compared with: nothing touches the object between.
+
+    Args:
+        touched: (K,) bool.
+        seconds: (K,) [s].
+    """
+    least, most = APART_S
+    for after in range(1, len(touched)):
+        touches = np.flatnonzero(touched[: after + 1])
+        since = touches[-1] + 1 if len(touches) else 0
+        gap = seconds[after] - seconds[since:]
+        before = since + np.flatnonzero((gap >= least) & (gap <= most))
+        if len(before):
+            yield after, before.tolist()
+
+
+def exchanged(regions: Regions, i: int, before: int, after: int) -> float:
+    """The share of object i's region that is exchanged; 0 if too little of it is seen."""
+    mine = regions.object(i)
+    known = (regions.labels > 0) & (regions.labels < HAND)
+    # Pixels that other things cover in either moment cannot be compared.
+    covered = (known[before] & ~mine[before]) | (known[after] & ~mine[after])
+    a, b = mine[before] & ~covered, mine[after] & ~covered
+    if min(a.sum(), b.sum()) < 0.25 * max(mine[0].sum(), 1):
+        return 0.0
+    # What moves both leaves pixels and takes new ones; a shadow only takes away.
+    return float(2 * min((a & ~b).sum(), (b & ~a).sum()) / max((a | b).sum(), 1))
+
+
+def shifted(regions: Regions, i: int, before: int, after: int) -> float:
+    """How far what is seen on object i shifts in the median [picture widths]; 0 if little is."""
+    a, b = (_texture(regions.lab[k, ..., 0]) for k in (before, after))
+    inside = regions.object(i)[before].astype(np.uint8)
+    points = cv2.goodFeaturesToTrack(a, FEATURES, 0.02, 4, mask=inside)
+    if points is None or len(points) < SURE:
+        return 0.0
+    found, ok, _ = cv2.calcOpticalFlowPyrLK(a, b, points, None, winSize=(15, 15), maxLevel=2)
+    back, ok_back, _ = cv2.calcOpticalFlowPyrLK(b, a, found, None, winSize=(15, 15), maxLevel=2)
+    good = (ok & ok_back).ravel() > 0
+    good &= np.linalg.norm((back - points).reshape(-1, 2), axis=1) < 0.7
+    if good.sum() < SURE:
+        return 0.0
+    way = np.linalg.norm((found - points).reshape(-1, 2)[good], axis=1)
+    return float(np.quantile(way, 0.6)) / a.shape[1]
+
+
+def _texture(lightness: np.ndarray) -> np.ndarray:
+    """(h, w) uint8 for (h, w) in [0, 100]: without the soft shadows that pass over things."""
+    mean = cv2.GaussianBlur(lightness, (0, 0), 6)
+    return np.clip(128 * (lightness + 3) / (mean + 3), 0, 255).astype(np.uint8)
+
+
+def carried(regions: Regions, i: int, before: int, after: int, hand: np.ndarray) -> bool:
+    """Another object that a hand (K, h, w) holds touches object i in between: a tool may push it."""
+    part = slice(before, after + 1)
+    near = grown_all(regions.object(i)[part], 7)
+    for label in np.flatnonzero(np.bincount(regions.labels[part].ravel())):
+        if label in (0, i + 1, HAND, UNKNOWN):
+            continue
+        other = regions.labels[part] == label
+        held = pixels_of(other & hand[part]) > 8
+        meets = pixels_of(other & near) > 3
+        if (held & meets).any():
+            return True
+    return False
