@@ -35,12 +35,13 @@ def untouched(touched: np.ndarray, seconds: np.ndarray) -> Iterator[tuple[int, l
 
 def exchanged(regions: Regions, i: int, before: int, after: int) -> float:
     """The share of object i's region that is exchanged; 0 if too little of it is seen."""
-    mine = regions.object(i)
-    known = (regions.labels > 0) & (regions.labels < HAND)
+    label, then, now = i + 1, regions.labels[before], regions.labels[after]
     # Pixels that other things cover in either moment cannot be compared.
-    covered = (known[before] & ~mine[before]) | (known[after] & ~mine[after])
-    a, b = mine[before] & ~covered, mine[after] & ~covered
-    if min(a.sum(), b.sum()) < 0.25 * max(mine[0].sum(), 1):
+    open_ = np.ones(then.shape, bool)
+    for seen in (then, now):
+        open_ &= (seen == label) | (seen == 0) | (seen >= HAND)
+    a, b = (then == label) & open_, (now == label) & open_
+    if min(a.sum(), b.sum()) < 0.25 * max((regions.labels[0] == label).sum(), 1):
         return 0.0
     # What moves both leaves pixels and takes new ones; a shadow only takes away.
     return float(2 * min((a & ~b).sum(), (b & ~a).sum()) / max((a | b).sum(), 1))
@@ -49,7 +50,7 @@ def exchanged(regions: Regions, i: int, before: int, after: int) -> float:
 def shifted(regions: Regions, i: int, before: int, after: int) -> float:
     """How far what is seen on object i shifts in the median [picture widths]; 0 if little is."""
     a, b = (_texture(regions.lab[k, ..., 0]) for k in (before, after))
-    inside = regions.object(i)[before].astype(np.uint8)
+    inside = (regions.labels[before] == i + 1).astype(np.uint8)
     points = cv2.goodFeaturesToTrack(a, FEATURES, 0.02, 4, mask=inside)
     if points is None or len(points) < SURE:
         return 0.0
@@ -72,11 +73,12 @@ def _texture(lightness: np.ndarray) -> np.ndarray:
 def carried(regions: Regions, i: int, before: int, after: int, hand: np.ndarray) -> bool:
     """Another object that a hand (K, h, w) holds touches object i in between: a tool may push it."""
     part = slice(before, after + 1)
-    near = grown_all(regions.object(i)[part], 7)
-    for label in np.flatnonzero(np.bincount(regions.labels[part].ravel())):
+    labels = regions.labels[part]
+    near = grown_all(labels == i + 1, 7)
+    for label in np.flatnonzero(np.bincount(labels.ravel())):
         if label in (0, i + 1, HAND, UNKNOWN):
             continue
-        other = regions.labels[part] == label
+        other = labels == label
         held = pixels_of(other & hand[part]) > 8
         meets = pixels_of(other & near) > 3
         if (held & meets).any():
