@@ -78,7 +78,7 @@ STAGES: tuple[Stage, ...] = (
           config="perceive"),
     Stage(number=50, name="optimize", version=2, needs=("scene", "perceive"), config="optimize",
           seeded=True, keep=("checkpoints",), begins_early=True),
-    Stage(number=60, name="execute", version=3, needs=("perceive", "optimize"), config="execute",
+    Stage(number=60, name="execute", version=4, needs=("perceive", "optimize"), config="execute",
           begins_early=True),
     Stage(number=70, name="report", version=1, needs=("scene", "imagine", "select", "perceive",
           "optimize", "execute"), config=None, last_words=True),

@@ -167,6 +167,22 @@ def test_stack_cups_nests_and_a_missed_cup_does_not():
 
 
 @pytest.mark.slow
+def test_a_replay_shows_its_start_whatever_went_before():
+    from lucibot.sim.replay import Replay
+
+    task = load_task("stack_cups")
+    path = cup_path(task)
+    held = np.zeros(path.shape[:2], bool)
+    held[:-1, 1] = True
+    supervision = empty_supervision(task, path, held)
+    with Replay(task, camera=task.camera.resized(160, 120), n_envs=1) as replay:
+        first, second = (replay.run(path, supervision, FULL_WEIGHTS, [0, 40]) for _ in range(2))
+    assert np.array_equal(first.pictures[0], second.pictures[0])
+    assert np.array_equal(first.pictures[40], second.pictures[40])
+    assert np.abs(first.pictures[0].astype(int) - first.pictures[40]).mean() > 1
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["cut_dough", "stack_cups"])
 def test_the_observer_agrees_with_the_camera_of_genesis(name, monkeypatch):
     from lucibot.sim import observer

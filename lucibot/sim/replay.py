@@ -86,6 +86,8 @@ def _replayer(task: Task, camera: Camera, n_envs: int, device: str):
                 pictures[step] = scene.film_frame()
 
         evaluator = Evaluator(scene, supervision, weights)
+        # The scene may be where the trajectory before has left it.
+        scene.reset()
         film(0)
         result, states = evaluator.evaluate_with_states(waypoints[None], on_step=film)
         return Replayed(evaluation=result, state=states[0], pictures=pictures)
