@@ -12,6 +12,8 @@ from lucibot.providers.verifier.regions import HAND, UNKNOWN, Regions, grown_all
 APART_S = 0.25, 1.0
 """How far apart two moments are that are compared [s]."""
 FEATURES = 60
+MOST = 0.6
+"""Share of the features whose shifts are covered: a few always stray."""
 SURE = 4
 """Least number of features that a shift is read from."""
 
@@ -48,7 +50,7 @@ def exchanged(regions: Regions, i: int, before: int, after: int) -> float:
 
 
 def shifted(regions: Regions, i: int, before: int, after: int) -> float:
-    """How far what is seen on object i shifts in the median [picture widths]; 0 if little is."""
+    """How far most of what is seen on object i shifts at most [picture widths]; 0 if little is."""
     a, b = (_texture(regions.lab[k, ..., 0]) for k in (before, after))
     inside = (regions.labels[before] == i + 1).astype(np.uint8)
     points = cv2.goodFeaturesToTrack(a, FEATURES, 0.02, 4, mask=inside)
@@ -61,7 +63,7 @@ def shifted(regions: Regions, i: int, before: int, after: int) -> float:
     if good.sum() < SURE:
         return 0.0
     way = np.linalg.norm((found - points).reshape(-1, 2)[good], axis=1)
-    return float(np.quantile(way, 0.6)) / a.shape[1]
+    return float(np.quantile(way, MOST)) / a.shape[1]
 
 
 def _texture(lightness: np.ndarray) -> np.ndarray:
