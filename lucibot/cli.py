@@ -17,7 +17,7 @@ usage: lucibot COMMAND ...
   sweep TASK...   run tasks over seeds and presets, and list the results
   show RUN        print a run's result and where its report is
   tasks           list, check or make task folders
-  bench NAME      measure; without a name, list the benchmarks
+  bench [NAME...] measure; without a name, every row of the engine's table
   doctor          say what works on this machine
 
 `lucibot COMMAND --help` says more. Exit status: 0 done, 1 the run failed, 2 bad input."""

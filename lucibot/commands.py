@@ -120,11 +120,13 @@ def bench(argv: list[str]) -> int:
 
 def doctor(argv: list[str]) -> int:
     """`lucibot doctor`."""
+    import argparse
+
     from lucibot.doctor import report
 
-    if argv and argv[0] in ("-h", "--help"):
-        print("usage: lucibot doctor\n\nSay what works on this machine, one line each.")
-        return 0
+    argparse.ArgumentParser(
+        prog="lucibot doctor", description="Say what works on this machine, one line each."
+    ).parse_args(argv)
     return report()
 
 

@@ -30,6 +30,10 @@ Row = dict[str, Any]
 stages, metrics and run (its directory), or error instead of the last ones."""
 
 
+DIGEST_LETTERS = 12
+"""Of a task's digest, in a row."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Point:
     """One run to be made."""
@@ -38,7 +42,7 @@ class Point:
     """A shipped task's name or a task folder."""
     seed: int
     method: str
-    """What the list calls the config: a preset's name, for instance."""
+    """What the list calls the config: a preset's name, for instance. Two configs need two names."""
     config: RunConfig
 
     @property
@@ -56,6 +60,8 @@ def sweep(
 ) -> list[Row]:
     """Make the runs that `results` does not hold yet, in order; returns all its rows.
 
+    A row of a task that has been changed since is made anew.
+
     Neighbouring points of one task whose searches have the same shape share one simulation.
 
     Args:
@@ -67,8 +73,10 @@ def sweep(
         UserError: bad input. A run that fails becomes a row with an `error`; it is tried again by
             the next sweep.
     """
-    done = {key(r) for r in read(results) if "error" not in r}
-    left = [p for p in points if p.key not in done]
+    done = {(key(r), r["task_digest"]) for r in read(results) if "error" not in r}
+    points = list(points)
+    digests = {t: load_task(t).digest[:DIGEST_LETTERS] for t in {p.task: None for p in points}}
+    left = [p for p in points if (p.key, digests[p.task]) not in done]
     say(announcement(left, read(results)))
     for (name, _), group in groupby(left, key=lambda p: (p.task, _shape(p.config))):
         task = load_task(name)
@@ -95,7 +103,7 @@ def _shape(config: RunConfig) -> tuple:
 def _run(task: Task, point: Point, out: Path, ahead: dict, measured) -> Row:
     run = _begun(task, point, out) or start_run(task, point.config, seed=point.seed, out=out)
     row = dict(zip(("task", "seed", "method"), (task.name, *point.key[1:]), strict=True))
-    row["task_digest"] = task.digest[:12]
+    row["task_digest"] = task.digest[:DIGEST_LETTERS]
     begin = time.perf_counter()
     try:
         run_stages(run, task, point.config, seed=point.seed, ahead=ahead, take_over=True)
@@ -188,7 +196,9 @@ def seeds(text: str) -> list[int]:
             first, _, last = part.partition("-")
             found += range(int(first), int(last or first) + 1)
     except ValueError:
-        raise UserError(f"--seeds {text}: expected seeds such as 0-4 or 1,3") from None
+        found = []
+    if not found:
+        raise UserError(f"--seeds {text}: expected seeds such as 0-4 or 1,3")
     return found
 
 
@@ -223,7 +233,7 @@ def command(argv: list[str]) -> int:
         prog="lucibot sweep",
         description="Run tasks over seeds and presets; stopped, it goes on where it was.",
         epilog="Any setting of `lucibot run` may follow and holds for every run, for instance "
-        "--optimize.search.population 64.",
+        "--optimize.search.population 64; the list tells them apart.",
     )
     p.add_argument("tasks", nargs="+", metavar="TASK", help="shipped tasks or task folders")
     p.add_argument("--seeds", default="0-4", help="e.g. 0-4 or 1,3 (default: 0-4)")
@@ -232,20 +242,22 @@ def command(argv: list[str]) -> int:
                    help="run directories and results.json (default: runs/sweep)")  # fmt: skip
     p.add_argument("--cluster", help='search on a Ray cluster: its address, or "auto"')
     a, settings = p.parse_known_args(argv)
-    if a.cluster is not None:
-        settings += ["--optimize.cluster", a.cluster]
+    cluster = ["--optimize.cluster", a.cluster] if a.cluster is not None else []
     configs = {}
     for preset in a.presets.split(","):
         if preset not in PRESETS:
             raise unknown_name("preset", preset, PRESETS)
-        configs[preset] = tyro.cli(
-            RunConfig, args=settings, default=PRESETS[preset], prog="lucibot sweep TASK..."
+        configs[" ".join([preset, *settings])] = tyro.cli(
+            RunConfig,
+            args=settings + cluster,
+            default=PRESETS[preset],
+            prog="lucibot sweep TASK...",
         )
     for task in a.tasks:
         load_task(task)
     points = [
-        Point(task=t, seed=s, method=preset, config=config)
-        for t in a.tasks for preset, config in configs.items() for s in seeds(a.seeds)
+        Point(task=t, seed=s, method=method, config=config)
+        for t in a.tasks for method, config in configs.items() for s in seeds(a.seeds)
     ]  # fmt: skip
     rows = sweep(points, out=a.out, results=a.out / "results.json")
     print("\n" + table(rows))

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from lucibot.cli import main
+from lucibot.cli import COMMANDS, main
 
 
 def say(capsys, *argv) -> tuple[int, str]:
@@ -24,6 +24,12 @@ def say(capsys, *argv) -> tuple[int, str]:
         (["run", "cut_dough", "--preset", "papr"], "Did you mean 'paper'"),
         (["resume", "nowhere"], "run.json"),
         (["show", "nowhere"], "run.json"),
+        (["tasks", "check", "cut_dogh"], "Did you mean 'cut_dough'"),
+        (["bench", "terms", "nowhere"], "run.json"),
+        (["bench", "tasks", "--tasks", "cut_dogh"], "Did you mean 'cut_dough'"),
+        (["bench", "tasks", "--methods", "ful"], "Did you mean 'full'"),
+        (["bench", "rollouts_to_loss", "--settings", "quik"], "Did you mean 'quick'"),
+        (["bench", "profile", "cut_dogh"], "Did you mean 'cut_dough'"),
     ],
 )
 def test_mistakes_are_one_line_and_status_2(capsys, argv, named):
@@ -31,6 +37,26 @@ def test_mistakes_are_one_line_and_status_2(capsys, argv, named):
     assert status == 2
     assert named in text and "Traceback" not in text
     assert len(text.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [[c] for c in COMMANDS] + [["bench", n] for n in ("tasks", "terms", "rollouts_to_loss", "profile")],
+    ids=" ".join,
+)  # fmt: skip
+def test_every_command_explains_itself_and_refuses_what_it_does_not_know(capsys, argv):
+    for more, expected in ((["--help"], 0), (["--no-such-flag"], 2)):
+        with pytest.raises(SystemExit) as left:
+            main([*argv, *more])
+        assert left.value.code == expected
+        assert " ".join(argv) in "".join(capsys.readouterr())
+
+
+def test_doctor_says_what_works(capsys):
+    status, text = say(capsys, "doctor")
+    assert status == 0 and "BAD" not in text
+    for what in ("genesis-world", "gpu", "ray tracer", "cut_dough"):
+        assert what in text
 
 
 def test_help_imports_nothing_heavy():

@@ -81,6 +81,14 @@ def test_what_fails_is_a_row_and_is_tried_again(made, tmp_path):
     assert len({name for *_, name in made["runs"]}) == 8
 
 
+def test_rows_of_a_task_that_has_changed_are_made_anew(made, tmp_path):
+    rows = go(tmp_path, 0)
+    stale = [{**r, "task_digest": "0" * 12} if r["task"] == "open_door" else r for r in rows]
+    sweep.write(tmp_path / "r.json", stale)
+    assert go(tmp_path, 0) == rows
+    assert [t for t, *_ in made["runs"][4:]] == ["open_door"] * 2
+
+
 def test_bad_input_ends_a_sweep_and_keeps_what_it_has(made, tmp_path):
     made["fails"] = {1: UserError("no such video")}
     with pytest.raises(UserError, match="no such video"):
@@ -95,9 +103,14 @@ def test_the_command_lists_what_it_made(made, tmp_path, capsys):
     arguments = ["sweep", "open_door", "cut_dough", "--seeds", "0,2-3", "--out", str(tmp_path)]
     assert main([*arguments, "--optimize.search.population", "8"]) == 0
     text = capsys.readouterr().out
-    assert "| open_door | quick | 1/3 | 0.50 | 3 | 0.0 |" in text
+    small = "quick --optimize.search.population 8"
+    assert f"| open_door | {small} | 1/3 | 0.50 | 3 | 0.0 |" in text
     records = [json.loads(p.read_text()) for p in tmp_path.glob("*/*/run.json")]
     assert {r["config"]["optimize"]["search"]["population"] for r in records} == {8}
+    # Another setting is another method: it does not pass for the first one's result.
+    assert main([*arguments, "--optimize.search.population", "4"]) == 0
+    assert f"| open_door | {small[:-1]}4 | 1/3 |" in (text := capsys.readouterr().out)
+    assert f"| open_door | {small} | 1/3 |" in text and len(made["runs"]) == 12
     made["fails"] = {4: RunFailed("all rollouts diverged")}
     assert main([*arguments[:3], "--seeds", "4", "--out", str(tmp_path)]) == 1
 
@@ -108,6 +121,7 @@ def test_the_command_lists_what_it_made(made, tmp_path, capsys):
         (["cut_dogh"], "Did you mean 'cut_dough'"),
         (["cut_dough", "--presets", "quik"], "Did you mean 'quick'"),
         (["cut_dough", "--seeds", "few"], "0-4"),
+        (["cut_dough", "--seeds", "4-1"], "0-4"),
     ],
 )
 def test_mistakes_are_one_line(capsys, tmp_path, argv, named):

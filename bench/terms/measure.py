@@ -10,8 +10,8 @@ For measurement only: a search that asked the predicates would optimize its own 
 
 from __future__ import annotations
 
+import argparse
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -54,11 +54,16 @@ def measure_run(run: RunDirectory, task, seed: int, scene: SimScene) -> dict[str
     return {"success": success[2:], **terms}
 
 
-def main(paths: list[str]) -> int:
+def main(argv: list[str]) -> int:
+    p = argparse.ArgumentParser(
+        prog="lucibot bench terms", description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+    p.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="run directories")
     scenes: dict[str, SimScene] = {}
     by_task: dict[str, list[dict]] = {}
-    for path in paths:
-        run, task, _, seed = open_run(Path(path))
+    for path in p.parse_args(argv).runs:
+        run, task, _, seed = open_run(path)
         if task.digest not in scenes:
             scenes[task.digest] = SimScene(task, n_envs=ENVIRONMENTS)
         found = measure_run(run, task, seed, scenes[task.digest])
@@ -77,7 +82,3 @@ def correlate(task: str, found: list[dict[str, np.ndarray]]) -> None:
         constant = np.ptp(values) == 0 or np.ptp(success) == 0
         rho = np.nan if constant else spearmanr(values, success).statistic
         print(f"  {name:<18} {rho:+.2f}")
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

@@ -105,11 +105,18 @@ def _parse(argv: list[str], known: dict[str, Path], rows: dict[str, Path]) -> ar
     )  # fmt: skip
     p.add_argument("names", nargs="*", metavar="NAME")
     p.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
-    p.add_argument("--repeats", type=int, default=7, help="rounds of a race (default: 7)")
+    p.add_argument("--repeats", type=_rounds, default=7, help="rounds of a race (default: 7)")
     p.add_argument("--json", action="store_true", help="print the result as JSON")
     p.add_argument("--compare", type=Path, metavar="FILE",
                    help="a result of --json: print the ratio to it")  # fmt: skip
     return p.parse_args(argv)
+
+
+def _rounds(text: str) -> int:
+    """An argparse type; argparse says what is wrong with it."""
+    if int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text}: at least one round")
+    return int(text)
 
 
 def _defines(path: Path, name: str) -> bool:
