@@ -10,6 +10,7 @@ import lucibot_kernels as lk
 import pytest
 import torch
 from lucibot_kernels import observe as observe_module
+from lucibot_kernels import points as points_module
 from lucibot_kernels import runtime, twins
 
 I32 = torch.int32
@@ -420,6 +421,22 @@ def test_padding_is_not_there():
         assert torch.equal(~torch.isnan(nearest[i]), exists)
 
 
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("shared", [False, True])
+def test_a_least_distance_within_reach_is_the_least_distance(kind, shared):
+    a, b = cloud(kind, 4, 150), cloud("cube", 97) if shared else cloud("cube", 4, 97)
+    a[0] += 0.9
+    a[1] += 3.0
+    a[2, ::3] = torch.nan
+    exact = lk.min_distance(a, b)
+    for within in (0.0, 1e-3, 0.05, 0.4, 10.0, *exact.tolist()):
+        near = lk.min_distance(a, b, within_m=within)
+        reached = exact <= within
+        assert torch.equal(near[reached], exact[reached])
+        assert (near[~reached] >= exact[~reached]).all()
+    assert torch.isinf(lk.min_distance(torch.full((2, 3, 3), torch.nan), a[:2], within_m=1.0)).all()
+
+
 def test_empty_clouds_have_a_defined_distance():
     some, gone = torch.rand(2, 4, 3), torch.full((2, 3, 3), torch.nan)
     for nothing in (gone, torch.zeros(2, 0, 3)):
@@ -438,33 +455,43 @@ def test_empty_clouds_have_a_defined_distance():
         lk.chamfer(some, torch.zeros(3, 4, 3))
 
 
-# --- components ---------------------------------------------------------------------------------
+# --- points -------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("shape", [(1, 1, 1), (3, 9, 13), (2, 1, 20), (2, 17, 1), (4, 32, 32)])
-def test_connected_components_are_their_twin(shape):
-    for fill in (0.1, 0.4, 0.6, 0.9):
-        mask = torch.rand(shape) < fill
-        labels, sizes = lk.connected_components(mask)
-        for i, (label, areas) in enumerate(twins.connected_components(mask)):
-            assert torch.equal(labels[i], label)
-            assert sizes[i].tolist() == areas + [0] * (sizes.shape[1] - len(areas))
+@pytest.mark.parametrize(("batch", "n"), [(1, 1), (3, 200), (0, 5), (2, 0)])
+def test_posed_points_are_their_twin(batch, n):
+    points, position = torch.randn(n, 3), torch.randn(batch, 3)
+    quaternion = torch.nn.functional.normalize(torch.randn(batch, 4), dim=-1)
+    got = lk.posed_points(points, position, quaternion)
+    expected = twins.posed_points(points, position, quaternion)
+    torch.testing.assert_close(got.double(), expected, rtol=0, atol=2e-6)
+    with pytest.raises(ValueError, match=r"quaternion: expected a tensor float32 \(B, 4\) with B="):
+        lk.posed_points(points, position, torch.zeros(batch + 1, 4))
 
 
-def test_connected_components_of_a_spiral_and_of_nothing():
-    spiral = torch.zeros(1, 11, 11, dtype=torch.uint8)
-    for ring in range(0, 5, 2):
-        spiral[0, ring, ring : 11 - ring] = 7
-        spiral[0, ring : 11 - ring, 10 - ring] = 7
-        spiral[0, 10 - ring, ring : 11 - ring] = 7
-        spiral[0, ring + 2 : 11 - ring, ring] = 7
-        spiral[0, ring + 2, ring : ring + 3] = 7
-    labels, sizes = lk.connected_components(spiral)
-    assert sizes.tolist() == [[int((spiral > 0).sum())]]
-    assert torch.equal(labels > 0, spiral > 0)
-    labels, sizes = lk.connected_components(torch.zeros(2, 3, 4, dtype=torch.bool))
-    assert sizes.shape == (2, 0) and not labels.any()
-    assert lk.connected_components(torch.zeros(0, 3, 4, dtype=torch.bool))[1].shape == (0, 0)
+@pytest.mark.parametrize("lanes", [1, 7])
+@pytest.mark.parametrize("most", [1, 20, 64, 100_000])
+def test_unproject_is_its_twin(most, lanes, monkeypatch):
+    """With several lanes, too, as on a GPU."""
+    monkeypatch.setattr(points_module, "_CPU_LANES", lanes)
+    mask = torch.rand(5, 13, 17) < torch.tensor([0.0, 0.01, 0.3, 0.9, 1.0])[:, None, None]
+    depth, rays = torch.rand(5, 13, 17) + 0.5, torch.randn(13, 17, 3)
+    centre = torch.randn(3)
+    got = lk.unproject(mask, depth, rays, centre, most)
+    expected = twins.unproject(mask, depth, rays, centre, most)
+    assert torch.equal(got.isnan(), expected.isnan()) and got[0].isnan().all()
+    torch.testing.assert_close(got.double(), expected, rtol=0, atol=2e-6, equal_nan=True)
+    assert torch.equal(
+        got.isnan(), lk.unproject(mask.byte() * 3, depth, rays, centre, most).isnan()
+    )
+
+
+def test_unproject_of_nothing():
+    nothing = torch.zeros(0, 4, 5)
+    got = lk.unproject(nothing > 0, nothing, torch.zeros(4, 5, 3), torch.zeros(3), 8)
+    assert got.shape == (0, 8, 3)
+    with pytest.raises(ValueError, match="most: expected at least 1 point, got 0"):
+        lk.unproject(nothing > 0, nothing, torch.zeros(4, 5, 3), torch.zeros(3), 0)
 
 
 # --- runtime ------------------------------------------------------------------------------------
@@ -506,7 +533,8 @@ def results():
     seen = observer.observe(particles_m=a)
     mask = seen.label > 0
     return [*lk.chamfer(a, b), lk.min_distance(a, b + 1), seen.depth, seen.label,
-            lk.mask_iou(mask, mask.roll(3, 1)), *lk.connected_components(mask)]
+            lk.mask_iou(mask, mask.roll(3, 1)), lk.posed_points(a[0], b[0, :4], torch.eye(4)),
+            lk.unproject(mask, seen.depth, torch.ones(48, 64, 3), a[0, 0], 50).nan_to_num()]
 
 alone = results()
 import genesis as gs

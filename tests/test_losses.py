@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from lucibot_kernels import connected_components
+from skimage.measure import label as connected_regions
 
 from lucibot.core.camera import Camera
 from lucibot.objective.losses import FAR_M, Losses, Observation, Parts
@@ -61,8 +61,8 @@ def supervision(valid=None) -> Supervision:
 
 def parts_of(label: torch.Tensor, around: bool = True) -> Parts:
     """The clay's connected regions, as a rollout's parts."""
-    number, sizes = connected_components(label == 2)
-    count = (sizes > 0).sum(1).int()
+    number = torch.stack([torch.from_numpy(connected_regions(x.numpy() == 2)) for x in label]).int()
+    count = number.amax((1, 2))
     flags = torch.full((len(label), 1), around)
     return Parts(
         number=number, depth=torch.full(label.shape, 0.6), count=count, around=flags

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from lucibot_kernels.clouds import Chamfer, chamfer, min_distance, nearest_distance
-    from lucibot_kernels.components import connected_components
     from lucibot_kernels.observe import Observation, Observer
     from lucibot_kernels.overlap import label_iou, mask_iou
+    from lucibot_kernels.points import posed_points, unproject
     from lucibot_kernels.runtime import ensure_initialized
 
 _HOME = {
@@ -21,11 +21,12 @@ _HOME = {
     "chamfer": "clouds",
     "min_distance": "clouds",
     "nearest_distance": "clouds",
-    "connected_components": "components",
     "Observation": "observe",
     "Observer": "observe",
     "label_iou": "overlap",
     "mask_iou": "overlap",
+    "posed_points": "points",
+    "unproject": "points",
     "ensure_initialized": "runtime",
 }
 
@@ -34,12 +35,13 @@ __all__ = [
     "Observation",
     "Observer",
     "chamfer",
-    "connected_components",
     "ensure_initialized",
     "label_iou",
     "mask_iou",
     "min_distance",
     "nearest_distance",
+    "posed_points",
+    "unproject",
 ]
 
 

@@ -15,6 +15,7 @@ I32 = qd.types.ndarray(dtype=qd.i32, ndim=1)
 
 FRAME = 7
 SIZE = 4
+CELLS_PER_POINT = 2
 FAR2 = 3e38  # a squared distance beyond all others
 MARGIN = 1.00001  # rounding must not exclude the nearest point
 LIMIT_BITS = 0x5D5E0B6B  # 1e18 as f32: squares of larger numbers overflow
@@ -30,6 +31,16 @@ def usable(x, y, z):
 
 
 @qd.func
+def counts(point: qd.template(), o, box: qd.template(), b, boxed: qd.template()):
+    """Whether the point at `o` is usable and within the box at `b`."""
+    ok = usable(point[o], point[o + 1], point[o + 2])
+    if qd.static(boxed):
+        for k in qd.static(range(3)):
+            ok = ok and point[o + k] >= box[b + k] and point[o + k] <= box[b + 3 + k]
+    return ok
+
+
+@qd.func
 def cell_along(x, inverse_edge, cells):
     """The cell of a coordinate relative to the grid's corner, clamped to the grid."""
     # Clamped as a float first: the cast of a large float is undefined.
@@ -42,12 +53,38 @@ def cells_along(extent, edge, most):
 
 
 @qd.kernel
+def bounds(
+    # In: points (clouds, N, 3) at these strides, number of points in use (clouds,).
+    point: F32,
+    stride_cloud: qd.i32,
+    stride_point: qd.i32,
+    length: I32,
+    # Out: (clouds, 6), least and greatest corner; FAR2 and -FAR2 where no point is usable.
+    box: F32,
+):
+    for cloud in range(length.shape[0]):
+        low = qd.Vector([FAR2, FAR2, FAR2])
+        high = qd.Vector([-FAR2, -FAR2, -FAR2])
+        for i in range(length[cloud]):
+            o = cloud * stride_cloud + i * stride_point
+            if usable(point[o], point[o + 1], point[o + 2]):
+                for k in qd.static(range(3)):
+                    low[k] = qd.min(low[k], point[o + k])
+                    high[k] = qd.max(high[k], point[o + k])
+        for k in qd.static(range(3)):
+            box[6 * cloud + k] = low[k]
+            box[6 * cloud + 3 + k] = high[k]
+
+
+@qd.kernel
 def build_grids(
     # In: points (clouds, N, 3) at these strides, number of points in use (clouds,).
     point: F32,
     stride_cloud: qd.i32,
     stride_point: qd.i32,
     length: I32,
+    # In: (clouds, 6), least and greatest corner of what counts; not read unless `boxed`.
+    box: F32,
     points: qd.i32,
     cells: qd.i32,
     # Out: (clouds, 7), (clouds, 4), (clouds, cells + 1), (clouds, N, 3) and (clouds, N).
@@ -56,6 +93,7 @@ def build_grids(
     start: I32,
     sorted: F32,
     order: I32,
+    boxed: qd.template(),
 ):
     for cloud in range(length.shape[0]):
         p0 = cloud * stride_cloud
@@ -65,7 +103,7 @@ def build_grids(
         used = 0
         for i in range(count):
             o = p0 + i * stride_point
-            if usable(point[o], point[o + 1], point[o + 2]):
+            if counts(point, o, box, 6 * cloud, boxed):
                 used += 1
                 for k in qd.static(range(3)):
                     low[k] = qd.min(low[k], point[o + k])
@@ -75,21 +113,23 @@ def build_grids(
             high = low
         extent = high - low
         longest = qd.max(extent[0], extent[1], extent[2])
-        # The smallest cells whose number fits, by bisection of the logarithm of their edge.
+        # The smallest cells whose number fits, by bisection of the logarithm of their edge. A few
+        # points of many need few cells.
+        most = qd.min(cells, qd.max(8, CELLS_PER_POINT * used))
         edge = qd.max(longest, 1e-6) * 1.01
         small = edge / 2097152.0
         for _ in range(24):
             middle = qd.sqrt(small) * qd.sqrt(edge)
-            total = qd.cast(cells_along(extent[0], middle, cells), qd.f32)
-            total *= qd.cast(cells_along(extent[1], middle, cells), qd.f32)
-            total *= qd.cast(cells_along(extent[2], middle, cells), qd.f32)
-            if total <= qd.cast(cells, qd.f32):
+            total = qd.cast(cells_along(extent[0], middle, most), qd.f32)
+            total *= qd.cast(cells_along(extent[1], middle, most), qd.f32)
+            total *= qd.cast(cells_along(extent[2], middle, most), qd.f32)
+            if total <= qd.cast(most, qd.f32):
                 edge = middle
             else:
                 small = middle
-        nx = cells_along(extent[0], edge, cells)
-        ny = cells_along(extent[1], edge, cells)
-        nz = cells_along(extent[2], edge, cells)
+        nx = cells_along(extent[0], edge, most)
+        ny = cells_along(extent[1], edge, most)
+        nz = cells_along(extent[2], edge, most)
         for k in qd.static(range(3)):
             frame[cloud * FRAME + k] = low[k]
             frame[cloud * FRAME + 3 + k] = extent[k]
@@ -105,7 +145,7 @@ def build_grids(
         inverse = 1.0 / edge
         for i in range(count):
             o = p0 + i * stride_point
-            if usable(point[o], point[o + 1], point[o + 2]):
+            if counts(point, o, box, 6 * cloud, boxed):
                 cx = cell_along(point[o] - low[0], inverse, nx)
                 cy = cell_along(point[o + 1] - low[1], inverse, ny)
                 cz = cell_along(point[o + 2] - low[2], inverse, nz)
@@ -117,7 +157,7 @@ def build_grids(
         for k in range(count):
             i = count - 1 - k
             o = p0 + i * stride_point
-            if usable(point[o], point[o + 1], point[o + 2]):
+            if counts(point, o, box, 6 * cloud, boxed):
                 cx = cell_along(point[o] - low[0], inverse, nx)
                 cy = cell_along(point[o + 1] - low[1], inverse, ny)
                 cz = cell_along(point[o + 2] - low[2], inverse, nz)

@@ -13,7 +13,7 @@ import torch
 from lucibot_kernels.checks import batched_points, check, nonempty
 from lucibot_kernels.runtime import kernels
 
-_CELLS_PER_POINT = 2.0
+_CELLS_PER_POINT = 2
 _FAR2 = 3e38
 
 
@@ -99,12 +99,15 @@ def min_distance(
     *,
     a_length: torch.Tensor | None = None,
     b_length: torch.Tensor | None = None,
+    within_m: float | None = None,
 ) -> torch.Tensor:
     """The smallest distance between a point of a and a point of b, (B,) f32 [m].
 
     Arguments as in `chamfer`. Infinite where either cloud is empty.
+    within_m: a distance above this may be given as a larger one or as infinite, which spares
+        looking at what lies out of reach.
     """
-    ga, gb, batch = _both(a, b, a_length, b_length)
+    ga, gb, batch = _both(a, b, a_length, b_length, within_m)
     least2 = torch.full((max(batch, 1),), _FAR2, dtype=torch.float32, device=a.device)
     if batch:
         kernels("_cloud_kernels", a.device).least(
@@ -116,57 +119,73 @@ def min_distance(
     return torch.where(least2 < _FAR2, least2.sqrt(), torch.inf)
 
 
-def _both(a, b, a_length, b_length) -> tuple[_Grids, _Grids, int]:
-    """The grids of two checked arguments, and the batch size."""
+def _both(a, b, a_length, b_length, within_m=None) -> tuple[_Grids, _Grids, int]:
+    """The grids of two checked arguments, and the batch size; with `within_m` of those points only
+    that this reach of the other cloud's box holds."""
     dims: dict[str, int] = {}
     device = a.device if isinstance(a, torch.Tensor) else torch.device("cpu")
     a_points = batched_points("a", a, dims=dims, count="N", device=device)
     shared = isinstance(b, torch.Tensor) and b.ndim == 2
     b_dims = {"B": 1} if shared else dims
     b_points = batched_points("b", b[None] if shared else b, dims=b_dims, count="M", device=device)
-    return (
-        _grids("a_length", *a_points, dims["B"], dims["N"], a_length),
-        _grids("b_length", *b_points, b_dims["B"], b_dims["M"], b_length),
-        dims["B"],
-    )
+    clouds_a = _Clouds("a_length", *a_points, dims["B"], dims["N"], a_length)
+    clouds_b = _Clouds("b_length", *b_points, b_dims["B"], b_dims["M"], b_length)
+    if within_m is None or not dims["B"]:
+        return clouds_a.grids(), clouds_b.grids(), dims["B"]
+    boxes = clouds_a.boxes(), clouds_b.boxes()
+    low, high = torch.maximum(*(x[:, :3] for x in boxes)), torch.minimum(*(x[:, 3:] for x in boxes))
+    # Rounding must not exclude what is just within reach.
+    reach = 1.00001 * within_m + 1e-6 * torch.maximum(low.abs(), high.abs())
+    both = torch.cat([low - reach, high + reach], dim=1)
+    return clouds_a.grids(both), clouds_b.grids(None if shared else both), dims["B"]
 
 
-def _grids(
-    name: str,
-    memory: torch.Tensor,
-    stride_cloud: int,
-    stride_point: int,
-    clouds: int,
-    points: int,
-    length: torch.Tensor | None,
-) -> _Grids:
-    device = memory.device
-    if length is None:
-        length = torch.full((clouds,), points, dtype=torch.int32, device=device)
-    check(name, length, torch.int32, ("B",), dims={"B": clouds}, device=device)
-    if clouds and not (0 <= int(length.min()) and int(length.max()) <= points):
-        raise ValueError(
-            f"{name}: expected 0..{points} points, got {int(length.min())}..{int(length.max())}"
+class _Clouds:
+    """Checked points (clouds, points, 3) in `memory` at two strides."""
+
+    def __init__(
+        self, name: str, memory: torch.Tensor, stride_cloud: int, stride_point: int,
+        clouds: int, points: int, length: torch.Tensor | None,
+    ):  # fmt: skip
+        device = memory.device
+        if length is None:
+            length = torch.full((clouds,), points, dtype=torch.int32, device=device)
+        check(name, length, torch.int32, ("B",), dims={"B": clouds}, device=device)
+        if clouds and not (0 <= int(length.min()) and int(length.max()) <= points):
+            raise ValueError(
+                f"{name}: expected 0..{points} points, got {int(length.min())}..{int(length.max())}"
+            )
+        self._layout = nonempty(memory), stride_cloud, stride_point, length
+        self._clouds, self._points, self._device = clouds, points, device
+
+    def boxes(self) -> torch.Tensor:
+        """(clouds, 6) least and greatest corner [m]; huge and -huge where there is no point."""
+        box = torch.empty(self._clouds, 6, device=self._device)
+        kernels("_cloud_kernels", self._device).bounds(*self._layout, box.view(-1))
+        return box
+
+    def grids(self, box: torch.Tensor | None = None) -> _Grids:
+        """All points, or those within `box`, sorted by cell."""
+        cells = max(8, _CELLS_PER_POINT * self._points)
+        on = {"device": self._device}
+        # A kernel cannot be given an array without elements, hence the ones.
+        some, all_points = max(self._clouds, 1), max(self._clouds * self._points, 1)
+        grids = _Grids(
+            frame=torch.empty(some * 7, **on),
+            size=torch.zeros(some * 4, dtype=torch.int32, **on),
+            start=torch.empty(some * (cells + 1), dtype=torch.int32, **on),
+            sorted=torch.empty(all_points * 3, **on),
+            order=torch.empty(all_points, dtype=torch.int32, **on),
+            points=self._points,
+            cells=cells,
+            clouds=self._clouds,
         )
-    cells = max(8, int(_CELLS_PER_POINT * points))
-    on = {"device": device}
-    # A kernel cannot be given an array without elements, hence the ones.
-    some, all_points = max(clouds, 1), max(clouds * points, 1)
-    grids = _Grids(
-        frame=torch.empty(some * 7, **on),
-        size=torch.zeros(some * 4, dtype=torch.int32, **on),
-        start=torch.empty(some * (cells + 1), dtype=torch.int32, **on),
-        sorted=torch.empty(all_points * 3, **on),
-        order=torch.empty(all_points, dtype=torch.int32, **on),
-        points=points,
-        cells=cells,
-        clouds=clouds,
-    )
-    if clouds:
-        kernels("_cloud_kernels", device).build_grids(
-            nonempty(memory), stride_cloud, stride_point, length, points, cells, *grids[:5]
-        )
-    return grids
+        if self._clouds:
+            boxes = grids.frame if box is None else box.view(-1)
+            kernels("_cloud_kernels", self._device).build_grids(
+                *self._layout, boxes, self._points, cells, *grids[:5], box is not None
+            )
+        return grids
 
 
 def _groups(queries: _Grids) -> int:

@@ -136,27 +136,21 @@ def min_distance(a: torch.Tensor, b: torch.Tensor) -> float:
     return float(nearest_distance(a, b).min()) if len(a) and len(b) else torch.inf
 
 
-def connected_components(mask: torch.Tensor) -> list[tuple[torch.Tensor, list[int]]]:
-    """For each image its labels (H, W) and the areas of its components, largest first.
+def posed_points(
+    points: torch.Tensor, position: torch.Tensor, quaternion: torch.Tensor
+) -> torch.Tensor:
+    """See `points.posed_points`; (B, N, 3) f64 [m]."""
+    R = rotation(quaternion)
+    return points.double() @ R.transpose(-1, -2) + position.double()[:, None]
 
-    The number of each pixel spreads to its neighbours until nothing changes: every component ends
-    up with its first pixel's, which is the largest since the numbers fall.
-    """
-    results = []
-    for image in mask.bool():
-        number = torch.arange(image.numel(), 0, -1, dtype=torch.float64).view(image.shape)
-        number = number * image
-        while True:
-            spread = torch.nn.functional.max_pool2d(number[None], 3, stride=1, padding=1)[0] * image
-            if torch.equal(spread, number):
-                break
-            number = spread
-        first, areas = number[image].unique(return_counts=True)
-        ranked = sorted(
-            zip(areas.tolist(), first.tolist(), strict=True), key=lambda x: (-x[0], -x[1])
-        )
-        label = torch.zeros(image.shape, dtype=torch.int32)
-        for rank, (_, pixel) in enumerate(ranked):
-            label[number == pixel] = rank + 1
-        results.append((label, [area for area, _ in ranked]))
-    return results
+
+def unproject(
+    mask: torch.Tensor, depth: torch.Tensor, rays: torch.Tensor, centre: torch.Tensor, most: int
+) -> torch.Tensor:
+    """See `points.unproject`; (B, most, 3) f64 [m]."""
+    out = torch.full((len(mask), most, 3), torch.nan, dtype=torch.float64)
+    for b, pixels in enumerate(mask.bool()):
+        points = centre.double() + rays.double()[pixels] * depth[b].double()[pixels][:, None]
+        kept = points[:: max(1, -(-len(points) // most))]
+        out[b, : len(kept)] = kept
+    return out

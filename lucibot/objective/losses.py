@@ -15,7 +15,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from lucibot_kernels import chamfer, label_iou
+from lucibot_kernels import chamfer, label_iou, unproject
 from torch import Tensor
 
 from lucibot.objective.supervision import Supervision
@@ -75,7 +75,7 @@ class Losses:
         self._part_masks = t(supervision.part_masks)
         self._part_valid = t(supervision.part_valid)
         self._part_clouds = [_finite(t(c)) for c in supervision.part_clouds]
-        self._rays = t(_rays(supervision)).float()
+        self._rays = t(supervision.camera.rays).float().contiguous()
         self._origin = t(supervision.camera.T_world_cam[:3, 3]).float()
 
     def _tensor(self, a) -> Tensor:
@@ -122,17 +122,11 @@ class Losses:
         if Q == 0:  # The video's goal frame shows no target: nothing to compare with.
             zero = torch.zeros(P, device=self._device)
             return {n: zero for n in ("part_count", "part_iou", "part_chamfer", "part_distance")}
-        numbers = range(1, MAX_PARTS + 1)
-        iou = torch.stack(
-            [
-                torch.stack(
-                    [label_iou(parts.number, c, mask, self._part_valid) for c in numbers], 1
-                )
-                for mask in self._part_masks
-            ],
-            1,
-        )  # (P, Q, MAX_PARTS)
-        # The rollout's empty part numbers have IoU 0 and are never the best of a part that is met.
+        # Part numbers that no rollout has keep IoU 0 and are never the best of a part that is met.
+        iou = torch.zeros(P, Q, MAX_PARTS, device=self._device)
+        for q, mask in enumerate(self._part_masks):
+            for c in range(min(MAX_PARTS, int(parts.count.max()))):
+                iou[:, q, c] = label_iou(parts.number, c + 1, mask, self._part_valid)
         best_iou, best = iou.max(dim=2)
         clouds = [
             self._cloud(parts.number == best[:, q, None, None] + 1, parts.depth) for q in range(Q)
@@ -168,17 +162,7 @@ class Losses:
 
     def _cloud(self, mask: Tensor, depth: Tensor) -> Tensor:
         """World points (P, CLOUD_POINTS, 3) of the pixels in `mask`, evenly thinned; NaN pads."""
-        P = len(mask)
-        flat = mask.flatten(1)
-        rank = flat.cumsum(1) - 1
-        step = (flat.sum(1, keepdim=True) + CLOUD_POINTS - 1) // CLOUD_POINTS
-        kept = flat & (rank % step.clamp(min=1) == 0)
-        env, pixel = kept.nonzero(as_tuple=True)
-        slot = (rank[env, pixel] // step[env, 0]).long()
-        cloud = torch.full((P, CLOUD_POINTS, 3), torch.nan, device=self._device)
-        points = self._origin + self._rays[pixel] * depth.flatten(1)[env, pixel][:, None]
-        cloud[env, slot] = points
-        return cloud
+        return unproject(mask, depth, self._rays, self._origin, CLOUD_POINTS)
 
 
 def _finite(cloud: Tensor) -> Tensor:
@@ -190,8 +174,3 @@ def _is_any(label: Tensor, wanted: list[int]) -> Tensor:
     for w in wanted[1:]:
         found = found | (label == w)
     return found
-
-
-def _rays(sup: Supervision):
-    """(H * W, 3) world directions whose camera z is 1 m."""
-    return sup.camera.rays.reshape(-1, 3)
