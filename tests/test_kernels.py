@@ -59,13 +59,6 @@ def meshes() -> dict:
     }
 
 
-def no_meshes() -> dict:
-    return {
-        "vertices_m": torch.zeros(0, 3), "faces": torch.zeros(0, 3, dtype=I32),
-        "vertex_body": torch.zeros(0, dtype=I32), "body_label": torch.zeros(0, dtype=I32),
-    }  # fmt: skip
-
-
 def backgrounds(cam: dict) -> dict:
     shape = (cam["height"], cam["width"])
     depth = 0.8 + 0.4 * torch.rand(shape)

@@ -60,7 +60,6 @@ class Losses:
 
     def __init__(self, labels: dict[str, int], supervision: Supervision, device: str = "cpu"):
         """`labels` maps object names to their label."""
-        self._sup = supervision
         self._device = torch.device(device)
         self._actuators = [labels[n] for n in supervision.actuators]
         self._targets = [labels[n] for n in supervision.targets]

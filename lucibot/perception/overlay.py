@@ -67,18 +67,6 @@ def draw_overlays(
     return out
 
 
-def contact_sheet(frames: np.ndarray, columns: int, width: int) -> np.ndarray:
-    """Frames (F, H, W, 3) side by side, each `width` pixels wide, `columns` a row."""
-    height = round(frames.shape[1] * width / frames.shape[2])
-    small = [cv2.resize(f, (width, height), interpolation=cv2.INTER_AREA) for f in frames]
-    rows = -(-len(small) // columns)
-    sheet = np.full((rows * height, columns * width, 3), 255, np.uint8)
-    for k, f in enumerate(small):
-        y, x = k // columns * height, k % columns * width
-        sheet[y : y + height, x : x + width] = f
-    return sheet
-
-
 def _resize(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     if mask.shape == size[::-1]:
         return mask

@@ -7,10 +7,6 @@ from typing import Protocol
 
 import numpy as np
 
-FINGER_TIPS = (4, 8, 12, 16, 20)
-"""Indices of the finger tips among the 21 hand keypoints of the usual hand models."""
-
-
 @dataclass(frozen=True, kw_only=True)
 class Hand:
     """One hand in one frame."""
