@@ -7,6 +7,7 @@ from typing import Protocol
 
 import numpy as np
 
+
 @dataclass(frozen=True, kw_only=True)
 class Hand:
     """One hand in one frame."""
