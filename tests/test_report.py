@@ -69,7 +69,7 @@ def full(tmp_path) -> ReportData:
         film=film, chosen_video=film, metrics=(Metric(name="pieces", value="2", passed=True),),
         timings=(Timing(stage="scene", seconds=12.0), Timing(stage="imagine", seconds=3.0)),
         search_seconds={"physics": 9.5, "losses": 0.5},
-        correlation={"target_chamfer": -0.7, "actuator_mask_iou": 0.1}, notes=("scalar_rgb",),
+        notes=("scalar_rgb",),
         provenance={"seed": "0"},
     )  # fmt: skip
 

@@ -133,8 +133,6 @@ class ReportData:
     timings: tuple[Timing, ...] = ()
     search_seconds: dict[str, float] = field(default_factory=dict)
     """Part of the search -> seconds of all workers together."""
-    correlation: dict[str, float] = field(default_factory=dict)
-    """Loss term -> Spearman rank correlation with success over the sampled rollouts."""
     notes: tuple[str, ...] = ()
     """Fallbacks that were taken."""
     provenance: dict[str, str] = field(default_factory=dict)

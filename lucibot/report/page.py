@@ -63,5 +63,4 @@ def _pieces(data: ReportData, scratch: Path) -> dict:
         ),
         "total_seconds": seconds,
         "longest": max([t.seconds for t in data.timings], default=1.0) or 1.0,
-        "correlation": sorted(data.correlation.items(), key=lambda kv: -abs(kv[1])),
     }
