@@ -80,6 +80,13 @@ def test_tasks_are_listed(capsys):
     assert "cut_dough" in text and "stack_cups" in text
 
 
+def test_predicates_and_relations_are_explained(capsys):
+    status, text = say(capsys, "tasks", "predicates")
+    assert status == 0
+    for words in ("at_rest (object, max_speed_m_s)", "nested", "moved", "`least`"):
+        assert words in text
+
+
 def test_a_video_without_pictures_stops_the_run_but_keeps_its_scene(capsys, tmp_path):
     sound = tmp_path / "sound.mp4"
     sound.write_bytes(b"not a video at all")

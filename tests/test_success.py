@@ -53,6 +53,26 @@ def with_success(task: Task, *entries: dict) -> Task:
     return Task(task.folder, task.spec.model_copy(update={"success": list(entries)}), "")
 
 
+def test_a_place_is_kept_by_origins_and_centroids(cut, cups):
+    start, name = block().mean(0), cups.actuators[0].name
+    for far, ok in ((0.009, True), (0.011, False)):
+        shift = np.array([0, 0, far])
+        asked = {"predicate": "at", "position_m": start.tolist(), "max_m": 0.01}
+        found = judge(with_success(cut, {**asked, "object": "dough"}), dough(block() + shift))
+        assert found.success == ok and found.metrics["dough.away_m"] == pytest.approx(far)
+        pose = np.array([*(start + shift), 0, 0, 0.5])
+        body = BodyState(pose=pose, initial_pose=pose, velocity=np.zeros(6))
+        found = judge(
+            with_success(cups, {**asked, "object": name}),
+            FinalState(bodies={name: body}, particles={}),
+        )
+        assert found.success == ok
+    for wrong in ([0.0, 0.0], [0.0, 0.0, "0"], 3.0):
+        entry = {"predicate": "at", "object": "dough", "position_m": wrong, "max_m": 0.01}
+        with pytest.raises(UserError, match="position_m must be"):
+            predicates(with_success(cut, entry))
+
+
 def test_a_clean_cut_succeeds(cut):
     found = judge(cut, dough(split(0.008)))
     assert found.success and found.score == 1.0

@@ -16,7 +16,7 @@ from lucibot.providers.verifier import PixelVerifier
 from lucibot.providers.verifier.goals import count_parts, measure
 from lucibot.providers.verifier.motion import exchanged, shifted, untouched
 from lucibot.providers.verifier.regions import HAND, Regions, classify, grown
-from lucibot.task import load_task, tasks_folder
+from lucibot.task import Task, load_task, tasks_folder
 
 
 @pytest.fixture(scope="module")
@@ -72,6 +72,17 @@ def test_each_fault_is_rejected_for_its_own_reason(videos, fault, reason):
     assert not verdict.usable
     assert any(reason in r for r in verdict.reasons), verdict.reasons
     assert verdict.new_object == (fault == "new_object")
+
+
+def test_a_task_that_names_no_goal_can_still_be_run(videos):
+    task, view, drawn = videos
+    goalless = Task(task.folder, task.spec.model_copy(update={"goal": []}), "")
+    judge = PixelVerifier().create()
+    verdict = judge.judge(goalless, view, drawn[""])
+    assert verdict.usable and any("no goal relation" in r for r in verdict.reasons)
+    assert not judge.judge(goalless, view, drawn["camera_drift"]).usable
+    still = Video(frames=np.repeat(view.first_frame[None], 30, 0), fps=10)
+    assert not judge.judge(goalless, view, still).usable
 
 
 def test_a_still_picture_reaches_no_goal(videos):

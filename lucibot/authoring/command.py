@@ -1,8 +1,11 @@
-"""`lucibot tasks list | check NAME | new NAME`."""
+"""`lucibot tasks list | check NAME | new NAME | predicates`."""
 
 from __future__ import annotations
 
 import argparse
+import inspect
+import textwrap
+from dataclasses import MISSING, Field, fields
 from pathlib import Path
 
 from lucibot.task import find_task
@@ -19,9 +22,12 @@ def command(argv: list[str]) -> int:
     new = sub.add_parser("new", help="write a small working task folder to start from")
     new.add_argument("name")
     new.add_argument("--dir", type=Path, default=Path("."), help="where the folder is made")
+    sub.add_parser("predicates", help="what [[success]] and [[goal]] can ask for")
     arguments = parser.parse_args(argv)
     if arguments.what == "list":
         return _list()
+    if arguments.what == "predicates":
+        return _predicates()
     if arguments.what == "check":
         return _check(find_task(arguments.task), arguments.out)
     return _new(arguments.name, arguments.dir)
@@ -56,6 +62,29 @@ def _check(task: Path, out: Path) -> int:
     check_task(task, out, on_check=show)
     print(f"{task.name}: {failed} checks failed" if failed else f"{task.name}: all checks passed")
     return 1 if failed else 0
+
+
+def _predicates() -> int:
+    from lucibot.objective.success import KINDS
+    from lucibot.providers.verifier.goals import RELATIONS
+
+    print("[[success]] predicate: measured from the simulator's state, for the report only\n")
+    for name, kind in sorted(KINDS.items()):
+        print(f"  {name} ({', '.join(map(_field, fields(kind)))})\n{_words(kind)}\n")
+    print("[[goal]] relation: seen in the video, for its verifier\n")
+    for name, relation in sorted(RELATIONS.items()):
+        print(f"  {name}\n{_words(relation)}\n")
+    return 0
+
+
+def _field(field: Field) -> str:
+    return field.name if field.default is MISSING else f"{field.name} = {field.default!r}"
+
+
+def _words(thing: object) -> str:
+    """Its docstring's first paragraph, indented."""
+    first = inspect.getdoc(thing).partition("\n\n")[0]
+    return textwrap.indent(textwrap.fill(" ".join(first.split()), 92), "    ")
 
 
 def _new(name: str, folder: Path) -> int:

@@ -6,6 +6,7 @@ NumPy. `state` is a `lucibot.sim.state.FinalState`, or anything with the same fi
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import MISSING, dataclass, fields
 from typing import Any, get_args
 
@@ -15,7 +16,7 @@ from lucibot.core.errors import UserError, unknown_name
 from lucibot.objective.success.bodies import JointAngle, JointOpening, Nested, Upright
 from lucibot.objective.success.containers import HeldAbove, Inside, SpilledLess
 from lucibot.objective.success.judgement import Judgement
-from lucibot.objective.success.motion import AtRest, DisplacedLess, Lifted
+from lucibot.objective.success.motion import At, AtRest, DisplacedLess, Lifted
 from lucibot.objective.success.shapes import Covers, Encloses, InsideDomain, Pieces, StaysOn
 from lucibot.task import Task
 
@@ -32,13 +33,18 @@ class Metrics:
 
 
 Predicate = (
-    Pieces | DisplacedLess | Lifted | InsideDomain | Upright | Nested | AtRest | JointAngle
-    | JointOpening | Inside | SpilledLess | HeldAbove | StaysOn | Covers
-    | Encloses
+    Pieces | At | DisplacedLess | Lifted | InsideDomain | Upright | Nested | AtRest | JointAngle
+    | JointOpening | Inside | SpilledLess | HeldAbove | StaysOn | Covers | Encloses
 )  # fmt: skip
 KINDS: dict[str, type] = {c.predicate: c for c in get_args(Predicate)}
-WANTED = {"str": str, "int": int, "float": (int, float), "list[str]": list}
-"""What TOML must give for each type of field."""
+WANTED: dict[str, Callable[[Any], bool]] = {
+    "str": lambda v: isinstance(v, str),
+    "int": lambda v: isinstance(v, int) and not isinstance(v, bool),
+    "float": lambda v: isinstance(v, int | float) and not isinstance(v, bool),
+    "list[str]": lambda v: isinstance(v, list) and all(map(WANTED["str"], v)),
+    "list[float]": lambda v: isinstance(v, list) and all(map(WANTED["float"], v)),
+}
+"""Whether TOML gave what a field of that type wants."""
 
 
 def predicates(task: Task) -> list[Predicate]:
@@ -74,7 +80,7 @@ def _parse(task: Task, index: int, entry: dict[str, Any]) -> Predicate:
     for key, value in entry.items():
         if key not in known:
             raise unknown_name(f"key at {where} ({kind}):", key, known)
-        if not isinstance(value, WANTED[str(known[key].type)]) or isinstance(value, bool):
+        if not WANTED[str(known[key].type)](value):
             raise UserError(f"{where} ({kind}): {key} must be a {known[key].type}, got {value!r}")
     missing = [n for n, f in known.items() if f.default is MISSING and n not in entry]
     if missing:

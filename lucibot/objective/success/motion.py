@@ -43,6 +43,32 @@ class DisplacedLess:
 
 
 @dataclass(frozen=True, kw_only=True)
+class At:
+    """The object is at most `max_m` away from `position_m`: a body's origin, or the particles'
+    centroid."""
+
+    predicate: ClassVar[str] = "at"
+    object: str
+    position_m: list[float]
+    max_m: float
+
+    def __post_init__(self) -> None:
+        if len(self.position_m) != 3:
+            raise UserError(
+                f"success predicate {self.predicate!r}: position_m must be three numbers, got "
+                f"{self.position_m}"
+            )
+
+    def judge(self, task: Task, state: Any) -> Judgement:
+        if self.object in state.bodies:
+            here = state.bodies[self.object].pose[:3]
+        else:
+            here = particles(self, state).final.mean(0)
+        away = float(np.linalg.norm(here - np.asarray(self.position_m)))
+        return less(self, away, self.max_m, f"{self.object}.away_m")
+
+
+@dataclass(frozen=True, kw_only=True)
 class Lifted:
     """The particles' centroid is at least `min_m` above where it was at first, and has been for
     `hold_s`: at the last keyframe and after the rollout has settled for as long."""

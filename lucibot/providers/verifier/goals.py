@@ -49,7 +49,7 @@ def _hidden(regions: Regions, mask: np.ndarray) -> np.ndarray:
 
 
 def pieces(task, view, video, regions: Regions, relation) -> np.ndarray:
-    """`count` connected parts of an object, at the video's full size.
+    """`object` is in `count` connected parts, at the video's full size.
 
     A coarse mask closes a gap of a few millimetres, so the object's own region is looked at in
     full: a valley of lightness across it, a slit or the shaded face of a cut, parts it. A notch
@@ -176,13 +176,13 @@ def _extent(mask: np.ndarray) -> tuple[float, float, float, float]:
     return float(x0), float(y0), float(x1), float(y1)
 
 
-def opened(task, view, video, regions: Regions, relation) -> np.ndarray:
-    """`object`, which hangs on a joint, has left its first place: its region and the first one have
-    at most 1 - `least` of their union in common."""
+def moved(task, view, video, regions: Regions, relation) -> np.ndarray:
+    """`object` has left its first place: its region and the first one have at most 1 - `least` of
+    their union in common."""
     region = regions.object(task.objects.index(task.object(relation["object"])))
     both, either = pixels_of(region & region[0]), pixels_of(region | region[0])
     out = (1 - both / np.maximum(either, 1) >= float(relation["least"])).astype(float)
-    # Nothing opens by vanishing.
+    # Nothing moves by vanishing.
     out[pixels_of(region) < 20] = 0
     out[_hidden(regions, region)] = np.nan
     return out
@@ -247,6 +247,6 @@ def spread(task, view, video, regions: Regions, relation) -> np.ndarray:
 
 
 RELATIONS: dict[str, Callable[..., np.ndarray]] = {
-    "pieces": pieces, "inside": inside, "opened": opened, "carried": carried, "lifted": lifted,
+    "pieces": pieces, "inside": inside, "moved": moved, "carried": carried, "lifted": lifted,
     "spread": spread, "around": around,
 }  # fmt: skip

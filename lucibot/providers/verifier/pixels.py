@@ -230,7 +230,7 @@ class Judge:
         c = self.config
         if not task.spec.goal:
             reasons.append("the task names no goal relation, so none could be checked")
-            return 2.0
+            return 4.0  # Half of the points: a video without any other fault is usable.
         last = seconds >= seconds[-1] - c.held_s
         shares = []
         for relation in task.spec.goal:
