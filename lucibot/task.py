@@ -30,6 +30,10 @@ class _Spec(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+CREASE_DEG = 35.0
+"""Faces of a mesh that meet at less than this angle are drawn with a common, smooth normal."""
+
+
 class Look(_Spec):
     """How a surface looks to the ray tracer and to the storyboard."""
 

@@ -30,6 +30,18 @@ def lucibot(*argv: str, wait: bool = True) -> subprocess.Popen:
 
 
 @pytest.mark.slow
+def test_a_new_task_runs_as_it_comes(tmp_path: Path):
+    lucibot("tasks", "new", "push_box", "--dir", str(tmp_path))
+    lucibot("run", str(tmp_path / "push_box"), "--out", str(tmp_path / "runs"), *SETTINGS)
+    (run,) = (tmp_path / "runs" / "push_box").iterdir()
+    result = json.loads((run / "result.json").read_text())
+    assert result["success"] and result["metrics"]["block.away_m"] < 0.03
+    verdicts = json.loads(next(run.glob("30_select/*/verdicts.json")).read_text())["candidates"]
+    drawn = [json.loads(p.read_text()) for p in sorted(run.glob("20_imagine/*/planted/*.json"))]
+    assert [v["usable"] for v in verdicts] == [d["fault"] == "" for d in drawn]
+
+
+@pytest.mark.slow
 def test_a_killed_run_resumes_to_a_whole_one(tmp_path: Path):
     first = lucibot("run", "cut_dough", "--out", str(tmp_path), *SETTINGS, wait=False)
     deadline = time.monotonic() + 1200

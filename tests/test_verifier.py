@@ -13,6 +13,7 @@ import pytest
 from lucibot.core.errors import UserError
 from lucibot.core.video import Video
 from lucibot.providers.verifier import PixelVerifier
+from lucibot.providers.verifier import regions as regions_module
 from lucibot.providers.verifier.goals import count_parts, measure
 from lucibot.providers.verifier.motion import exchanged, shifted, untouched
 from lucibot.providers.verifier.regions import HAND, Regions, classify, grown
@@ -91,6 +92,24 @@ def test_a_still_picture_reaches_no_goal(videos):
     verdict = PixelVerifier().create().judge(task, view, still)
     assert verdict.goal == 2 and not verdict.usable
     assert any("no hand" in r for r in verdict.reasons)
+
+
+@pytest.mark.parametrize("seed", [0, 2, 3])
+def test_a_background_that_cannot_be_followed_moves_no_camera(seed):
+    """A plain wall shows nothing but what compression makes of it, and that changes."""
+    rng = np.random.default_rng(seed)
+
+    def noise() -> np.ndarray:
+        return cv2.GaussianBlur(rng.normal(0, 30, (240, 320)).astype(np.float32), (0, 0), 4)
+
+    wall = 128 + noise()
+    walls = [wall, wall, *(128 + 0.25 * (wall - 128) + noise() for _ in range(10))]
+    frames = [np.repeat(np.clip(w, 0, 255).astype(np.uint8)[..., None], 3, -1) for w in walls]
+    labels = np.zeros((240, 320), np.uint8)
+    labels[100:140, 150:170] = 1
+    still, shift, tracked = regions_module._stabilise(frames, labels)
+    assert shift.max() < 1e-3 and tracked[1] > 0.4 and not tracked[2:].any()
+    assert all(np.array_equal(a, b) for a, b in zip(still, frames, strict=True))
 
 
 def test_hands_are_told_from_objects_and_shadows(videos):

@@ -10,7 +10,7 @@ import trimesh
 from PIL import Image
 
 from lucibot.core.joint import Joint
-from lucibot.task import BackgroundSpec, Look, ObjectSpec, Particles, Rigid, Task
+from lucibot.task import CREASE_DEG, BackgroundSpec, Look, ObjectSpec, Particles, Rigid, Task
 
 SDF_MAX_CELLS = 128
 """Cells of a body's signed distance field along its longest side."""
@@ -114,8 +114,12 @@ def rigid_morph(
         return gs.morphs.Mesh(file=str(file), convexify=False, decimate=False, align=False, **place)
     folder = scratch / obj.name
     folder.mkdir(parents=True, exist_ok=True)
-    mesh.export(folder / "visual.obj")
-    pieces = _write_pieces(task, obj, mesh, folder) if collides else ["visual.obj"] * couples
+    # The film shades smoothly wherever faces share vertices: at creases they must not.
+    creased = trimesh.graph.smooth_shade(mesh, angle=np.deg2rad(CREASE_DEG), facet_minarea=None)
+    creased.export(folder / "visual.obj")
+    pieces = _write_pieces(task, obj, mesh, folder) if collides else ["whole.obj"] * couples
+    if "whole.obj" in pieces:
+        mesh.export(folder / "whole.obj")
     (folder / "body.urdf").write_text(_urdf(obj, mesh, pieces))
     return gs.morphs.URDF(
         file=str(folder / "body.urdf"), convexify=collides, decimate=False, align=False,

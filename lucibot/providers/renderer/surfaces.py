@@ -8,10 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from lucibot.core.camera import Camera
-from lucibot.task import BackgroundSpec, Look, ObjectSpec, Task
-
-CREASE_DEG = 35.0
-"""Faces that meet at less than this angle share a smooth normal."""
+from lucibot.task import CREASE_DEG, BackgroundSpec, Look, ObjectSpec, Task
 
 
 @dataclass(frozen=True, kw_only=True)

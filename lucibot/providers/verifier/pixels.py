@@ -116,7 +116,7 @@ class Judge:
         # The median over neighbours: one frame hidden by an arm says nothing about the camera.
         smooth = np.array([np.median(regions.shift[max(k - 1, 0) : k + 2])
                            for k in range(len(regions.shift))])  # fmt: skip
-        drift = float(np.max(smooth[regions.tracked > 0.15], initial=0.0))
+        drift = float(np.max(smooth[regions.tracked > 0], initial=0.0))
         evidence["background_drift"] = drift
         lost = 4.0 * float(np.clip((drift - c.drift_free) / (c.drift_bad - c.drift_free), 0, 1))
         if lost > 0:

@@ -19,6 +19,8 @@ from lucibot.core.video import Video
 HAND = 254
 UNKNOWN = 255
 FEATURES = 250
+TRACKED = 0.15
+"""Least share of the background's features from which the camera's motion is read."""
 SHADE = 0.035
 """How far from an object its shadow may be worth a look [picture widths]."""
 BINS = (14, 16, 16)
@@ -101,6 +103,7 @@ def _stabilise(frames: list[np.ndarray], labels0: np.ndarray):
         return frames, shift, tracked
     corners = np.array([[0, 0], [w, 0], [0, h], [w, h]], float)
     out = []
+    last = np.eye(2, 3)
     guess = points.copy()
     lk = {"winSize": (17, 17), "maxLevel": 3}
     for k, frame in enumerate(frames):
@@ -116,12 +119,11 @@ def _stabilise(frames: list[np.ndarray], labels0: np.ndarray):
             A, inliers = cv2.estimateAffinePartial2D(
                 points[good], seen[good], method=cv2.RANSAC, ransacReprojThreshold=1.5
             )
-        if A is None or inliers.sum() < 0.3 * good.sum():
+        tracked[k] = 0.0 if A is None else inliers.sum() / len(points)
+        if tracked[k] < TRACKED or inliers.sum() < 0.3 * good.sum():
             # Too little background is seen; the camera is taken to stand as it did before.
-            shift[k] = shift[k - 1] if k else 0.0
-            out.append(frame)
-            continue
-        tracked[k] = inliers.sum() / len(points)
+            A, tracked[k] = last, 0.0
+        last = A
         moved = corners @ A[:, :2].T + A[:, 2]
         shift[k] = np.linalg.norm(moved - corners, axis=1).mean() / w
         guess = (points.reshape(-1, 2) @ A[:, :2].T + A[:, 2]).astype(np.float32)[:, None]
