@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import numpy as np
+
 from lucibot.core.errors import UserError
 
 TEMPLATE = Path(__file__).with_name("template")
@@ -16,7 +18,10 @@ def new_task(name: str, folder: Path) -> Path:
     Raises:
         UserError: the name cannot be a folder's, or the folder exists.
     """
+    import cv2
     import trimesh
+
+    from lucibot.authoring.textures import octaves
 
     if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
         raise UserError(f"{name!r} cannot name a task: use small letters, digits and underscores")
@@ -31,4 +36,6 @@ def new_task(name: str, folder: Path) -> Path:
         box = trimesh.creation.box(extents=extents)
         box.apply_translation([0, 0, extents[2] / 2])
         box.export(made / "assets" / f"{piece}.obj", digits=6)
+    grey = 0.45 + 0.4 * (octaves((512, 512), (24, 24), np.random.default_rng(0), 4, 0.9) - 0.5)
+    cv2.imwrite(str(made / "assets" / "table.jpg"), (255 * np.clip(grey, 0, 1)).astype(np.uint8))
     return made
