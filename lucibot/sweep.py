@@ -89,6 +89,10 @@ def sweep(
                         for s in STAGES if s.begins_early
                     }  # fmt: skip
                 row = _run(task, point, out, ahead, measured)
+                if "error" in row:
+                    # What failed may have taken a simulation with it.
+                    simulations.close()
+                    ahead = {}
                 write(results, [*(r for r in read(results) if key(r) != key(row)), row])
                 say(line(row))
     return read(results)
@@ -112,7 +116,7 @@ def _run(task: Task, point: Point, out: Path, ahead: dict, measured) -> Row:
     except LuciBotError as e:
         seconds = round(time.perf_counter() - begin, 1)
         return {**row, "success": False, "score": 0.0, "rollouts": 0, "seconds": seconds,
-                "error": str(e)[:200]}  # fmt: skip
+                "error": str(e).splitlines()[0][:200]}  # fmt: skip
     result = json.loads((run.path / "result.json").read_text())
     return {
         **row, "success": result["success"], "score": round(result["score"], 4),

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import pickle
 import re
 import signal
+from functools import partial
 
 import numpy as np
 import pytest
@@ -203,6 +205,48 @@ def test_the_observer_agrees_with_the_camera_of_genesis(name, monkeypatch):
     for shift in ((0, 1), (0, -1), (1, 0), (-1, 0)):
         assert (label == np.roll(wanted_label, shift, (0, 1))).mean() < same.mean()
     assert scene.film_frame().std() > 10
+
+
+@pytest.mark.slow
+def test_a_film_survives_particles_without_a_surface(monkeypatch):
+    import pysplashsurf
+
+    from lucibot.sim.scene import SimScene
+
+    task = load_task("cut_dough")
+    scene = SimScene(task, n_envs=1, camera=task.camera.resized(160, 120))
+    wanted = scene.film_frame().astype(float)
+    reconstruct, radii = pysplashsurf.reconstruction_pipeline, []
+
+    def fails(times):
+        def pipeline(positions, *, particle_radius, **settings):
+            radii.append(particle_radius)
+            if len(radii) <= times:
+                raise RuntimeError("Missing iso surface vertex at edge 4. This is a bug.")
+            return reconstruct(positions, particle_radius=particle_radius, **settings)
+
+        radii.clear()
+        monkeypatch.setattr(pysplashsurf, "reconstruction_pipeline", pipeline)
+
+    fails(1)
+    assert np.abs(scene.film_frame() - wanted).mean() < 1
+    assert len(set(radii)) == 2
+    fails(100)
+    with pytest.raises(RunFailed, match="Missing iso surface"):
+        scene.film_frame()
+    fails(0)
+    assert np.array_equal(scene.film_frame(), wanted)
+
+
+def test_what_a_simulation_process_fails_of_is_told_first():
+    from lucibot.sim.process import SimProcess
+
+    process = SimProcess(partial, pickle.loads)
+    assert process.receive() == "built"
+    process.send(b"")
+    with pytest.raises(RunFailed, match=r"^a simulation process failed: EOFError: Ran out of"):
+        process.receive()
+    assert process.receive() is None
 
 
 @pytest.mark.slow

@@ -95,24 +95,28 @@ def _serve(pipe: Connection, build: Callable, arguments: tuple) -> None:
 
         torch.set_num_threads(1)
         answer = build(*arguments)
-        pipe.send("built")
-        while True:
-            pipe.send(answer(pipe.recv()))
-    except (EOFError, BrokenPipeError, ConnectionResetError):
-        return
+        reply = "built"
+        while _sent(pipe, reply):
+            try:
+                message = pipe.recv()
+            except (EOFError, ConnectionResetError):
+                return
+            reply = answer(message)
     except LuciBotError as e:
-        _send_last(pipe, e)
-    except Exception:
+        _sent(pipe, e)
+    except Exception as e:
         # The traceback crosses the pipe as text: not every exception survives being pickled.
-        _send_last(pipe, RunFailed(f"a simulation process failed:\n{traceback.format_exc()}"))
+        cause = f"{type(e).__name__}: {e}".splitlines()[0]
+        _sent(pipe, RunFailed(f"a simulation process failed: {cause}\n{traceback.format_exc()}"))
 
 
-def _send_last(pipe: Connection, error: LuciBotError) -> None:
-    """Tell the parent, unless it has already given up over another process's error."""
+def _sent(pipe: Connection, reply: Any) -> bool:
+    """False if the parent has gone, or has given up over another process's error."""
     try:
-        pipe.send(error)
-    except BrokenPipeError:
-        return
+        pipe.send(reply)
+    except (BrokenPipeError, ConnectionResetError):
+        return False
+    return True
 
 
 @contextmanager

@@ -24,6 +24,8 @@ class Replayed:
     state: FinalState
     pictures: dict[int, np.ndarray]
     """(H, W, 3) uint8 after so many simulation steps; 0 is the initial state."""
+    undrawn: int
+    """How many of the pictures could not be drawn and repeat the one before."""
 
 
 class Replay:
@@ -79,17 +81,23 @@ def _replayer(task: Task, camera: Camera, n_envs: int, device: str):
 
     def answer(message) -> Replayed:
         waypoints, supervision, weights, film_steps = message
-        wanted, pictures = set(film_steps), {}
+        wanted, pictures, undrawn = set(film_steps), {}, []
 
         def film(step: int) -> None:
-            if step in wanted:
+            if step not in wanted:
+                return
+            try:
                 pictures[step] = scene.film_frame()
+            except RunFailed:
+                undrawn.append(step)
+                black = np.zeros((camera.height, camera.width, 3), np.uint8)
+                pictures[step] = next(reversed(pictures.values()), black)
 
         evaluator = Evaluator(scene, supervision, weights)
         # The scene may be where the trajectory before has left it.
         scene.reset()
         film(0)
         result, states = evaluator.evaluate_with_states(waypoints[None], on_step=film)
-        return Replayed(evaluation=result, state=states[0], pictures=pictures)
+        return Replayed(evaluation=result, state=states[0], pictures=pictures, undrawn=len(undrawn))
 
     return answer

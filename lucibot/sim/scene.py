@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from lucibot.core.camera import Camera
+from lucibot.core.errors import RunFailed
 from lucibot.core.progress import Progress, silent
 from lucibot.sim.cpic import separate_by_moving_bodies_only
 from lucibot.sim.engine import start_genesis, view
@@ -41,6 +42,9 @@ PAD_CELLS = 3
 """So far from its MPM grid's border Genesis keeps particles away."""
 ABSURD_SPEED_M_S = 20.0
 ABSURD_DISTANCE_M = 3.0
+RECONSTRUCTION_RADII = (1.0, 1.01, 1.03)
+"""Scales of the particles' radius with which a surface is laid around them for a picture, in turn:
+splashsurf fails where its grid touches the surface just so, which another grid does not."""
 
 
 class SimScene:
@@ -402,8 +406,19 @@ class SimScene:
     # Drawing ------------------------------------------------------------------------------------
 
     def film_frame(self) -> np.ndarray:
-        """(H, W, 3) uint8 RGB of environment 0."""
-        return self._draw(rgb=True)[0]
+        """(H, W, 3) uint8 RGB of environment 0.
+
+        Raises:
+            RunFailed: no surface can be laid around the particles.
+        """
+        for radius in RECONSTRUCTION_RADII:
+            for entity in self._entities.values():
+                entity.surface.recon_backend = f"splashsurf-{radius}"
+            try:
+                return self._draw(rgb=True)[0]
+            except RuntimeError as e:
+                reason = str(e).split("\n\nStack backtrace")[0]
+        raise RunFailed(f"no surface can be laid around the particles: {reason}")
 
     def camera_labels(self) -> tuple[np.ndarray, np.ndarray]:
         """Labels (H, W) int32 and depth (H, W) float32 [m] of environment 0, by Genesis's camera.

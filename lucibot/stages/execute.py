@@ -57,6 +57,9 @@ def run(ctx: Context) -> None:
         with _replay(ctx.task, ctx.config, environments=environments, device=device) as replay:
             found = replay.run(*arguments)
     pictures = found.pictures
+    if found.undrawn:
+        ctx.note(f"{found.undrawn} of {len(pictures)} pictures could not be drawn and repeat the "
+                 "one before")  # fmt: skip
     write_video(ctx.folder / "film.mp4", Video(frames=np.stack([pictures[s] for s in film]),
                                                fps=ctx.config.film_fps))  # fmt: skip
     for k, step in enumerate(keyframes):
