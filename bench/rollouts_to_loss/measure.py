@@ -45,6 +45,7 @@ SETTINGS: dict[str, RunConfig] = {
     "quick": QUICK,
     "paper_terms": changed(),
     "no_prefit": changed(prefit=None),
+    "no_start": changed(include_start=False),
     "independent": changed(correlation=0.0),
     "even_depth": changed(sigma_depth_m=None),
     "wide": changed(sigma_position_m=0.008, sigma_rotation_deg=6.0),
