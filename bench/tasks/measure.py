@@ -2,8 +2,9 @@
 
     lucibot bench tasks [--tasks NAME,...] [--seeds 0-4] [--methods full,...] [--out DIR]
 
-Writes one line a run into results.json and, made from it, table.md. It can be stopped and started
-again: what results.json holds is skipped, what a run directory holds is not made again.
+Writes one line a run into results.json and, made from it, table.md and perception.md (what was
+read against what was drawn). It can be stopped and started again: what results.json holds is skipped,
+what a run directory holds is not made again.
 
 Methods:
   full        the quick preset
@@ -27,7 +28,7 @@ from lucibot.sweep import Point
 from lucibot.task import Task, task_names
 
 from .perception_errors import perception_errors
-from .results_table import table
+from .results_table import perception_table, table
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results.json"
@@ -73,7 +74,9 @@ def main(argv: list[str]) -> int:
         points, out=arguments.out, results=arguments.results, measured=measured,
         say=lambda line: print(line, flush=True),
     )  # fmt: skip
-    (arguments.results.parent / "table.md").write_text(table(rows))
+    folder = arguments.results.parent
+    (folder / "table.md").write_text(table(rows))
+    (folder / "perception.md").write_text(perception_table(rows))
     return 0
 
 
