@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import numba
 import numpy as np
+
+from lucibot_kernels.jit import compiled, inlined
 
 PLANE, SPHERE = 0, 1
 """Kinds of shapes, by Genesis's numbers; everything else is a signed distance field."""
@@ -54,14 +55,6 @@ class Bodies(NamedTuple):
     out: np.ndarray  # (G, B, 3, 3) turns a field's axes into the world's
 
 
-FAST = {"contract", "arcp", "nsz"}
-"""What the compiler may do with floating point: no more than changes the last bit."""
-inlined = numba.njit(fastmath=FAST, error_model="numpy", forceinline=True, _nrt=False)
-compiled = numba.njit(fastmath=FAST, error_model="numpy", cache=True, _nrt=False)
-"""Nothing is allocated in a kernel, so nothing is counted: counting references to the arrays that a
-inlined function is given would cost more than most of these functions."""
-
-
 @inlined
 def rotate(q, v):
     """A vector (3 numbers) turned by a quaternion (4 numbers)."""
@@ -101,7 +94,9 @@ def place(bodies):
             for r in range(3):
                 # The rotation's inverse is its transpose.
                 for c in range(3):
-                    into[r, c] = T[g, r, 0] * out[c, 0] + T[g, r, 1] * out[c, 1] + T[g, r, 2] * out[c, 2]
+                    into[r, c] = (
+                        T[g, r, 0] * out[c, 0] + T[g, r, 1] * out[c, 1] + T[g, r, 2] * out[c, 2]
+                    )
                 into[r, 3] = T[g, r, 3] - (
                     into[r, 0] * o[g, b, 0] + into[r, 1] * o[g, b, 1] + into[r, 2] * o[g, b, 2]
                 )

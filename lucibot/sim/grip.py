@@ -22,14 +22,17 @@ class Grip:
 
     Args:
         entity: the deformable in a built Genesis scene.
+        in_place: particles stay in the first frame of the simulator's memory during a step, instead
+            of going from one to the next.
     """
 
-    def __init__(self, scene: Any, entity: Any, substep_s: float):
+    def __init__(self, scene: Any, entity: Any, substep_s: float, *, in_place: bool):
         solver, coupler = scene.sim.mpm_solver, scene.sim.coupler
         mine = slice(entity.particle_start, entity.particle_end)
         self._position = view(solver.particles.pos)[:, mine]
         self._velocity = view(solver.particles.vel)[:, mine]
         self._substep_s, self._substeps = substep_s, scene.sim.substeps
+        self._in_place = in_place
         self._index: Tensor | None = None
         self._target: Tensor | None = None
         preprocess = coupler.preprocess
@@ -57,8 +60,9 @@ class Grip:
         """The grid mixes the velocity of what is held with its surroundings', so what is left of
         the way is divided among the substeps that are left."""
         left_s = (self._substeps - f % self._substeps) * self._substep_s
-        way = self._target - self._position[f, self._index]
-        self._velocity[f, self._index] = way / left_s
+        frame = 0 if self._in_place else f
+        way = self._target - self._position[frame, self._index]
+        self._velocity[frame, self._index] = way / left_s
 
 
 def patch(obj: ObjectSpec, particles_m: np.ndarray, grasp_m: np.ndarray) -> np.ndarray:

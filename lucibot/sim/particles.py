@@ -9,16 +9,37 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from lucibot_kernels import mpm
+from lucibot_kernels import mpm, mpm_materials
 from lucibot_kernels.bodies import Bodies
 
 from lucibot.sim.engine import view
 
-KINDS = {"Elastic": mpm.ELASTIC, "ElastoPlastic": mpm.ELASTOPLASTIC, "Sand": mpm.SAND}
+KINDS = {
+    "Elastic": mpm_materials.ELASTIC,
+    "ElastoPlastic": mpm_materials.ELASTOPLASTIC,
+    "Sand": mpm_materials.SAND,
+}
+
+
+def can_take_over(scene: Any) -> bool:
+    """Whether `QuickMPM` computes all that particles do in a built Genesis scene: on the CPU, with
+    the materials it knows, and with no particles but MPM's, whose coupling it would leave out."""
+    import genesis as gs
+
+    sim = scene.sim
+    known = all(type(m).__name__ in KINDS for m in sim.mpm_solver._materials)
+    return (
+        gs.device.type == "cpu"
+        and sim.mpm_solver.is_active
+        and not sim.sph_solver.is_active
+        and known
+    )
 
 
 class QuickMPM:
     """Takes over the MPM substeps of a built Genesis scene.
+
+    Particles stay in the first of the frames that Genesis keeps for a step's substeps.
 
     Args:
         cpic: whether moving bodies keep particles on two sides of them apart. Fixed ones never do:
@@ -29,11 +50,9 @@ class QuickMPM:
     def __init__(self, scene: Any, *, cpic: bool):
         solver, rigid, coupler = scene.sim.mpm_solver, scene.sim.rigid_solver, scene.sim.coupler
         fields = solver.particles
-        self._frames = [
-            mpm.Particles(*(_array(getattr(fields, n))[f] for n in mpm.Particles._fields))
-            for f in range(scene.sim.substeps_local + 1)
-        ]
-        self._active = _array(solver.particles_ng.active)
+        self._particles = mpm.Particles(
+            *(_array(getattr(fields, n))[0] for n in mpm.Particles._fields)
+        )
         self._matter = _matter(solver)
         self._space = mpm.Space(
             cells=np.asarray(solver._grid_res, np.int32),
@@ -48,25 +67,25 @@ class QuickMPM:
         moving = [g.idx for g in coupled if cpic and not g.link.is_fixed]
         self._coupled = np.array([g.idx for g in coupled], np.int32)
         self._separating = np.array(moving, np.int32)
-        N, B, _ = self._frames[0].pos.shape
+        N, B, _ = self._particles.pos.shape
         self._normals = np.zeros((len(moving), N, B, 3), np.float32)
         self._scratch = mpm.scratch(N, B, tuple(solver._grid_res), len(moving))
         solver.substep_pre_coupling = solver.substep_post_coupling = _nothing
+        solver.save_ckpt = _nothing
         coupler.preprocess, coupler.couple = self._before_bodies_move, self._substep
 
     def reset(self) -> None:
         """Call after each reset of the scene."""
         self._normals[:] = 0
-        self._active[:] = True
 
     def _before_bodies_move(self, f: int) -> None:
         if len(self._separating):
-            mpm.particle_normals(self._frames[f].pos, self._bodies, self._separating, self._normals)
+            mpm.particle_normals(self._particles.pos, self._bodies, self._separating, self._normals)
 
     def _substep(self, f: int) -> None:
         mpm.substep(
-            self._frames[f], self._frames[f + 1], self._matter, self._space, self._bodies,
-            self._coupled, self._separating, self._normals, self._scratch,
+            self._particles, self._matter, self._space, self._bodies, self._coupled,
+            self._separating, self._normals, self._scratch,
         )  # fmt: skip
 
 
@@ -74,7 +93,7 @@ def bodies_of(rigid: Any) -> Bodies:
     """The shapes and links of a built rigid solver, as views of its memory."""
     geoms, state, links = rigid.dyn_info.geoms, rigid.dyn_state.geoms, rigid.dyn_state.links
     field = rigid.collider.sdf.sdf_info
-    G, B, _ = state.pos.shape if len(state.pos.shape) == 3 else (*state.pos.shape, 3)
+    G, B = state.pos.shape
     return Bodies(
         kind=_array(geoms.type), data=_array(geoms.data), link=_array(geoms.link_idx),
         softness=_array(geoms.coup_softness), friction=_array(geoms.coup_friction),
@@ -91,7 +110,7 @@ def bodies_of(rigid: Any) -> Bodies:
     )  # fmt: skip
 
 
-def _matter(solver: Any) -> mpm.Matter:
+def _matter(solver: Any) -> mpm_materials.Matter:
     materials = {m.idx: m for m in solver._materials}
     materials = [materials[i] for i in range(len(materials))]
     kinds = [type(m).__name__ for m in materials]
@@ -100,7 +119,7 @@ def _matter(solver: Any) -> mpm.Matter:
         "ElastoPlastic": lambda m: m.von_mises_yield_stress,
         "Sand": lambda m: m.alpha,
     }
-    return mpm.Matter(
+    return mpm_materials.Matter(
         material=_array(solver.particles_info.material_idx),
         mass=_array(solver.particles_info.mass),
         volume=np.float32(solver._particle_volume),
@@ -115,5 +134,5 @@ def _array(field: Any) -> np.ndarray:
     return view(field).numpy()
 
 
-def _nothing(f: int) -> None:
-    """In place of what `QuickMPM._substep` does at once."""
+def _nothing(_: Any) -> None:
+    """In place of what `QuickMPM._substep` does at once, or what it does without."""

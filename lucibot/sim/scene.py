@@ -33,6 +33,7 @@ from lucibot.sim.materials import (
     rotation_quat,
     surface,
 )
+from lucibot.sim.particles import QuickMPM, can_take_over
 from lucibot.sim.parts import LINK_SIZES
 from lucibot.task import BackgroundSpec, ObjectSpec, Task
 
@@ -54,6 +55,8 @@ class SimScene:
         camera: if given, environment 0 can be filmed with it; building the drawing context costs
             a second and memory, so rollouts for fitness go without.
         particles_as: how the camera draws particles: "surface", meshed anew, or "spheres".
+        own_kernels: on a CPU, let our own kernels compute what MPM particles do; otherwise, and on a
+            GPU, Genesis's do.
     """
 
     def __init__(
@@ -64,6 +67,7 @@ class SimScene:
         device: str = "cpu",
         camera: Camera | None = None,
         particles_as: str = "surface",
+        own_kernels: bool = True,
         progress: Progress = silent,
     ):
         self.task, self.n_envs = task, n_envs
@@ -81,7 +85,7 @@ class SimScene:
             self._entities = self._add_objects(gs, Path(scratch), particles_as)
             self._camera = None if camera is None else self._add_camera(camera)
             self._scene.build(n_envs=n_envs)
-        self._bind()
+        self._bind(own_kernels)
         self.reset()
 
     # Building -----------------------------------------------------------------------------------
@@ -219,8 +223,8 @@ class SimScene:
             lookat=tuple(eye + forward), up=tuple(-down), near=0.02, far=10.0,
         )  # fmt: skip
 
-    def _bind(self) -> None:
-        """Servo gains, and views of the state."""
+    def _bind(self, own_kernels: bool) -> None:
+        """Servo gains, who computes the particles, and views of the state."""
         rigid = self._scene.sim.rigid_solver
         w = self.task.spec.simulation.servo_bandwidth_rad_s
         for obj in self.rigid_objects:
@@ -240,11 +244,16 @@ class SimScene:
         # marked as diverged, and the others go on.
         rigid.check_errno = lambda: None
         mpm = self.task.spec.simulation.mpm
-        if mpm is not None and mpm.cpic:
+        self._quick = None
+        if own_kernels and can_take_over(self._scene):
+            self._quick = QuickMPM(self._scene, cpic=mpm.cpic)
+        elif mpm is not None and mpm.cpic:
             separate_by_moving_bodies_only(self._scene)
         substep_s = self.dt_s / self.task.spec.simulation.substeps
         self.grips = {
-            o.name: Grip(self._scene, self._entities[o.name], substep_s)
+            o.name: Grip(
+                self._scene, self._entities[o.name], substep_s, in_place=self._quick is not None
+            )
             for o in self.particle_objects if "actuator" in o.roles
         }  # fmt: skip
         links = rigid.dyn_state.links
@@ -285,6 +294,8 @@ class SimScene:
         so it is zeroed here.
         """
         self._scene.reset()
+        if self._quick is not None:
+            self._quick.reset()
         for grip in self.grips.values():
             grip.let_go()
         for force in self._coupling:
