@@ -7,7 +7,7 @@ from lucibot.task import load_task
 
 
 def main(name: str, environments: int, steps: int, device: str) -> None:
-    scene = SimScene(load_task(name), n_envs=environments, device=device)
+    scene = SimScene(load_task(name), n_envs=environments, device=device, own_kernels=False)
     for _ in range(steps):
         scene.step()
 

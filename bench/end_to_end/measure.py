@@ -53,11 +53,14 @@ def measure(bench: Bench) -> None:
 
 class Plain:
     """The paper's terms as one would write them first: Genesis's camera draws every environment in
-    turn, distances are matrices. Physics and control are ours, so that both do the same."""
+    turn, distances are matrices. The scene and its control are ours, so that both do the same; Genesis's own
+    kernels compute it."""
 
     def __init__(self, task, goal: Supervision, n_envs: int, device: str):
         self.goal, self.labels = goal, {o.name: task.label(o.name) for o in task.objects}
-        self.scene = SimScene(task, n_envs=n_envs, device=device, camera=goal.camera)
+        self.scene = SimScene(
+            task, n_envs=n_envs, device=device, camera=goal.camera, own_kernels=False
+        )
         self.rays = torch.as_tensor(goal.camera.rays.reshape(-1, 3)).float()
         self.origin = torch.as_tensor(goal.camera.T_world_cam[:3, 3]).float()
 

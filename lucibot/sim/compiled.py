@@ -1,8 +1,8 @@
 """Compile once, not once a process.
 
 Quadrants writes what it has compiled to its cache when it shuts down. Where several processes build
-the same scene with an empty cache, each would compile all of it. Here the first builds, shuts down
-and builds again, while the others wait for its cache.
+the same scene with an empty cache, each would compile all of it. Here the first builds, makes a step,
+shuts down and builds again, while the others wait for its cache.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def build_scene(
     """A `SimScene`; if the cache lacks this task's kernels, only one process compiles them."""
     with _turn(_marker(task, device)) as marker:
         if marker is not None:
-            SimScene(task, n_envs=n_envs, device=device)
+            SimScene(task, n_envs=n_envs, device=device).step()
             shut_down()
             marker.touch()
     return SimScene(task, n_envs=n_envs, device=device, camera=camera)
