@@ -275,6 +275,42 @@ def test_observe_writes_into_what_it_is_given_and_repeats_to_the_bit():
     assert torch.equal(first.depth[1:2], one.depth) and torch.equal(first.label[1:2], one.label)
 
 
+def test_labels_of_particles_may_differ_from_environment_to_environment():
+    cam = camera()
+    fixed, scene = {**meshes(), **backgrounds(cam)}, random_scene(3, 40)
+    labels = torch.randint(9, 30, (3, 40), dtype=I32)
+    seen = draw(cam, fixed, scene, particle_label=labels)
+    assert torch.equal(seen.depth, draw(cam, fixed, scene).depth)
+    for b in range(3):
+        mine = {**scene, "particle_label": labels[b]}
+        assert torch.equal(seen.label[b], draw(cam, fixed, mine).label[b])
+
+
+@pytest.mark.parametrize("wanted", [[3], [1, 7], [8, 3], [200]])
+@pytest.mark.parametrize("cam", [camera(), FRONT], ids=["apart", "amidst"])
+def test_the_overlap_is_that_of_the_picture(cam, wanted):
+    """To the bit; also with bodies off the screen, behind the camera, across its plane or gone."""
+    fixed, scene = {**meshes(), **backgrounds(cam)}, random_scene(9, 25)
+    scene["position_m"][1] += torch.tensor([0.0, 5.0, 0.0])
+    scene["position_m"][2] -= torch.tensor([5.0, 0.0, 0.0])
+    scene["position_m"][3, 0] = torch.nan
+    scene["particles_m"][4] *= 30
+    scene["particles_m"][5, ::2] = torch.inf
+    scene["position_m"][6] = 1e5 * torch.randn(2, 3)
+    shape = (cam["height"], cam["width"])
+    mask, valid = torch.rand(len(wanted), *shape) > 0.5, torch.rand(shape) > 0.3
+    radius, label = scene["particle_radius_m"], scene["particle_label"]
+    observer = lk.Observer(**cam, **fixed, particle_radius_m=radius, particle_label=label)
+    poses = scene["position_m"], scene["quaternion"], scene["particles_m"]
+    for v in (None, valid):
+        got = observer.overlap(lk.Wanted(wanted, mask, v), *poses)
+        seen = observer.observe(*poses).label
+        assert torch.equal(got, lk.label_iou(seen, wanted, mask, v))
+        torch.testing.assert_close(got, twins.label_iou(seen, wanted, mask, v))
+    with pytest.raises(ValueError, match="labels: expected different labels"):
+        lk.Wanted([1, 1], mask[[0, 0]])
+
+
 def test_observe_names_what_is_wrong():
     cam = camera()
     observer = lk.Observer(**cam, **meshes())

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from lucibot_kernels.clouds import Chamfer, chamfer, min_distance, nearest_distance
-    from lucibot_kernels.observe import Observation, Observer
+    from lucibot_kernels.observe import Observation, Observer, Wanted
     from lucibot_kernels.overlap import label_iou, mask_iou
     from lucibot_kernels.points import posed_points, unproject
     from lucibot_kernels.runtime import ensure_initialized
@@ -23,6 +23,7 @@ _HOME = {
     "nearest_distance": "clouds",
     "Observation": "observe",
     "Observer": "observe",
+    "Wanted": "observe",
     "label_iou": "overlap",
     "mask_iou": "overlap",
     "posed_points": "points",
@@ -34,6 +35,7 @@ __all__ = [
     "Chamfer",
     "Observation",
     "Observer",
+    "Wanted",
     "chamfer",
     "ensure_initialized",
     "label_iou",
