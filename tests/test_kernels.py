@@ -484,6 +484,34 @@ def test_empty_clouds_have_a_defined_distance():
         lk.chamfer(some, torch.zeros(3, 4, 3))
 
 
+# --- groups -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("share", [0.0, 0.05, 0.3])
+@pytest.mark.parametrize(
+    ("batch", "n", "reach"), [(4, 300, 0.1), (2, 900, 0.06), (1, 1, 0.5), (0, 3, 1), (2, 0, 1)]
+)
+def test_groups_are_their_twin(batch, n, reach, share):
+    points = torch.rand(batch, n, 3) - 0.3
+    lattice = (points * 20).round() / 20  # many points in one place, equal distances
+    for p in (points, lattice, points.transpose(0, 1).contiguous().transpose(0, 1)):
+        got, expected = lk.linked_groups(p, reach, share), twins.linked_groups(p, reach, share)
+        assert torch.equal(got[0], expected[0]) and torch.equal(got[1], expected[1])
+    assert not n or batch < 2 or lk.linked_groups(points, reach)[1].min() > 1
+
+
+def test_groups_of_one_size_are_numbered_by_their_first_points_and_a_lost_one_is_none():
+    line = torch.zeros(3, 6, 3)
+    line[:, :, 0] = torch.tensor([5.0, 0.0, 9.0, 5.1, 0.1, 9.1])
+    line[1, 2, 1] = torch.nan
+    line[2, :, 2] = torch.tensor([1e30, 0, 0, 0, 0, 0])
+    group, count = lk.linked_groups(line, 0.2)
+    assert group[0].tolist() == [0, 1, 2, 0, 1, 2] and count.tolist() == [3, 0, 4]
+    assert (group[1] == -1).all() and group[2].tolist() == [2, 0, 1, 3, 0, 1]
+    with pytest.raises(ValueError, match="reach_m: expected a positive distance"):
+        lk.linked_groups(line, 0.0)
+
+
 # --- points -------------------------------------------------------------------------------------
 
 

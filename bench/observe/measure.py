@@ -67,7 +67,7 @@ class Scatter:
         self.radius_m = scene.particle_sizes_m["dough"] * SPLAT_RADIUS
 
     def draw(self) -> tuple[torch.Tensor, torch.Tensor]:
-        position, quaternion = self.scene.bodies()
+        position, quaternion = self.scene.bodies([o.name for o in self.scene.rigid_objects])
         w, xyz = quaternion[:, 0, :1, None], quaternion[:, 0, None, 1:]
         p = self.points.expand(len(position), -1, -1)
         twice = 2 * torch.linalg.cross(xyz.expand_as(p), p, dim=-1)

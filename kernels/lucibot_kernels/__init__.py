@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from lucibot_kernels.clouds import Chamfer, chamfer, min_distance, nearest_distance
+    from lucibot_kernels.groups import linked_groups
     from lucibot_kernels.observe import Observation, Observer, Wanted
     from lucibot_kernels.overlap import label_iou, mask_iou
     from lucibot_kernels.points import posed_points, unproject
@@ -21,6 +22,7 @@ _HOME = {
     "chamfer": "clouds",
     "min_distance": "clouds",
     "nearest_distance": "clouds",
+    "linked_groups": "groups",
     "Observation": "observe",
     "Observer": "observe",
     "Wanted": "observe",
@@ -39,6 +41,7 @@ __all__ = [
     "chamfer",
     "ensure_initialized",
     "label_iou",
+    "linked_groups",
     "mask_iou",
     "min_distance",
     "nearest_distance",

@@ -154,3 +154,30 @@ def unproject(
         kept = points[:: max(1, -(-len(points) // most))]
         out[b, : len(kept)] = kept
     return out
+
+
+def linked_groups(
+    points: torch.Tensor, reach_m: float, least_share: float = 0.0
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """See `groups.linked_groups`."""
+    import numpy as np
+    from scipy.sparse import coo_matrix
+    from scipy.sparse.csgraph import connected_components
+    from scipy.spatial import cKDTree
+
+    B, N, _ = points.shape
+    group = torch.full((B, N), -1, dtype=torch.int32)
+    count = torch.zeros(B, dtype=torch.int32)
+    for b in range(B):
+        if N == 0 or not torch.isfinite(points[b]).all():
+            continue
+        pairs = cKDTree(points[b].double().numpy()).query_pairs(reach_m, output_type="ndarray")
+        links = coo_matrix((np.ones(len(pairs), bool), pairs.T), shape=(N, N))
+        _, component = connected_components(links, directed=False)
+        sizes = np.bincount(component)
+        order = np.argsort(-sizes, kind="stable")
+        kept = order[sizes[order] >= least_share * N]
+        number = np.full(len(sizes), -1, np.int32)
+        number[kept] = np.arange(len(kept))
+        group[b], count[b] = torch.from_numpy(number[component]), len(kept)
+    return group, count

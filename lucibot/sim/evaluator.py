@@ -90,7 +90,9 @@ class Evaluator:
         def at_keyframe(k: int) -> None:
             nonlocal failed
             failed = failed | self.scene.diverged()
-            seen.append(self._losses.at_keyframe(k, self._observe(contact=True)))
+            wanted = self._losses.wanted[k]
+            overlap = None if wanted is None else self._observer.overlap(wanted)
+            seen.append(self._losses.at_keyframe(k, overlap, self._contacts.touching()))
             if recorder:
                 recorder.look()
 
@@ -100,7 +102,7 @@ class Evaluator:
         )  # fmt: skip
         failed = failed | self.scene.diverged()
         terms = {n: mean_of_known([t[n] for t in seen]) for n in seen[0]}
-        terms |= self._losses.at_goal(self._observe(contact=False), self._observer.observe_parts())
+        terms |= self._losses.at_goal(self._observe(), self._observer.observe_parts())
         for value in terms.values():
             failed = failed | ~torch.isfinite(value)
         terms = {n: torch.where(failed, WORST_TERM[n], v) for n, v in terms.items()}
@@ -111,12 +113,9 @@ class Evaluator:
             recorder.look()
         return result, recorder.states() if recorder else []
 
-    def _observe(self, *, contact: bool) -> Observation:
+    def _observe(self) -> Observation:
         label, depth = self._observer.observe()
-        none = torch.zeros(self.scene.n_envs, 0, dtype=torch.bool, device=self.scene.device)
-        return Observation(
-            label=label, depth=depth, contact=self._contacts.touching() if contact else none
-        )
+        return Observation(label=label, depth=depth)
 
 
 def mean_of_known(values: list[Tensor]) -> Tensor:

@@ -337,9 +337,9 @@ class SimScene:
         """(B, 4) (w, x, y, z), mesh frame to world. A view."""
         return self._link_quat[self._link[name]]
 
-    def bodies(self) -> tuple[Tensor, Tensor]:
-        """Positions (B, R, 3) [m, world] and quaternions (B, R, 4) of `rigid_objects`, copied."""
-        index = [self._link[o.name] for o in self.rigid_objects]
+    def bodies(self, names: list[str]) -> tuple[Tensor, Tensor]:
+        """Positions (B, R, 3) [m, world] and quaternions (B, R, 4) of R bodies, copied."""
+        index = [self._link[n] for n in names]
         return (
             self._link_pos[index].transpose(0, 1).contiguous(),
             self._link_quat[index].transpose(0, 1).contiguous(),
