@@ -515,15 +515,39 @@ def test_groups_of_one_size_are_numbered_by_their_first_points_and_a_lost_one_is
 # --- points -------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("batch", "n"), [(1, 1), (3, 200), (0, 5), (2, 0)])
-def test_posed_points_are_their_twin(batch, n):
-    points, position = torch.randn(n, 3), torch.randn(batch, 3)
-    quaternion = torch.nn.functional.normalize(torch.randn(batch, 4), dim=-1)
-    got = lk.posed_points(points, position, quaternion)
-    expected = twins.posed_points(points, position, quaternion)
-    torch.testing.assert_close(got.double(), expected, rtol=0, atol=2e-6)
-    with pytest.raises(ValueError, match=r"quaternion: expected a tensor float32 \(B, 4\) with B="):
-        lk.posed_points(points, position, torch.zeros(batch + 1, 4))
+@pytest.mark.parametrize("lanes", [1, 7])
+@pytest.mark.parametrize("reach", [1e-4, 0.03, 0.5, 3.0])
+def test_what_is_near_a_surface_is_its_twin(reach, lanes, monkeypatch):
+    """Bodies at many distances, among them just within and just out of reach."""
+    monkeypatch.setattr(points_module, "_CPU_LANES", lanes)
+    a, b = torch.randn(150, 3), torch.randn(90, 3) * 0.3
+    quaternion = torch.nn.functional.normalize(torch.randn(2, 24, 4), dim=-1)
+    position = torch.randn(24, 3), torch.randn(24, 3) * torch.linspace(0, 8, 24)[:, None]
+    surface = lk.Surface(a, reach)
+    world = [
+        twins.posed_points(x, *p)
+        for x, p in zip((a, b), zip(position, quaternion, strict=True), strict=True)
+    ]
+    apart = torch.tensor([twins.min_distance(x, y) for x, y in zip(*world, strict=True)])
+    clear = (apart - reach).abs() > 1e-5
+    assert clear.sum() > 20
+    expected = twins.near_surface(*world, reach)
+    got = surface.near(position[0], quaternion[0], b, (position[1], quaternion[1]))
+    assert torch.equal(got[clear], expected[clear])
+    for cloud in (world[1].float(), world[1].float().transpose(0, 1).contiguous().transpose(0, 1)):
+        assert torch.equal(surface.near(position[0], quaternion[0], cloud)[clear], expected[clear])
+    gone = torch.full((24, 5, 3), torch.nan)
+    gone[:, 3] = torch.inf
+    assert not surface.near(position[0], quaternion[0], gone).any()
+    assert surface.near(position[0][:0], quaternion[0, :0], gone[:0]).shape == (0,)
+    for just, near in ((0.99, True), (1.01, False)):
+        touching = position[0] + torch.tensor([0.0, 0.0, just * reach])
+        one = lk.Surface(torch.zeros(1, 3), reach).near(
+            position[0], quaternion[0], touching[:, None]
+        )
+        assert (one == near).all()
+    with pytest.raises(ValueError, match="reach_m: expected a positive distance, got 0"):
+        lk.Surface(a, 0.0)
 
 
 @pytest.mark.parametrize("lanes", [1, 7])
@@ -590,7 +614,8 @@ def results():
     seen = observer.observe(particles_m=a)
     mask = seen.label > 0
     return [*lk.chamfer(a, b), lk.min_distance(a, b + 1), seen.depth, seen.label,
-            lk.mask_iou(mask, mask.roll(3, 1)), lk.posed_points(a[0], b[0, :4], torch.eye(4)),
+            lk.mask_iou(mask, mask.roll(3, 1)), lk.linked_groups(a, 0.05)[0],
+            lk.Surface(a[0], 0.1).near(b[0, :4], torch.eye(4), b + 1),
             lk.unproject(mask, seen.depth, torch.ones(48, 64, 3), a[0, 0], 50).nan_to_num()]
 
 alone = results()

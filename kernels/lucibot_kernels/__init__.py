@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from lucibot_kernels.groups import linked_groups
     from lucibot_kernels.observe import Observation, Observer, Wanted
     from lucibot_kernels.overlap import label_iou, mask_iou
-    from lucibot_kernels.points import posed_points, unproject
+    from lucibot_kernels.points import Surface, unproject
     from lucibot_kernels.runtime import ensure_initialized
 
 _HOME = {
@@ -28,7 +28,7 @@ _HOME = {
     "Wanted": "observe",
     "label_iou": "overlap",
     "mask_iou": "overlap",
-    "posed_points": "points",
+    "Surface": "points",
     "unproject": "points",
     "ensure_initialized": "runtime",
 }
@@ -37,6 +37,7 @@ __all__ = [
     "Chamfer",
     "Observation",
     "Observer",
+    "Surface",
     "Wanted",
     "chamfer",
     "ensure_initialized",
@@ -45,7 +46,6 @@ __all__ = [
     "mask_iou",
     "min_distance",
     "nearest_distance",
-    "posed_points",
     "unproject",
 ]
 

@@ -139,9 +139,15 @@ def min_distance(a: torch.Tensor, b: torch.Tensor) -> float:
 def posed_points(
     points: torch.Tensor, position: torch.Tensor, quaternion: torch.Tensor
 ) -> torch.Tensor:
-    """See `points.posed_points`; (B, N, 3) f64 [m]."""
+    """Points (N, 3) [m] of a body's frame in the world, (B, N, 3) f64 [m]."""
     R = rotation(quaternion)
     return points.double() @ R.transpose(-1, -2) + position.double()[:, None]
+
+
+def near_surface(surface: torch.Tensor, points: torch.Tensor, reach_m: float) -> torch.Tensor:
+    """See `points.Surface.near`, with both clouds (B, ., 3) in the world; (B,) bool."""
+    least = [min_distance(a, b) for a, b in zip(surface, points, strict=True)]
+    return torch.tensor(least) < reach_m
 
 
 def unproject(

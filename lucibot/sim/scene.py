@@ -337,6 +337,10 @@ class SimScene:
         """(B, 4) (w, x, y, z), mesh frame to world. A view."""
         return self._link_quat[self._link[name]]
 
+    def pose(self, name: str) -> tuple[Tensor, Tensor]:
+        """A body's `position` and `quaternion`, contiguous."""
+        return self.position(name).contiguous(), self.quaternion(name).contiguous()
+
     def bodies(self, names: list[str]) -> tuple[Tensor, Tensor]:
         """Positions (B, R, 3) [m, world] and quaternions (B, R, 4) of R bodies, copied."""
         index = [self._link[n] for n in names]
