@@ -298,17 +298,20 @@ def test_the_overlap_is_that_of_the_picture(cam, wanted):
     scene["particles_m"][5, ::2] = torch.inf
     scene["position_m"][6] = 1e5 * torch.randn(2, 3)
     shape = (cam["height"], cam["width"])
-    mask, valid = torch.rand(len(wanted), *shape) > 0.5, torch.rand(shape) > 0.3
+    mask, valid = torch.rand(3, len(wanted), *shape) > 0.5, torch.rand(3, *shape) > 0.3
     radius, label = scene["particle_radius_m"], scene["particle_label"]
     observer = lk.Observer(**cam, **fixed, particle_radius_m=radius, particle_label=label)
     poses = scene["position_m"], scene["quaternion"], scene["particles_m"]
-    for v in (None, valid):
+    for v in (torch.ones_like(valid), valid):
         got = observer.overlap(lk.Wanted(wanted, mask, v), *poses)
-        seen = observer.observe(*poses).label
-        assert torch.equal(got, lk.label_iou(seen, wanted, mask, v))
-        torch.testing.assert_close(got, twins.label_iou(seen, wanted, mask, v))
+        seen = observer.observe(*poses).label.split(3)
+        for compare in (lk.label_iou, twins.label_iou):
+            each = [compare(*x) for x in zip(seen, [wanted] * 3, mask, v, strict=True)]
+            torch.testing.assert_close(got, torch.cat(each), rtol=0, atol=0)
     with pytest.raises(ValueError, match="labels: expected different labels"):
-        lk.Wanted([1, 1], mask[[0, 0]])
+        lk.Wanted([1, 1], mask[:, [0, 0]])
+    with pytest.raises(ValueError, match="B: expected a multiple of the 2 sets of masks, got 9"):
+        observer.overlap(lk.Wanted(wanted, mask[:2]), *poses)
 
 
 def test_observe_names_what_is_wrong():

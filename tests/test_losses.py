@@ -31,8 +31,8 @@ def observation(label: torch.Tensor) -> Observation:
 
 
 def keyframe_terms(losses: Losses, k: int, label: torch.Tensor, contact=True) -> dict:
-    w = losses.wanted[k]
-    overlap = None if w is None else label_iou(label, w.labels, w.mask, w.valid)
+    w = losses.wanted
+    overlap = label_iou(label, w.labels, w.mask[k], w.valid[k])
     return losses.at_keyframe(k, overlap, torch.tensor([[contact]]))
 
 

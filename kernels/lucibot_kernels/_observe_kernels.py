@@ -139,8 +139,8 @@ def overlap_serial(
     stride_particle: qd.i32,
     radius: F32,
     particle_label: I32,
-    # In: background words (H, W), labels (L,), masks (L, H, W), valid (H, W), and how many valid
-    # pixels each mask has (L,).
+    # In: background words (H, W), labels (L,), masks (K, L, H, W), valid (K, H, W), and how many
+    # valid pixels each mask has (K, L).
     background: I64,
     wanted: I32,
     mask: U8,
@@ -162,6 +162,7 @@ def overlap_serial(
     faces: qd.i32,
     particles: qd.i32,
     masks: qd.i32,
+    envs_of_set: qd.i32,
 ):
     pixels = height * width
     for slot in range(slots):
@@ -216,19 +217,21 @@ def overlap_serial(
                     ((faces + n) << 8) | particle_label[n],
                     zbuffer, base, height, width, window, 0, 1, True,
                 )  # fmt: skip
+            v0 = env // envs_of_set * pixels
             for m in range(masks):
                 label = wanted[m]
+                m0 = v0 * masks + m * pixels
                 seen = 0
                 both = 0
                 for y in range(window[1], window[3]):
                     row = y * width
                     for x in range(window[0], window[2]):
                         found = (qd.cast(zbuffer[base + row + x], qd.i32) & 0xFF) == label
-                        good = qd.cast(found, qd.i32) & qd.cast(valid[row + x], qd.i32)
+                        good = qd.cast(found, qd.i32) & qd.cast(valid[v0 + row + x], qd.i32)
                         seen += good
-                        both += good & qd.cast(mask[m * pixels + row + x], qd.i32)
+                        both += good & qd.cast(mask[m0 + row + x], qd.i32)
                 inter[env * masks + m] = both
-                union[env * masks + m] = seen + mask_total[m] - both
+                union[env * masks + m] = seen + mask_total[env // envs_of_set * masks + m] - both
 
 
 @qd.kernel

@@ -36,27 +36,27 @@ class Observation:
 
 
 class Wanted:
-    """Masks that an observer's pictures are compared with."""
+    """Masks that an observer's pictures are compared with, of K pictures a set."""
 
     def __init__(
         self, labels: Sequence[int], mask: torch.Tensor, valid: torch.Tensor | None = None
     ) -> None:
         """
         labels: L different labels.
-        mask: (L, H, W) bool, where each is wanted.
-        valid: (H, W) bool, the pixels that count; all by default.
+        mask: (K, L, H, W) bool, where each is wanted.
+        valid: (K, H, W) bool, the pixels that count; all by default.
         """
         dims = {"L": len(labels)}
         device = mask.device if isinstance(mask, torch.Tensor) else torch.device("cpu")
-        check("mask", mask, torch.bool, ("L", "H", "W"), dims=dims, device=device)
+        check("mask", mask, torch.bool, ("K", "L", "H", "W"), dims=dims, device=device)
         if valid is None:
-            valid = torch.ones(mask.shape[1:], dtype=torch.bool, device=device)
-        check("valid", valid, torch.bool, ("H", "W"), dims=dims, device=device)
+            valid = torch.ones(mask[:, 0].shape, dtype=torch.bool, device=device)
+        check("valid", valid, torch.bool, ("K", "H", "W"), dims=dims, device=device)
         if not labels or len(set(labels)) < len(labels):
             raise ValueError(f"labels: expected different labels, at least one, got {labels}")
         self.labels, self.mask, self.valid = list(labels), mask, valid
-        self.total = (mask & valid).sum((1, 2), dtype=torch.int32)
-        """(L,) i32 pixels of each mask that count."""
+        self.total = (mask & valid[:, None]).sum((2, 3), dtype=torch.int32)
+        """(K, L) i32 pixels of each mask that count."""
         self.label = torch.tensor(self.labels, dtype=torch.int32, device=device)
         """(L,) i32."""
 
@@ -276,17 +276,26 @@ class Observer:
     ) -> torch.Tensor:
         """IoU (B, L) f32 of what each environment shows of L labels with wanted masks.
 
+        With K sets of masks the first B / K environments are compared with the first set, and so on.
         The bits of `label_iou(observe(...).label, ...)`, but on the CPU no picture is made, and only
         the part of it is drawn in which the wanted labels are. Arguments as in `observe`.
         """
-        masks = len(wanted.labels)
-        check("wanted.mask", wanted.mask, torch.bool, (masks, self.height, self.width),
+        sets, masks = wanted.mask.shape[:2]
+        check("wanted.mask", wanted.mask, torch.bool, (sets, masks, self.height, self.width),
               dims={}, device=self.device)  # fmt: skip
-        if self.device.type != "cpu":
-            seen = self.observe(position_m, quaternion, particles_m)
-            return label_iou(seen.label, wanted.labels, wanted.mask, wanted.valid)
         dims, poses, points = self._inputs(position_m, quaternion, particles_m)
         batch, pixels = dims["B"], self.height * self.width
+        if not sets or batch % sets:
+            raise ValueError(f"B: expected a multiple of the {sets} sets of masks, got {batch}")
+        if self.device.type != "cpu":
+            given = [
+                [None] * sets if x is None else x.split(max(batch // sets, 1))
+                for x in (position_m, quaternion, particles_m)
+            ]
+            return torch.cat([
+                label_iou(self.observe(*x).label, wanted.labels, mask, valid)
+                for *x, mask, valid in zip(*given, wanted.mask, wanted.valid, strict=True)
+            ])  # fmt: skip
         counts = torch.zeros((2, max(batch * masks, 1)), dtype=torch.int32)
         if batch:
             k = kernels("_observe_kernels", self.device)
@@ -297,12 +306,12 @@ class Observer:
                 self._mask("draw", None, self.bodies),
                 *poses, *points, self._radius, self._particle_label,
                 self._background, wanted.label, wanted.mask.view(torch.uint8).view(-1),
-                wanted.valid.view(torch.uint8).view(-1), wanted.total,
+                wanted.valid.view(torch.uint8).view(-1), wanted.total.view(-1),
                 self._scratch("transform", slots * self.bodies * 12, torch.float32),
                 self._scratch("vertex", slots * self.vertices * 6, torch.float32),
                 self._scratch("zbuffer", slots * pixels, torch.int64),
                 counts[0], counts[1], batch, slots, self.height, self.width,
-                self.bodies, self.vertices, self.faces, self.particles, masks,
+                self.bodies, self.vertices, self.faces, self.particles, masks, max(batch // sets, 1),
             )  # fmt: skip
         return ratio(*counts)[: batch * masks].view(batch, masks)
 

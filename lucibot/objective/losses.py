@@ -65,14 +65,9 @@ class Losses:
         t = self._tensor
         self._target_masks = t(supervision.target_masks)
         self._valid = t(supervision.valid)
-        self.wanted = [
-            Wanted([self._actuators[i] for i in seen], t(masks[seen]), valid) if len(seen) else None
-            for masks, valid, seen in zip(
-                supervision.actuator_masks, self._valid,
-                [np.flatnonzero(c) for c in supervision.waypoint_confidence], strict=True,
-            )
-        ]  # fmt: skip
-        """(K,) where the video shows the actuators at each keyframe; None where none was seen."""
+        self.wanted = Wanted(self._actuators, t(supervision.actuator_masks), self._valid)
+        """Where the video shows the actuators at each keyframe."""
+        self._seen = [np.flatnonzero(c > 0).tolist() for c in supervision.waypoint_confidence]
         self._contact = t(supervision.contact)
         self._actuator_clouds = [_finite(t(c)) for c in supervision.actuator_clouds]
         self._target_cloud = _finite(t(supervision.target_cloud))
@@ -85,20 +80,20 @@ class Losses:
     def _tensor(self, a) -> Tensor:
         return torch.as_tensor(a, device=self._device)
 
-    def at_keyframe(self, k: int, overlap: Tensor | None, contact: Tensor) -> dict[str, Tensor]:
+    def at_keyframe(self, k: int, overlap: Tensor, contact: Tensor) -> dict[str, Tensor]:
         """Terms that are averaged over the keyframes: `actuator_iou` and `contact`, (P,) each.
 
         A keyframe that says nothing of a term (the actuator was lost, no contact is expected)
         gives NaN, which the mean leaves out.
 
         Args:
-            overlap: IoU (P, L) with `wanted[k]`, None if that is None.
+            overlap: IoU (P, A) of the visible actuators with the masks `wanted` of this keyframe.
             contact: (P, pairs) bool, the pairs of `Supervision.contact_pairs` that touch.
         """
         nothing = torch.full((len(contact),), torch.nan, device=self._device)
-        expected = self._contact[k]
+        ious, expected = [overlap[:, i] for i in self._seen[k]], self._contact[k]
         return {
-            "actuator_iou": nothing if overlap is None else 1 - overlap.T.contiguous().mean(0),
+            "actuator_iou": 1 - torch.stack(ious).mean(0) if ious else nothing,
             "contact": (~contact[:, expected]).float().mean(1) if expected.any() else nothing,
         }
 

@@ -9,13 +9,13 @@ forces flicker from step to step.
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 
 import torch
 import trimesh
 from lucibot_kernels import Surface, min_distance
 from torch import Tensor
 
+from lucibot.sim.moment import Moment
 from lucibot.sim.scene import SimScene
 
 RIGID_GAP_M = 0.004
@@ -30,32 +30,42 @@ class Contacts:
         self._scene = scene
         self._pairs = [self._pair(a, b) for a, b in pairs]
 
-    def touching(self) -> Tensor:
-        """(B, pairs) bool."""
+        self.rigid_pairs = [
+            p for p in pairs if scene.collides and not any(n in scene.particle_sizes_m for n in p)
+        ]
+        """Those whose contact points a moment must have."""
+
+    def touching(self, moment: Moment) -> Tensor:
+        """(P, pairs) bool."""
         if not self._pairs:
-            return torch.zeros(self._scene.n_envs, 0, dtype=torch.bool, device=self._scene.device)
-        return torch.stack([touch() for touch in self._pairs], dim=1)
+            return torch.zeros(len(moment.error), 0, dtype=torch.bool, device=moment.error.device)
+        return torch.stack([touch(moment) for touch in self._pairs], dim=1)
 
-    def _pair(self, a: str, b: str) -> Callable[[], Tensor]:
-        """What tells of one pair whether it touches now, (B,) bool."""
-        scene = self._scene
-        sizes = [s for n in (a, b) if (s := scene.particle_sizes_m.get(n)) is not None]
+    def _pair(self, a: str, b: str) -> Callable[[Moment], Tensor]:
+        """What tells of one pair whether it touches, (P,) bool."""
+        sizes = [s for n in (a, b) if (s := self._scene.particle_sizes_m.get(n)) is not None]
         if len(sizes) == 2:
-            return partial(self._soft_touch, a, b, PARTICLE_GAPS * max(sizes))
+            limit_m = PARTICLE_GAPS * max(sizes)
+            return lambda m: (
+                min_distance(
+                    m.particles[a].transpose(0, 1), m.particles[b].transpose(0, 1), within_m=limit_m
+                )
+                < limit_m
+            )
         if sizes:
-            soft, rigid = (a, b) if a in scene.particle_sizes_m else (b, a)
+            soft, rigid = (a, b) if a in self._scene.particle_sizes_m else (b, a)
             surface = Surface(self._surface_points(rigid), PARTICLE_GAPS * sizes[0])
-            return lambda: surface.near(*scene.pose(rigid), scene.particles(soft).transpose(0, 1))
+            return lambda m: surface.near(
+                m.position[rigid], m.quaternion[rigid], m.particles[soft].transpose(0, 1)
+            )
         surface, points = Surface(self._surface_points(b), RIGID_GAP_M), self._surface_points(a)
-        return partial(self._rigid_touch, a, b, points, surface)
 
-    def _soft_touch(self, a: str, b: str, limit_m: float) -> Tensor:
-        clouds = (self._scene.particles(n).transpose(0, 1) for n in (a, b))
-        return min_distance(*clouds, within_m=limit_m) < limit_m
+        def rigid_touch(m: Moment) -> Tensor:
+            pose = m.position[a], m.quaternion[a]
+            near = surface.near(m.position[b], m.quaternion[b], points, pose)
+            return near | m.touching[a, b] if (a, b) in m.touching else near
 
-    def _rigid_touch(self, a: str, b: str, points: Tensor, surface: Surface) -> Tensor:
-        near = surface.near(*self._scene.pose(b), points, self._scene.pose(a))
-        return near | self._scene.touching(a, b) if self._scene.collides else near
+        return rigid_touch
 
     def _surface_points(self, name: str) -> Tensor:
         """(SURFACE_POINTS, 3) [m] of a body's frame."""

@@ -11,6 +11,7 @@ from torch import Tensor
 from lucibot.core.camera import Camera
 from lucibot.objective.losses import MAX_PARTS, Parts
 from lucibot.perception.around import axis_px, encloses
+from lucibot.sim.moment import Moment
 from lucibot.sim.parts import particle_parts
 from lucibot.sim.scene import SimScene
 from lucibot.task import Task
@@ -44,16 +45,17 @@ class SceneObserver:
             {n: i + 1 for i, n in enumerate(rigid)} | dict.fromkeys(soft, 0),
         )
 
-    def overlap(self, wanted: Wanted) -> Tensor:
-        """IoU (B, L) of visible objects, by label, with wanted masks."""
-        return self._all.kernels.overlap(wanted, *self._all.poses())
+    def overlap(self, wanted: Wanted, moments: Moment) -> Tensor:
+        """IoU (K, B, L) of visible objects, by label, with masks (K, L, H, W) at K moments."""
+        found = self._all.kernels.overlap(wanted, *self._all.poses(moments))
+        return found.view(len(wanted.mask), -1, len(wanted.labels))
 
-    def observe(self) -> tuple[Tensor, Tensor]:
+    def observe(self, moment: Moment) -> tuple[Tensor, Tensor]:
         """Labels (B, H, W) int32, object i of the task as i + 1, and depth (B, H, W) float32 [m];
         the next call draws over them."""
-        return self._all.draw()
+        return self._all.draw(moment)
 
-    def observe_parts(self) -> Parts:
+    def observe_parts(self, moment: Moment) -> Parts:
         """The targets part by part: a rigid target is one, particles fall into groups.
 
         Tool and hand are not drawn, as in the video's goal frame when they are gone. Parts beyond
@@ -64,29 +66,29 @@ class SceneObserver:
             (scene.n_envs,), self._rigid_parts, dtype=torch.int32, device=scene.device
         )
         for name in self._soft_targets:
-            part, found = particle_parts(scene.particles(name), scene.link_m(name))
+            part, found = particle_parts(moment.particles[name], scene.link_m(name))
             numbered = (part >= 0) & (part < MAX_PARTS)
             labels.append(torch.where(numbered, part + count[:, None] + 1, 0))
             count = count + found
         number, depth = self._targets.draw(
-            particle_label=torch.cat(labels, dim=1) if labels else None
+            moment, particle_label=torch.cat(labels, dim=1) if labels else None
         )
-        return Parts(number=number, depth=depth, count=count, around=self._goes_around())
+        return Parts(number=number, depth=depth, count=count, around=self._goes_around(moment))
 
-    def _goes_around(self) -> Tensor:
+    def _goes_around(self, moment: Moment) -> Tensor:
         """(B, pairs) bool, see `Parts.around`."""
         scene = self._scene
         out = torch.zeros(scene.n_envs, len(self._around), dtype=torch.bool, device=scene.device)
-        masks = {name: self._alone(name) for name in {t for t, _ in self._around}}
+        masks = {name: self._alone(name, moment) for name in {t for t, _ in self._around}}
         for r, (target, axis) in enumerate(self._around):
             for b, mask in enumerate(masks[target]):
                 out[b, r] = encloses(mask, axis)
         return out
 
-    def _alone(self, name: str) -> np.ndarray:
+    def _alone(self, name: str, moment: Moment) -> np.ndarray:
         """(B, H, W) bool: one target with nothing in front of it, gaps between particles that hang
         together closed."""
-        depth = self._targets.depth_alone(name).cpu().numpy()
+        depth = self._targets.depth_alone(name, moment).cpu().numpy()
         masks = np.isfinite(depth)
         if self._scene.task.object(name).is_rigid:
             return masks
@@ -129,29 +131,30 @@ class _Drawing:
         # New memory for each picture would cost more than drawing it.
         self._picture: Observation | None = None
 
-    def poses(self) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-        """Positions and quaternions of the bodies and (B, N, 3) particles, as they are now."""
-        clouds = [self._scene.particles(n) for n in self._clouds]
-        particles = None
-        if clouds:
-            joined = clouds[0] if len(clouds) == 1 else torch.cat(clouds)
-            particles = joined.transpose(0, 1)
-        if not self._bodies:
-            return None, None, particles
-        return *self._scene.bodies(self._bodies), particles
+    def poses(self, moment: Moment) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+        """Positions (P, R, 3) and quaternions (P, R, 4) of the bodies and (P, N, 3) particles."""
+        bodies, clouds = [None, None], [None]
+        if self._bodies:
+            bodies = [
+                torch.stack([values[n] for n in self._bodies], dim=1)
+                for values in (moment.position, moment.quaternion)
+            ]
+        if self._clouds:
+            clouds = [torch.cat([moment.particles[n] for n in self._clouds]).transpose(0, 1)]
+        return *bodies, *clouds
 
-    def draw(self, particle_label: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def draw(self, moment: Moment, particle_label: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Label and depth; the next call draws over them."""
         self._picture = self.kernels.observe(
-            *self.poses(), particle_label=particle_label, out=self._picture
+            *self.poses(moment), particle_label=particle_label, out=self._picture
         )
         return self._picture.label, self._picture.depth
 
-    def depth_alone(self, name: str) -> Tensor:
+    def depth_alone(self, name: str, moment: Moment) -> Tensor:
         """(B, H, W) [m]: one object, nothing else and no background."""
         device = self._scene.device
         return self.kernels.observe(
-            *self.poses(), background=False,
+            *self.poses(moment), background=False,
             draw=torch.tensor([n == name for n in self._bodies], device=device),
             draw_particle=torch.from_numpy(
                 np.repeat([n == name for n in self._clouds], self._counts)

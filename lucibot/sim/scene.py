@@ -8,6 +8,7 @@ as torch tensors over the simulator's own memory where that is possible.
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,7 @@ from lucibot.sim.materials import (
     rotation_quat,
     surface,
 )
+from lucibot.sim.moment import Moment
 from lucibot.sim.parts import LINK_SIZES
 from lucibot.task import BackgroundSpec, ObjectSpec, Task
 
@@ -337,18 +339,6 @@ class SimScene:
         """(B, 4) (w, x, y, z), mesh frame to world. A view."""
         return self._link_quat[self._link[name]]
 
-    def pose(self, name: str) -> tuple[Tensor, Tensor]:
-        """A body's `position` and `quaternion`, contiguous."""
-        return self.position(name).contiguous(), self.quaternion(name).contiguous()
-
-    def bodies(self, names: list[str]) -> tuple[Tensor, Tensor]:
-        """Positions (B, R, 3) [m, world] and quaternions (B, R, 4) of R bodies, copied."""
-        index = [self._link[n] for n in names]
-        return (
-            self._link_pos[index].transpose(0, 1).contiguous(),
-            self._link_quat[index].transpose(0, 1).contiguous(),
-        )
-
     def velocity(self, name: str) -> Tensor:
         """(B, 6): linear [m/s] and angular [rad/s] velocity of a body's mesh frame, world axes;
         copied."""
@@ -392,27 +382,41 @@ class SimScene:
         contacts = self._entities[a].get_contacts(with_entity=self._entities[b])
         return contacts["valid_mask"].any(dim=-1)
 
-    def diverged(self) -> Tensor:
-        """(B,) bool: environments whose numbers can no longer be believed.
+    def moment(self, pairs: Sequence[tuple[str, str]] = ()) -> Moment:
+        """What is now, copied; contact points of these pairs of rigid bodies."""
+        bodies = [o.name for o in self.rigid_objects]
+        clouds = [o.name for o in self.particle_objects]
+        return Moment(
+            position={n: self.position(n).clone() for n in bodies},
+            quaternion={n: self.quaternion(n).clone() for n in bodies},
+            velocity={n: self.velocity(n) for n in bodies},
+            particles={n: self.particles(n).clone() for n in clouds},
+            particle_velocity={n: self.particle_velocity(n).clone() for n in clouds},
+            touching={p: self.touching(*p) for p in pairs},
+            error=self._scene.sim.rigid_solver.get_error_envs_mask().to(self.device),
+        )
+
+    def diverged(self, moment: Moment | None = None) -> Tensor:
+        """(P,) bool: environments whose numbers can no longer be believed, now or at a moment.
 
         Bodies raise the solver's error flag of their environment. Particles raise nothing: they are
         clamped, NaN included, to the border of the domain, so divergence shows as many particles
         there, as absurd speeds, or as a body that is far away.
         """
-        bad = self._scene.sim.rigid_solver.get_error_envs_mask().to(self.device).clone()
-        for obj in self.rigid_objects:
-            p, v = self.position(obj.name), self.velocity(obj.name)
+        moment = self.moment() if moment is None else moment
+        bad = moment.error.clone()
+        for name, p in moment.position.items():
+            v = moment.velocity[name]
             far = torch.linalg.vector_norm(p, dim=-1) > ABSURD_DISTANCE_M
             fast = torch.linalg.vector_norm(v[:, :3], dim=-1) > ABSURD_SPEED_M_S
             bad |= far | fast | ~torch.isfinite(p).all(-1) | ~torch.isfinite(v).all(-1)
-        for obj in self.particle_objects:
-            p, v = self.particles(obj.name), self.particle_velocity(obj.name)
+        for name, p in moment.particles.items():
             lower, upper = (
                 torch.as_tensor(b, dtype=p.dtype, device=p.device)
-                for b in self.particle_bounds(obj.name)
+                for b in self.particle_bounds(name)
             )
             at_border = ((p <= lower + 1e-6) | (p >= upper - 1e-6)).any(-1)
-            fast = v.abs().amax(-1) > ABSURD_SPEED_M_S
+            fast = moment.particle_velocity[name].abs().amax(-1) > ABSURD_SPEED_M_S
             bad |= at_border.float().mean(0) > 0.02
             bad |= fast.any(0) | ~torch.isfinite(p).all(-1).all(0)
         return bad
