@@ -163,6 +163,7 @@ def overlap_serial(
     particles: qd.i32,
     masks: qd.i32,
     envs_of_set: qd.i32,
+    cull: qd.i32,
 ):
     pixels = height * width
     for slot in range(slots):
@@ -209,7 +210,7 @@ def overlap_serial(
             for f in range(faces):
                 draw_face(
                     camera, face, f, face_label[f], vertex, slot * vertices,
-                    zbuffer, base, height, width, 0, window, 0, 1, True,
+                    zbuffer, base, height, width, cull, window, 0, 1, True,
                 )  # fmt: skip
             for n in range(particles):
                 draw_particle(

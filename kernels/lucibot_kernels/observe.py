@@ -273,6 +273,8 @@ class Observer:
         position_m: torch.Tensor | None = None,
         quaternion: torch.Tensor | None = None,
         particles_m: torch.Tensor | None = None,
+        *,
+        cull_backfaces: bool = False,
     ) -> torch.Tensor:
         """IoU (B, L) f32 of what each environment shows of L labels with wanted masks.
 
@@ -293,7 +295,7 @@ class Observer:
                 for x in (position_m, quaternion, particles_m)
             ]
             return torch.cat([
-                label_iou(self.observe(*x).label, wanted.labels, mask, valid)
+                label_iou(self.observe(*x, cull_backfaces=cull_backfaces).label, wanted.labels, mask, valid)
                 for *x, mask, valid in zip(*given, wanted.mask, wanted.valid, strict=True)
             ])  # fmt: skip
         counts = torch.zeros((2, max(batch * masks, 1)), dtype=torch.int32)
@@ -311,7 +313,7 @@ class Observer:
                 self._scratch("vertex", slots * self.vertices * 6, torch.float32),
                 self._scratch("zbuffer", slots * pixels, torch.int64),
                 counts[0], counts[1], batch, slots, self.height, self.width,
-                self.bodies, self.vertices, self.faces, self.particles, masks, max(batch // sets, 1),
+                self.bodies, self.vertices, self.faces, self.particles, masks, max(batch // sets, 1), int(cull_backfaces),
             )  # fmt: skip
         return ratio(*counts)[: batch * masks].view(batch, masks)
 

@@ -47,7 +47,7 @@ class SceneObserver:
 
     def overlap(self, wanted: Wanted, moments: Moment) -> Tensor:
         """IoU (K, B, L) of visible objects, by label, with masks (K, L, H, W) at K moments."""
-        found = self._all.kernels.overlap(wanted, *self._all.poses(moments))
+        found = self._all.overlap(wanted, moments)
         return found.view(len(wanted.mask), -1, len(wanted.labels))
 
     def observe(self, moment: Moment) -> tuple[Tensor, Tensor]:
@@ -117,7 +117,7 @@ class _Drawing:
         self._clouds = [o.name for o in scene.particle_objects if o.name in labels]
         self._counts = [len(scene.particles(n)) for n in self._clouds]
         sizes = [scene.particle_sizes_m[n] for n in self._clouds]
-        self.kernels = Observer(
+        self._kernels = Observer(
             **_grid(camera),
             **_mesh_arrays(
                 [scene.task.mesh(o) for o in bodies], _i32([labels[n] for n in self._bodies], device),
@@ -128,10 +128,13 @@ class _Drawing:
             particle_label=_i32(np.repeat([labels[n] for n in self._clouds], self._counts), device),
             background_label=background[0], background_depth_m=background[1], device=device,
         )  # fmt: skip
+        # Of closed surfaces only what faces the camera is seen.
+        meshes = [scene.task.mesh(o) for o in bodies]
+        self._closed = all(m.is_watertight and m.volume > 0 for m in meshes)
         # New memory for each picture would cost more than drawing it.
         self._picture: Observation | None = None
 
-    def poses(self, moment: Moment) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+    def _poses(self, moment: Moment) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
         """Positions (P, R, 3) and quaternions (P, R, 4) of the bodies and (P, N, 3) particles."""
         bodies, clouds = [None, None], [None]
         if self._bodies:
@@ -143,18 +146,25 @@ class _Drawing:
             clouds = [torch.cat([moment.particles[n] for n in self._clouds]).transpose(0, 1)]
         return *bodies, *clouds
 
+    def overlap(self, wanted: Wanted, moments: Moment) -> Tensor:
+        """IoU (P, L)."""
+        return self._kernels.overlap(wanted, *self._poses(moments), cull_backfaces=self._closed)
+
     def draw(self, moment: Moment, particle_label: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Label and depth; the next call draws over them."""
-        self._picture = self.kernels.observe(
-            *self.poses(moment), particle_label=particle_label, out=self._picture
+        self._picture = self._kernels.observe(
+            *self._poses(moment),
+            particle_label=particle_label,
+            out=self._picture,
+            cull_backfaces=self._closed,
         )
         return self._picture.label, self._picture.depth
 
     def depth_alone(self, name: str, moment: Moment) -> Tensor:
         """(B, H, W) [m]: one object, nothing else and no background."""
         device = self._scene.device
-        return self.kernels.observe(
-            *self.poses(moment), background=False,
+        return self._kernels.observe(
+            *self._poses(moment), background=False,
             draw=torch.tensor([n == name for n in self._bodies], device=device),
             draw_particle=torch.from_numpy(
                 np.repeat([n == name for n in self._clouds], self._counts)
