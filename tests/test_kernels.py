@@ -9,6 +9,7 @@ import sys
 import lucibot_kernels as lk
 import pytest
 import torch
+from lucibot_kernels import clouds as clouds_module
 from lucibot_kernels import observe as observe_module
 from lucibot_kernels import points as points_module
 from lucibot_kernels import runtime, twins
@@ -467,6 +468,17 @@ def test_a_least_distance_within_reach_is_the_least_distance(kind, shared):
         assert torch.equal(near[reached], exact[reached])
         assert (near[~reached] >= exact[~reached]).all()
     assert torch.isinf(lk.min_distance(torch.full((2, 3, 3), torch.nan), a[:2], within_m=1.0)).all()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_small_clouds_compared_point_by_point_give_the_bits_of_grids(kind, monkeypatch):
+    a, b = cloud(kind, 4, 150), cloud("cube", 97)
+    a[1, ::3] = torch.nan
+    a[2] = torch.nan
+    few = lk.chamfer(a, b), lk.chamfer(a, a.flip(0))
+    monkeypatch.setattr(clouds_module, "_FEW_PAIRS", 0)
+    for x, y in zip(few, (lk.chamfer(a, b), lk.chamfer(a, a.flip(0))), strict=True):
+        assert torch.equal(x.a_to_b, y.a_to_b) and torch.equal(x.b_to_a, y.b_to_a)
 
 
 def test_empty_clouds_have_a_defined_distance():
