@@ -30,11 +30,6 @@ class Contacts:
         self._scene = scene
         self._pairs = [self._pair(a, b) for a, b in pairs]
 
-        self.rigid_pairs = [
-            p for p in pairs if scene.collides and not any(n in scene.particle_sizes_m for n in p)
-        ]
-        """Those whose contact points a moment must have."""
-
     def touching(self, moment: Moment) -> Tensor:
         """(P, pairs) bool."""
         if not self._pairs:
@@ -63,7 +58,7 @@ class Contacts:
         def rigid_touch(m: Moment) -> Tensor:
             pose = m.position[a], m.quaternion[a]
             near = surface.near(m.position[b], m.quaternion[b], points, pose)
-            return near | m.touching[a, b] if (a, b) in m.touching else near
+            return near | self._scene.touching(a, b, m) if self._scene.collides else near
 
         return rigid_touch
 

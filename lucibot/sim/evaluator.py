@@ -88,7 +88,7 @@ class Evaluator:
         moments: list[Moment] = []
 
         def at_keyframe(k: int) -> None:
-            moments.append(self.scene.moment(self._contacts.rigid_pairs))
+            moments.append(self.scene.moment())
             if recorder:
                 recorder.look()
 

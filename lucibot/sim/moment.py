@@ -27,8 +27,10 @@ class Moment:
     """(N, P, 3) [m, world] of each particle object."""
     particle_velocity: dict[str, Tensor]
     """(N, P, 3) [m/s, world]."""
-    touching: dict[tuple[str, str], Tensor]
-    """(P,) bool: pairs of rigid bodies that share a contact point."""
+    contacts: list[Tensor]
+    """Contact points of rigid bodies as Genesis keeps them: how many there are, (P,), and of those
+    places (C, P): in which order they count, and the geoms of both sides. Empty where bodies do not
+    collide."""
     error: Tensor
     """(P,) bool: the rigid solver has failed."""
 
@@ -39,7 +41,8 @@ class Moment:
             return {name: torch.cat([x[name] for x in each], dim) for name in each[0]}
 
         return cls(
-            **{n: join(n, 0) for n in ("position", "quaternion", "velocity", "touching")},
+            **{n: join(n, 0) for n in ("position", "quaternion", "velocity")},
             **{n: join(n, 1) for n in ("particles", "particle_velocity")},
+            contacts=[torch.cat(x, -1) for x in zip(*(m.contacts for m in moments), strict=True)],
             error=torch.cat([m.error for m in moments]),
         )

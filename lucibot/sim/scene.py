@@ -8,7 +8,6 @@ as torch tensors over the simulator's own memory where that is possible.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -266,6 +265,11 @@ class SimScene:
             view(x) for x in (dofs.ctrl_mode, dofs.ctrl_pos, dofs.ctrl_vel, dofs.ctrl_force)
         ]
         self._controls = {name: [x[d] for x in controls] for name, d in self._dofs.items()}
+        self._contacts = []
+        if self.collides:
+            found = rigid.collider.collider_state
+            geoms = found.contact_data.geom_a, found.contact_data.geom_b
+            self._contacts = [view(x) for x in (found.n_contacts, found.contact_sort_idx, *geoms)]
         self._particle_solver = {
             o.name: self._scene.sim.sph_solver if _is_liquid(o) else self._scene.sim.mpm_solver
             for o in self.particle_objects
@@ -377,13 +381,22 @@ class SimScene:
             return np.array(solver.boundary.lower), np.array(solver.boundary.upper)
         return np.array(solver.lower_bound), np.array(solver.upper_bound)
 
-    def touching(self, a: str, b: str) -> Tensor:
-        """(B,) bool: two rigid bodies share a contact point in the last step."""
-        contacts = self._entities[a].get_contacts(with_entity=self._entities[b])
-        return contacts["valid_mask"].any(dim=-1)
+    def touching(self, a: str, b: str, moment: Moment) -> Tensor:
+        """(P,) bool: two rigid bodies shared a contact point in the step before this moment."""
+        count, order, *geoms = moment.contacts
+        most = int(count.max())
+        # Contacts are where the order says; those behind an environment's own are stale.
+        order = order[:most].long()
+        valid = torch.arange(most, device=self.device)[:, None] < count
+        geoms = [g.gather(0, order) for g in geoms]
+        of_a, of_b = (
+            [(g >= e.geom_start) & (g < e.geom_end) for g in geoms]
+            for e in (self._entities[a], self._entities[b])
+        )
+        return (valid & ((of_a[0] & of_b[1]) | (of_a[1] & of_b[0]))).any(0)
 
-    def moment(self, pairs: Sequence[tuple[str, str]] = ()) -> Moment:
-        """What is now, copied; contact points of these pairs of rigid bodies."""
+    def moment(self) -> Moment:
+        """What is now, copied."""
         bodies = [o.name for o in self.rigid_objects]
         clouds = [o.name for o in self.particle_objects]
         return Moment(
@@ -392,7 +405,7 @@ class SimScene:
             velocity={n: self.velocity(n) for n in bodies},
             particles={n: self.particles(n).clone() for n in clouds},
             particle_velocity={n: self.particle_velocity(n).clone() for n in clouds},
-            touching={p: self.touching(*p) for p in pairs},
+            contacts=[c.clone() for c in self._contacts],
             error=self._scene.sim.rigid_solver.get_error_envs_mask().to(self.device),
         )
 
