@@ -90,12 +90,16 @@ class SimScene:
     def _options(self, gs, camera: Camera | None) -> dict:
         """Solver options from `[simulation]`."""
         sim = self.task.spec.simulation
+        # What neither collides nor hangs on a joint has no constraints, and its solver none to solve.
+        constrained = sim.rigid_collision or any(o.joint is not None for o in self.task.objects)
         options: dict = {
             "sim_options": gs.options.SimOptions(
                 dt=sim.dt_s, substeps=sim.substeps, gravity=sim.gravity_m_s2
             ),
             "rigid_options": gs.options.RigidOptions(
-                enable_collision=sim.rigid_collision, enable_self_collision=False
+                enable_collision=sim.rigid_collision,
+                enable_self_collision=False,
+                disable_constraint=not constrained,
             ),
             "vis_options": self._vis_options(gs),
             "profiling_options": gs.options.ProfilingOptions(show_FPS=False),
