@@ -186,9 +186,9 @@ class _Hand:
     def way(self, goal: Tensor, n: int) -> Tensor:
         """Poses (n, B, 6) of the n steps to `goal` (B, 6), minimum jerk."""
         t = torch.arange(1, n + 1, dtype=torch.float64, device=goal.device) / n
-        s = (t**3 * (10 - 15 * t + 6 * t * t))[:, None].expand(n, len(goal))
+        s = (t**3 * (10 - 15 * t + 6 * t * t))[:, None]
         start, self._pose = self._pose, goal
-        return interpolate_pose(start.expand(n, -1, 6), goal.expand(n, -1, 6), s)
+        return interpolate_pose(start, goal, s)
 
     def aim(self, pose: Tensor) -> None:
         self._grip.aim(carried(self._offsets, pose))
@@ -239,10 +239,7 @@ def _segments(
     turn = compose_rotvec(goal[..., 3:], -start[..., 3:])
     way = torch.cat([goal[..., :3] - start[..., :3], turn], dim=-1)
     velocities = (way * rate[:, None, None]).float()
-    B, S, _, A, _ = start.shape
-    poses = interpolate_pose(
-        start.expand(B, S, n, A, 6), goal.expand(B, S, n, A, 6), s[:, None].expand(B, S, n, A)
-    )
+    poses = interpolate_pose(start, goal, s[:, None])
     return tuple(
         rearrange(x, "b s n a c -> s n a c b").contiguous()
         for x in (_servo_targets(poses, lift), velocities)

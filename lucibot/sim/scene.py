@@ -269,6 +269,7 @@ class SimScene:
             view(x) for x in (dofs.ctrl_mode, dofs.ctrl_pos, dofs.ctrl_vel, dofs.ctrl_force)
         ]
         self._controls = {name: [x[d] for x in controls] for name, d in self._dofs.items()}
+        self._errors = view(rigid._errno)
         self._contacts = []
         if self.collides:
             found = rigid.collider.collider_state
@@ -410,7 +411,7 @@ class SimScene:
             particles={n: self.particles(n).clone() for n in clouds},
             particle_velocity={n: self.particle_velocity(n).clone() for n in clouds},
             contacts=[c.clone() for c in self._contacts],
-            error=self._scene.sim.rigid_solver.get_error_envs_mask().to(self.device),
+            error=self._errors > 0,
         )
 
     def diverged(self, moment: Moment | None = None) -> Tensor:
