@@ -9,6 +9,7 @@ import sys
 import lucibot_kernels as lk
 import pytest
 import torch
+from lucibot_kernels import clouds as clouds_module
 from lucibot_kernels import observe as observe_module
 from lucibot_kernels import points as points_module
 from lucibot_kernels import runtime, twins
@@ -275,6 +276,45 @@ def test_observe_writes_into_what_it_is_given_and_repeats_to_the_bit():
     assert torch.equal(first.depth[1:2], one.depth) and torch.equal(first.label[1:2], one.label)
 
 
+def test_labels_of_particles_may_differ_from_environment_to_environment():
+    cam = camera()
+    fixed, scene = {**meshes(), **backgrounds(cam)}, random_scene(3, 40)
+    labels = torch.randint(9, 30, (3, 40), dtype=I32)
+    seen = draw(cam, fixed, scene, particle_label=labels)
+    assert torch.equal(seen.depth, draw(cam, fixed, scene).depth)
+    for b in range(3):
+        mine = {**scene, "particle_label": labels[b]}
+        assert torch.equal(seen.label[b], draw(cam, fixed, mine).label[b])
+
+
+@pytest.mark.parametrize("wanted", [[3], [1, 7], [8, 3], [200]])
+@pytest.mark.parametrize("cam", [camera(), FRONT], ids=["apart", "amidst"])
+def test_the_overlap_is_that_of_the_picture(cam, wanted):
+    """To the bit; also with bodies off the screen, behind the camera, across its plane or gone."""
+    fixed, scene = {**meshes(), **backgrounds(cam)}, random_scene(9, 25)
+    scene["position_m"][1] += torch.tensor([0.0, 5.0, 0.0])
+    scene["position_m"][2] -= torch.tensor([5.0, 0.0, 0.0])
+    scene["position_m"][3, 0] = torch.nan
+    scene["particles_m"][4] *= 30
+    scene["particles_m"][5, ::2] = torch.inf
+    scene["position_m"][6] = 1e5 * torch.randn(2, 3)
+    shape = (cam["height"], cam["width"])
+    mask, valid = torch.rand(3, len(wanted), *shape) > 0.5, torch.rand(3, *shape) > 0.3
+    radius, label = scene["particle_radius_m"], scene["particle_label"]
+    observer = lk.Observer(**cam, **fixed, particle_radius_m=radius, particle_label=label)
+    poses = scene["position_m"], scene["quaternion"], scene["particles_m"]
+    for v in (torch.ones_like(valid), valid):
+        got = observer.overlap(lk.Wanted(wanted, mask, v), *poses)
+        seen = observer.observe(*poses).label.split(3)
+        for compare in (lk.label_iou, twins.label_iou):
+            each = [compare(*x) for x in zip(seen, [wanted] * 3, mask, v, strict=True)]
+            torch.testing.assert_close(got, torch.cat(each), rtol=0, atol=0)
+    with pytest.raises(ValueError, match="labels: expected different labels"):
+        lk.Wanted([1, 1], mask[:, [0, 0]])
+    with pytest.raises(ValueError, match="B: expected a multiple of the 2 sets of masks, got 9"):
+        observer.overlap(lk.Wanted(wanted, mask[:2]), *poses)
+
+
 def test_observe_names_what_is_wrong():
     cam = camera()
     observer = lk.Observer(**cam, **meshes())
@@ -430,6 +470,17 @@ def test_a_least_distance_within_reach_is_the_least_distance(kind, shared):
     assert torch.isinf(lk.min_distance(torch.full((2, 3, 3), torch.nan), a[:2], within_m=1.0)).all()
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_small_clouds_compared_point_by_point_give_the_bits_of_grids(kind, monkeypatch):
+    a, b = cloud(kind, 4, 150), cloud("cube", 97)
+    a[1, ::3] = torch.nan
+    a[2] = torch.nan
+    few = lk.chamfer(a, b), lk.chamfer(a, a.flip(0))
+    monkeypatch.setattr(clouds_module, "_FEW_PAIRS", 0)
+    for x, y in zip(few, (lk.chamfer(a, b), lk.chamfer(a, a.flip(0))), strict=True):
+        assert torch.equal(x.a_to_b, y.a_to_b) and torch.equal(x.b_to_a, y.b_to_a)
+
+
 def test_empty_clouds_have_a_defined_distance():
     some, gone = torch.rand(2, 4, 3), torch.full((2, 3, 3), torch.nan)
     for nothing in (gone, torch.zeros(2, 0, 3)):
@@ -448,18 +499,70 @@ def test_empty_clouds_have_a_defined_distance():
         lk.chamfer(some, torch.zeros(3, 4, 3))
 
 
+# --- groups -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("share", [0.0, 0.05, 0.3])
+@pytest.mark.parametrize(
+    ("batch", "n", "reach"), [(4, 300, 0.1), (2, 900, 0.06), (1, 1, 0.5), (0, 3, 1), (2, 0, 1)]
+)
+def test_groups_are_their_twin(batch, n, reach, share):
+    points = torch.rand(batch, n, 3) - 0.3
+    lattice = (points * 20).round() / 20  # many points in one place, equal distances
+    for p in (points, lattice, points.transpose(0, 1).contiguous().transpose(0, 1)):
+        got, expected = lk.linked_groups(p, reach, share), twins.linked_groups(p, reach, share)
+        assert torch.equal(got[0], expected[0]) and torch.equal(got[1], expected[1])
+    assert not n or batch < 2 or lk.linked_groups(points, reach)[1].min() > 1
+
+
+def test_groups_of_one_size_are_numbered_by_their_first_points_and_a_lost_one_is_none():
+    line = torch.zeros(3, 6, 3)
+    line[:, :, 0] = torch.tensor([5.0, 0.0, 9.0, 5.1, 0.1, 9.1])
+    line[1, 2, 1] = torch.nan
+    line[2, :, 2] = torch.tensor([1e30, 0, 0, 0, 0, 0])
+    group, count = lk.linked_groups(line, 0.2)
+    assert group[0].tolist() == [0, 1, 2, 0, 1, 2] and count.tolist() == [3, 0, 4]
+    assert (group[1] == -1).all() and group[2].tolist() == [2, 0, 1, 3, 0, 1]
+    with pytest.raises(ValueError, match="reach_m: expected a positive distance"):
+        lk.linked_groups(line, 0.0)
+
+
 # --- points -------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("batch", "n"), [(1, 1), (3, 200), (0, 5), (2, 0)])
-def test_posed_points_are_their_twin(batch, n):
-    points, position = torch.randn(n, 3), torch.randn(batch, 3)
-    quaternion = torch.nn.functional.normalize(torch.randn(batch, 4), dim=-1)
-    got = lk.posed_points(points, position, quaternion)
-    expected = twins.posed_points(points, position, quaternion)
-    torch.testing.assert_close(got.double(), expected, rtol=0, atol=2e-6)
-    with pytest.raises(ValueError, match=r"quaternion: expected a tensor float32 \(B, 4\) with B="):
-        lk.posed_points(points, position, torch.zeros(batch + 1, 4))
+@pytest.mark.parametrize("lanes", [1, 7])
+@pytest.mark.parametrize("reach", [1e-4, 0.03, 0.5, 3.0])
+def test_what_is_near_a_surface_is_its_twin(reach, lanes, monkeypatch):
+    """Bodies at many distances, among them just within and just out of reach."""
+    monkeypatch.setattr(points_module, "_CPU_LANES", lanes)
+    a, b = torch.randn(150, 3), torch.randn(90, 3) * 0.3
+    quaternion = torch.nn.functional.normalize(torch.randn(2, 24, 4), dim=-1)
+    position = torch.randn(24, 3), torch.randn(24, 3) * torch.linspace(0, 8, 24)[:, None]
+    surface = lk.Surface(a, reach)
+    world = [
+        twins.posed_points(x, *p)
+        for x, p in zip((a, b), zip(position, quaternion, strict=True), strict=True)
+    ]
+    apart = torch.tensor([twins.min_distance(x, y) for x, y in zip(*world, strict=True)])
+    clear = (apart - reach).abs() > 1e-5
+    assert clear.sum() > 20
+    expected = twins.near_surface(*world, reach)
+    got = surface.near(position[0], quaternion[0], b, (position[1], quaternion[1]))
+    assert torch.equal(got[clear], expected[clear])
+    for cloud in (world[1].float(), world[1].float().transpose(0, 1).contiguous().transpose(0, 1)):
+        assert torch.equal(surface.near(position[0], quaternion[0], cloud)[clear], expected[clear])
+    gone = torch.full((24, 5, 3), torch.nan)
+    gone[:, 3] = torch.inf
+    assert not surface.near(position[0], quaternion[0], gone).any()
+    assert surface.near(position[0][:0], quaternion[0, :0], gone[:0]).shape == (0,)
+    for just, near in ((0.99, True), (1.01, False)):
+        touching = position[0] + torch.tensor([0.0, 0.0, just * reach])
+        one = lk.Surface(torch.zeros(1, 3), reach).near(
+            position[0], quaternion[0], touching[:, None]
+        )
+        assert (one == near).all()
+    with pytest.raises(ValueError, match="reach_m: expected a positive distance, got 0"):
+        lk.Surface(a, 0.0)
 
 
 @pytest.mark.parametrize("lanes", [1, 7])
@@ -526,7 +629,8 @@ def results():
     seen = observer.observe(particles_m=a)
     mask = seen.label > 0
     return [*lk.chamfer(a, b), lk.min_distance(a, b + 1), seen.depth, seen.label,
-            lk.mask_iou(mask, mask.roll(3, 1)), lk.posed_points(a[0], b[0, :4], torch.eye(4)),
+            lk.mask_iou(mask, mask.roll(3, 1)), lk.linked_groups(a, 0.05)[0],
+            lk.Surface(a[0], 0.1).near(b[0, :4], torch.eye(4), b + 1),
             lk.unproject(mask, seen.depth, torch.ones(48, 64, 3), a[0, 0], 50).nan_to_num()]
 
 alone = results()

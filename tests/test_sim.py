@@ -195,7 +195,9 @@ def test_the_observer_agrees_with_the_camera_of_genesis(name, monkeypatch):
     task = load_task(name)
     camera = task.camera.resized(320, 240)
     scene = SimScene(task, n_envs=1, camera=camera, particles_as="spheres")
-    label, depth = (x[0].numpy() for x in observer.SceneObserver(scene, camera).observe())
+    label, depth = (
+        x[0].numpy() for x in observer.SceneObserver(scene, camera).observe(scene.moment())
+    )
     wanted_label, wanted_depth = scene.camera_labels()
     same = label == wanted_label
     assert set(np.unique(label)) == set(range(len(task.objects) + 1))

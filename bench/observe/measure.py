@@ -27,7 +27,7 @@ def measure(bench: Bench) -> None:
     bench.value("particles", len(scene.particles("dough")))
     bench.value("environments", n_envs)
     times = bench.race({
-        "ours": lambda: observer.observe(),
+        "ours": lambda: observer.observe(scene.moment()),
         # Its camera draws one environment after the other: one is timed.
         "genesis_one_environment": lambda: scene.camera_labels(),
         "torch_scatter": lambda: scatter.draw(),
@@ -67,7 +67,10 @@ class Scatter:
         self.radius_m = scene.particle_sizes_m["dough"] * SPLAT_RADIUS
 
     def draw(self) -> tuple[torch.Tensor, torch.Tensor]:
-        position, quaternion = self.scene.bodies()
+        knife = self.scene.rigid_objects[0].name
+        position, quaternion = (
+            x[:, None] for x in (self.scene.position(knife), self.scene.quaternion(knife))
+        )
         w, xyz = quaternion[:, 0, :1, None], quaternion[:, 0, None, 1:]
         p = self.points.expand(len(position), -1, -1)
         twice = 2 * torch.linalg.cross(xyz.expand_as(p), p, dim=-1)

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from lucibot_kernels.clouds import Chamfer, chamfer, min_distance, nearest_distance
-    from lucibot_kernels.observe import Observation, Observer
+    from lucibot_kernels.groups import linked_groups
+    from lucibot_kernels.observe import Observation, Observer, Wanted
     from lucibot_kernels.overlap import label_iou, mask_iou
-    from lucibot_kernels.points import posed_points, unproject
+    from lucibot_kernels.points import Surface, unproject
     from lucibot_kernels.runtime import ensure_initialized
 
 _HOME = {
@@ -21,11 +22,13 @@ _HOME = {
     "chamfer": "clouds",
     "min_distance": "clouds",
     "nearest_distance": "clouds",
+    "linked_groups": "groups",
     "Observation": "observe",
     "Observer": "observe",
+    "Wanted": "observe",
     "label_iou": "overlap",
     "mask_iou": "overlap",
-    "posed_points": "points",
+    "Surface": "points",
     "unproject": "points",
     "ensure_initialized": "runtime",
 }
@@ -34,13 +37,15 @@ __all__ = [
     "Chamfer",
     "Observation",
     "Observer",
+    "Surface",
+    "Wanted",
     "chamfer",
     "ensure_initialized",
     "label_iou",
+    "linked_groups",
     "mask_iou",
     "min_distance",
     "nearest_distance",
-    "posed_points",
     "unproject",
 ]
 

@@ -17,6 +17,7 @@ FRAME = 7
 SIZE = 4
 CELLS_PER_POINT = 2
 FAR2 = 3e38  # a squared distance beyond all others
+TOGETHER = 4  # queries that share a look through a small cloud
 MARGIN = 1.00001  # rounding must not exclude the nearest point
 LIMIT_BITS = 0x5D5E0B6B  # 1e18 as f32: squares of larger numbers overflow
 
@@ -331,6 +332,76 @@ def nearest(
                 y0 = y
                 z0 = z
                 distance2[cloud * queries + order[i]] = d2
+
+
+@qd.kernel
+def pack(
+    # In: points (clouds, N, 3) at these strides, number of points in use (clouds,).
+    point: F32,
+    stride_cloud: qd.i32,
+    stride_point: qd.i32,
+    length: I32,
+    points: qd.i32,
+    # Out: the usable points' coordinates (clouds, 3, N), their places among all (clouds, N), and how
+    # many they are (clouds,).
+    packed: F32,
+    order: I32,
+    used: I32,
+):
+    for cloud in range(used.shape[0]):
+        count = 0
+        for i in range(length[cloud]):
+            o = cloud * stride_cloud + i * stride_point
+            if usable(point[o], point[o + 1], point[o + 2]):
+                for k in qd.static(range(3)):
+                    packed[(cloud * 3 + k) * points + count] = point[o + k]
+                order[cloud * points + count] = i
+                count += 1
+        used[cloud] = count
+
+
+@qd.kernel
+def nearest_of_all(
+    # In: packed queries (clouds or 1, 3, N) with their order and sizes.
+    query: F32,
+    order: I32,
+    query_used: I32,
+    queries: qd.i32,
+    # In: the packed clouds (clouds or 1, 3, M) to look through, and their sizes.
+    target: F32,
+    target_used: I32,
+    points: qd.i32,
+    # Out: (clouds, N) [m^2], in the queries' first order; not touched for unusable queries.
+    distance2: F32,
+    clouds: qd.i32,
+):
+    for cloud in range(clouds):
+        p = cloud % query_used.shape[0]
+        q = cloud % target_used.shape[0]
+        used = query_used[p]
+        x0 = q * 3 * points
+        y0 = x0 + points
+        z0 = y0 + points
+        if target_used[q] > 0:
+            for block in range((used + TOGETHER - 1) // TOGETHER):
+                # The last block repeats its last query.
+                at = qd.Vector([
+                    p * 3 * queries + qd.min(TOGETHER * block + k, used - 1)
+                    for k in range(TOGETHER)
+                ])  # fmt: skip
+                x = qd.Vector([query[at[k]] for k in range(TOGETHER)])
+                y = qd.Vector([query[at[k] + queries] for k in range(TOGETHER)])
+                z = qd.Vector([query[at[k] + 2 * queries] for k in range(TOGETHER)])
+                best = qd.Vector([FAR2 for _ in range(TOGETHER)])
+                for j in range(target_used[q]):
+                    for k in qd.static(range(TOGETHER)):
+                        dx = target[x0 + j] - x[k]
+                        dy = target[y0 + j] - y[k]
+                        dz = target[z0 + j] - z[k]
+                        best[k] = qd.min(best[k], dx * dx + dy * dy + dz * dz)
+                for k in qd.static(range(TOGETHER)):
+                    i = p * queries + qd.min(TOGETHER * block + k, used - 1)
+                    distance2[cloud * queries + order[i]] = best[k]
 
 
 @qd.kernel

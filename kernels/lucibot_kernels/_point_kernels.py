@@ -2,31 +2,11 @@
 
 import quadrants as qd
 
+LIMIT_BITS = 0x49742400  # 1e6 as f32: what lies farther away is diverged, near nothing
+
 F32 = qd.types.ndarray(dtype=qd.f32, ndim=1)
 I32 = qd.types.ndarray(dtype=qd.i32, ndim=1)
 U8 = qd.types.ndarray(dtype=qd.u8, ndim=1)
-
-
-@qd.kernel
-def pose(
-    # In: points (N, 3) of a body's frame, poses (B, 3) and (B, 4).
-    point: F32,
-    position: F32,
-    quaternion: F32,
-    points: qd.i32,
-    # Out: (B, N, 3).
-    out: F32,
-):
-    for item in range(position.shape[0] // 3 * points):
-        b = item // points
-        i = item % points
-        w = quaternion[4 * b]
-        q = qd.Vector([quaternion[4 * b + 1], quaternion[4 * b + 2], quaternion[4 * b + 3]])
-        p = qd.Vector([point[3 * i], point[3 * i + 1], point[3 * i + 2]])
-        t = 2.0 * q.cross(p)
-        placed = p + w * t + q.cross(t)
-        for k in qd.static(range(3)):
-            out[3 * item + k] = placed[k] + position[3 * b + k]
 
 
 @qd.kernel
@@ -77,3 +57,94 @@ def unproject(
                     for k in qd.static(range(3)):
                         out[o + k] = centre[k] + ray[3 * p + k] * depth[b * pixels + p]
                 rank += 1
+
+
+@qd.func
+def rotation(quaternion: qd.template(), o):
+    """The matrix of the unit quaternion at `o`."""
+    w = quaternion[o]
+    x = quaternion[o + 1]
+    y = quaternion[o + 2]
+    z = quaternion[o + 3]
+    return qd.Matrix(
+        [
+            [1.0 - 2.0 * (y * y + z * z), 2.0 * (x * y - w * z), 2.0 * (x * z + w * y)],
+            [2.0 * (x * y + w * z), 1.0 - 2.0 * (x * x + z * z), 2.0 * (y * z - w * x)],
+            [2.0 * (x * z - w * y), 2.0 * (y * z + w * x), 1.0 - 2.0 * (x * x + y * y)],
+        ]
+    )
+
+
+@qd.kernel
+def near_surface(
+    # In: points at these strides, (B, N, 3) of the world or, if `posed`, (N, 3) of a body's frame
+    # with poses (B, 3) and (B, 4).
+    point: F32,
+    stride_env: qd.i32,
+    stride_point: qd.i32,
+    points: qd.i32,
+    position: F32,
+    quaternion: F32,
+    # In: the surface's points (M, 3) sorted by cell, the place of each cell's first (cells + 1,),
+    # whether a cell or one beside it has any (cells,); least corner and size of the grid; poses.
+    surface: F32,
+    start: I32,
+    near: U8,
+    x_low: qd.f32,
+    y_low: qd.f32,
+    z_low: qd.f32,
+    edge_m: qd.f32,
+    nx: qd.i32,
+    ny: qd.i32,
+    nz: qd.i32,
+    reach_m: qd.f32,
+    surface_position: F32,
+    surface_quaternion: F32,
+    # Out: (B,), 0 at first.
+    out: I32,
+    posed: qd.template(),
+    lanes: qd.i32,
+):
+    for item in range(out.shape[0] * lanes):
+        b = item // lanes
+        # From the points' frame to the surface's.
+        R = rotation(surface_quaternion, 4 * b).transpose()
+        t = -qd.Vector([
+            surface_position[3 * b], surface_position[3 * b + 1], surface_position[3 * b + 2]
+        ])  # fmt: skip
+        if qd.static(posed):
+            t += qd.Vector([position[3 * b], position[3 * b + 1], position[3 * b + 2]])
+        t = R @ t - qd.Vector([x_low, y_low, z_low])
+        if qd.static(posed):
+            R = R @ rotation(quaternion, 4 * b)
+        inverse = 1.0 / edge_m
+        found = 0
+        i = item % lanes
+        while i < points and found == 0:
+            o = b * stride_env + i * stride_point
+            p = R @ qd.Vector([point[o], point[o + 1], point[o + 2]]) + t
+            inside = True
+            for k in qd.static(range(3)):
+                inside = inside and (qd.bit_cast(p[k], qd.i32) & 0x7FFFFFFF) < LIMIT_BITS
+            if inside:
+                # Cells on the grid's border are empty, so what is outside is near to nothing.
+                x = qd.cast(qd.floor(p[0] * inverse), qd.i32)
+                y = qd.cast(qd.floor(p[1] * inverse), qd.i32)
+                z = qd.cast(qd.floor(p[2] * inverse), qd.i32)
+                inside = x >= 0 and x < nx and y >= 0 and y < ny and z >= 0 and z < nz
+                if inside and near[(z * ny + y) * nx + x] != 0:
+                    for dz in range(qd.max(z - 1, 0), qd.min(z + 2, nz)):
+                        for dy in range(qd.max(y - 1, 0), qd.min(y + 2, ny)):
+                            row = (dz * ny + dy) * nx
+                            first = start[row + qd.max(x - 1, 0)]
+                            last = start[row + qd.min(x + 2, nx)]
+                            for j in range(first, last):
+                                ex = surface[3 * j] - x_low - p[0]
+                                ey = surface[3 * j + 1] - y_low - p[1]
+                                ez = surface[3 * j + 2] - z_low - p[2]
+                                if ex * ex + ey * ey + ez * ez < reach_m * reach_m:
+                                    found = 1
+            i += lanes
+        if found == 1:
+            # Threads that write it write the same.
+            out[b] = 1

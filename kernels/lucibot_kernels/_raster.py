@@ -6,6 +6,8 @@ the nearest primitive, and the lowest index on a tie; hence the result does not 
 of drawing. A vertex is a record of six numbers (x, y, u, z, v, 1/z), in camera coordinates [m] and
 pixels.
 
+Only pixels in a window (x0, y0, x1, y1), the last exclusive, are drawn.
+
 `lanes` threads share the rows of a primitive; `serial` means that nobody else draws into this
 z-buffer, so that no atomics are needed.
 
@@ -62,11 +64,15 @@ def fill_triangle(
     c,
     tag,
     cull,
+    window,
     lane,
     lanes: qd.template(),
     serial: qd.template(),
 ):
-    """Draw one triangle whose corners are (u, v, 1/z), in front of the near plane."""
+    """Draw one triangle whose corners are (u, v, 1/z), in front of the near plane.
+
+    Only pixels in the window count; all others are as if it were the whole image, to the bit.
+    """
     low_u = qd.min(a[0], b[0], c[0])
     low_v = qd.min(a[1], b[1], c[1])
     high_u = qd.max(a[0], b[0], c[0])
@@ -90,7 +96,11 @@ def fill_triangle(
     area = (bx - ax) * (cy - ay) - (by - ay) * (cx - ax)
     # Since v points down, corners that turn counter-clockwise to the eye have a negative area.
     visible = area < 0.0 or (cull == 0 and area > 0.0)
-    if x1 >= x0 and y1 >= y0 and visible and qd.abs(area) > 1e-12:
+    from_row = qd.max(window[1] - y0, 0)
+    from_column = qd.max(window[0] - x0, 0)
+    to_row = qd.min(window[3], y1 + 1) - y0
+    to_column = qd.min(window[2], x1 + 1) - x0
+    if to_column > from_column and to_row > from_row and visible and qd.abs(area) > 1e-12:
         s = 1.0 / area
         # Barycentric weights, affine in the pixel: w = g * x + h * y + k.
         ga = (by - cy) * s
@@ -114,9 +124,8 @@ def fill_triangle(
         low_z = qd.min(a[2], b[2], c[2])
         high_z = qd.max(a[2], b[2], c[2])
         last = qd.cast(x1 - x0, qd.f32)
-        rows = y1 - y0 + 1
-        for r in range((rows - lane + lanes - 1) // lanes):
-            j = lane + r * lanes
+        for r in range((to_row - from_row - lane + lanes - 1) // lanes):
+            j = from_row + lane + r * lanes
             y = qd.cast(j, qd.f32)
             low, high = span(0.0, last, ga, ha * y + ka, ea)
             low, high = span(low, high, gb, hb * y + kb, eb)
@@ -126,7 +135,7 @@ def fill_triangle(
             # `low` may lie beyond the row, but `high` does not, so the casts are safe.
             i0 = qd.cast(qd.ceil(qd.min(low, last + 1.0)), qd.i32)
             i1 = qd.cast(qd.floor(qd.max(high, -1.0)), qd.i32)
-            for i in range(i0, i1 + 1):
+            for i in range(qd.max(i0, from_column), qd.min(i1 + 1, to_column)):
                 inverse_z = qd.max(qd.min(gz * qd.cast(i, qd.f32) + z0, high_z), low_z)
                 put(zbuffer, row + i, 1.0 / inverse_z, tag, serial)
 
@@ -219,7 +228,7 @@ def place_vertex(
 @qd.func
 def draw_face(
     camera, face: qd.template(), f, label, vertex: qd.template(), first_vertex,
-    zbuffer: qd.template(), base, height, width, cull, lane, lanes: qd.template(),
+    zbuffer: qd.template(), base, height, width, cull, window, lane, lanes: qd.template(),
     serial: qd.template(),
 ):  # fmt: skip
     """Draw face f, whose vertices count from `first_vertex`, cut at the near plane."""
@@ -255,7 +264,9 @@ def draw_face(
             if part == 1:
                 q = r
                 r = s
-            fill_triangle(zbuffer, base, width, height, p, q, r, tag, cull, lane, lanes, serial)
+            fill_triangle(
+                zbuffer, base, width, height, p, q, r, tag, cull, window, lane, lanes, serial
+            )
 
 
 @qd.func
@@ -267,43 +278,66 @@ def tangents(x, z, r):
 
 
 @qd.func
-def draw_particle(
-    camera, position: qd.template(), o, r, tag, zbuffer: qd.template(), base, height, width,
-    lane, lanes: qd.template(), serial: qd.template(),
-):  # fmt: skip
-    """Draw the sphere of radius r around position[o : o + 3], exactly: silhouette and depth."""
+def ahead(camera, position: qd.template(), o):
+    """A particle's centre in camera coordinates [m]; z = -1e6 if it is not to be drawn."""
     px = position[o]
     py = position[o + 1]
     pz = position[o + 2]
     x = camera[4] * px + camera[5] * py + camera[6] * pz + camera[7]
     y = camera[8] * px + camera[9] * py + camera[10] * pz + camera[11]
     z = camera[12] * px + camera[13] * py + camera[14] * pz + camera[15]
-    if tame(px) and tame(py) and tame(pz) and z + r > NEAR_M:
-        w = qd.cast(width, qd.f32)
-        h = qd.cast(height, qd.f32)
-        u0 = 0.0
-        u1 = w
-        v0 = 0.0
-        v1 = h
-        # A sphere that reaches the camera's plane may cover any pixel.
-        if z - r > 1e-4:
-            left, right = tangents(x, z, r)
-            top, bottom = tangents(y, z, r)
-            u0 = qd.min(qd.max(camera[0] * left + camera[2], 0.0), w + 1.0)
-            u1 = qd.max(qd.min(camera[0] * right + camera[2], w), -1.0)
-            v0 = qd.min(qd.max(camera[1] * top + camera[3], 0.0), h + 1.0)
-            v1 = qd.max(qd.min(camera[1] * bottom + camera[3], h), -1.0)
-        x0 = qd.cast(qd.ceil(u0 - 0.5), qd.i32)
-        x1 = qd.cast(qd.floor(u1 - 0.5), qd.i32)
-        y0 = qd.cast(qd.ceil(v0 - 0.5), qd.i32)
-        y1 = qd.cast(qd.floor(v1 - 0.5), qd.i32)
+    if not (tame(px) and tame(py) and tame(pz)):
+        z = -1e6
+    return x, y, z
+
+
+@qd.func
+def sphere_box(camera, x, y, z, r, width, height):
+    """Pixels (x0, y0, x1, y1) that a sphere ahead of the near plane may cover, the last exclusive."""
+    w = qd.cast(width, qd.f32)
+    h = qd.cast(height, qd.f32)
+    u0 = 0.0
+    u1 = w
+    v0 = 0.0
+    v1 = h
+    # A sphere that reaches the camera's plane may cover any pixel.
+    if z - r > 1e-4:
+        left, right = tangents(x, z, r)
+        top, bottom = tangents(y, z, r)
+        u0 = qd.min(qd.max(camera[0] * left + camera[2], 0.0), w + 1.0)
+        u1 = qd.max(qd.min(camera[0] * right + camera[2], w), -1.0)
+        v0 = qd.min(qd.max(camera[1] * top + camera[3], 0.0), h + 1.0)
+        v1 = qd.max(qd.min(camera[1] * bottom + camera[3], h), -1.0)
+    return qd.Vector(
+        [
+            qd.cast(qd.ceil(u0 - 0.5), qd.i32),
+            qd.cast(qd.ceil(v0 - 0.5), qd.i32),
+            qd.cast(qd.floor(u1 - 0.5), qd.i32) + 1,
+            qd.cast(qd.floor(v1 - 0.5), qd.i32) + 1,
+        ]
+    )
+
+
+@qd.func
+def draw_particle(
+    camera, position: qd.template(), o, r, tag, zbuffer: qd.template(), base, height, width,
+    window, lane, lanes: qd.template(), serial: qd.template(),
+):  # fmt: skip
+    """Draw the sphere of radius r around position[o : o + 3], exactly: silhouette and depth."""
+    x, y, z = ahead(camera, position, o)
+    if z + r > NEAR_M:
+        box = sphere_box(camera, x, y, z, r, width, height)
+        x0 = qd.max(box[0], window[0])
+        y0 = qd.max(box[1], window[1])
+        x1 = qd.min(box[2], window[2])
+        y1 = qd.min(box[3], window[3])
         inverse_fx = 1.0 / camera[0]
         inverse_fy = 1.0 / camera[1]
-        for row in range((y1 - y0 - lane + lanes) // lanes):
+        for row in range((y1 - y0 - lane + lanes - 1) // lanes):
             i = y0 + lane + row * lanes
             dy = (qd.cast(i, qd.f32) + 0.5 - camera[3]) * inverse_fy
             ey = y - z * dy
-            for j in range(x0, x1 + 1):
+            for j in range(x0, x1):
                 # The ray t * (dx, dy, 1) meets the sphere where the distance of its line from the
                 # centre allows; written with the offset (ex, ey) of the centre from the ray, since
                 # the usual discriminant cancels.
@@ -320,6 +354,17 @@ def draw_particle(
                         t = (b + root) / a
                     if t >= NEAR_M:
                         put(zbuffer, base + i * width + j, t, tag, serial)
+
+
+@qd.func
+def grown(box, other):
+    """The smallest box (x0, y0, x1, y1) that holds both."""
+    return qd.Vector(
+        [
+            qd.min(box[0], other[0]), qd.min(box[1], other[1]),
+            qd.max(box[2], other[2]), qd.max(box[3], other[3]),
+        ]
+    )  # fmt: skip
 
 
 @qd.func

@@ -1,6 +1,7 @@
 """Distances between point clouds: nearest neighbours, symmetric Chamfer, smallest distance.
 
-Exact: a uniform grid only decides which points need not be looked at. Points with a coordinate that
+Exact: a uniform grid only decides which points need not be looked at. A CPU compares small clouds
+point by point instead, many pairs in one instruction. Points with a coordinate that
 is not finite, or beyond 1e18 m, do not exist: NaN is padding, and a diverged particle is ignored.
 """
 
@@ -15,6 +16,8 @@ from lucibot_kernels.runtime import kernels
 
 _CELLS_PER_POINT = 2
 _FAR2 = 3e38
+_FEW_PAIRS = 2048 * 2048
+"""Up to so many a CPU takes less time for all of them than for grids; measured."""
 
 
 class Chamfer(NamedTuple):
@@ -69,8 +72,16 @@ def chamfer(
 
     Two clouds without points are 0 apart; one without points is infinitely far from any other.
     """
-    ga, gb, batch = _both(a, b, a_length, b_length)
-    return Chamfer(_mean(ga, gb, batch), _mean(gb, ga, batch))
+    ca, cb, batch = _checked(a, b, a_length, b_length)
+    if a.device.type == "cpu" and ca.points * cb.points <= _FEW_PAIRS:
+        pa, pb = ca.packed(), cb.packed()
+        squared = _nearest2_of_all(pa, pb, batch), _nearest2_of_all(pb, pa, batch)
+        used = pa.used, pb.used
+    else:
+        ga, gb = ca.grids(), cb.grids()
+        squared = _nearest2(ga, gb, batch), _nearest2(gb, ga, batch)
+        used = ga.used[: ga.clouds], gb.used[: gb.clouds]
+    return Chamfer(_mean(squared[0], *used), _mean(squared[1], *used[::-1]))
 
 
 def nearest_distance(
@@ -84,8 +95,9 @@ def nearest_distance(
 
     Arguments as in `chamfer`. NaN for points of a that do not exist; infinite where b is empty.
     """
-    ga, gb, batch = _both(a, b, a_length, b_length)
-    distance = _nearest(ga, gb, batch)
+    ca, cb, batch = _checked(a, b, a_length, b_length)
+    ga, gb = ca.grids(), cb.grids()
+    distance = _nearest2(ga, gb, batch, torch.nan).sqrt()
     nowhere = (gb.used[: gb.clouds] == 0)[:, None]
     exists = torch.isfinite(a).all(dim=-1) & (a.abs() < 1e18).all(dim=-1)
     if a_length is not None:
@@ -107,7 +119,11 @@ def min_distance(
     within_m: a distance above this may be given as a larger one or as infinite, which spares
         looking at what lies out of reach.
     """
-    ga, gb, batch = _both(a, b, a_length, b_length, within_m)
+    ca, cb, batch = _checked(a, b, a_length, b_length)
+    if within_m is None or not batch:
+        ga, gb = ca.grids(), cb.grids()
+    else:
+        ga, gb = _within(ca, cb, within_m)
     least2 = torch.full((max(batch, 1),), _FAR2, dtype=torch.float32, device=a.device)
     if batch:
         kernels("_cloud_kernels", a.device).least(
@@ -119,9 +135,8 @@ def min_distance(
     return torch.where(least2 < _FAR2, least2.sqrt(), torch.inf)
 
 
-def _both(a, b, a_length, b_length, within_m=None) -> tuple[_Grids, _Grids, int]:
-    """The grids of two checked arguments, and the batch size; with `within_m` of those points only
-    that this reach of the other cloud's box holds."""
+def _checked(a, b, a_length, b_length) -> tuple[_Clouds, _Clouds, int]:
+    """Two checked arguments, and the batch size."""
     dims: dict[str, int] = {}
     device = a.device if isinstance(a, torch.Tensor) else torch.device("cpu")
     a_points = batched_points("a", a, dims=dims, count="N", device=device)
@@ -130,14 +145,27 @@ def _both(a, b, a_length, b_length, within_m=None) -> tuple[_Grids, _Grids, int]
     b_points = batched_points("b", b[None] if shared else b, dims=b_dims, count="M", device=device)
     clouds_a = _Clouds("a_length", *a_points, dims["B"], dims["N"], a_length)
     clouds_b = _Clouds("b_length", *b_points, b_dims["B"], b_dims["M"], b_length)
-    if within_m is None or not dims["B"]:
-        return clouds_a.grids(), clouds_b.grids(), dims["B"]
-    boxes = clouds_a.boxes(), clouds_b.boxes()
+    return clouds_a, clouds_b, dims["B"]
+
+
+def _within(a: _Clouds, b: _Clouds, within_m: float) -> tuple[_Grids, _Grids]:
+    """The grids of those points only that this reach of the other cloud's box holds."""
+    boxes = a.boxes(), b.boxes()
     low, high = torch.maximum(*(x[:, :3] for x in boxes)), torch.minimum(*(x[:, 3:] for x in boxes))
     # Rounding must not exclude what is just within reach.
     reach = 1.00001 * within_m + 1e-6 * torch.maximum(low.abs(), high.abs())
     both = torch.cat([low - reach, high + reach], dim=1)
-    return clouds_a.grids(both), clouds_b.grids(None if shared else both), dims["B"]
+    shared = b.clouds < a.clouds
+    return a.grids(both), b.grids(None if shared else both)
+
+
+class _Packed(NamedTuple):
+    """The usable points of clouds, one after another; see `_cloud_kernels.pack`."""
+
+    coordinates: torch.Tensor
+    order: torch.Tensor
+    used: torch.Tensor
+    points: int
 
 
 class _Clouds:
@@ -156,34 +184,46 @@ class _Clouds:
                 f"{name}: expected 0..{points} points, got {int(length.min())}..{int(length.max())}"
             )
         self._layout = nonempty(memory), stride_cloud, stride_point, length
-        self._clouds, self._points, self._device = clouds, points, device
+        self.clouds, self.points, self._device = clouds, points, device
 
     def boxes(self) -> torch.Tensor:
         """(clouds, 6) least and greatest corner [m]; huge and -huge where there is no point."""
-        box = torch.empty(self._clouds, 6, device=self._device)
+        box = torch.empty(self.clouds, 6, device=self._device)
         kernels("_cloud_kernels", self._device).bounds(*self._layout, box.view(-1))
         return box
 
+    def packed(self) -> _Packed:
+        coordinates = torch.empty(max(self.clouds * 3 * self.points, 1), device=self._device)
+        order, used = (
+            torch.zeros(n, dtype=torch.int32, device=self._device)
+            for n in (max(self.clouds * self.points, 1), self.clouds)
+        )
+        if self.clouds:
+            kernels("_cloud_kernels", self._device).pack(
+                *self._layout, self.points, coordinates, order, used
+            )
+        return _Packed(coordinates, order, used, self.points)
+
     def grids(self, box: torch.Tensor | None = None) -> _Grids:
         """All points, or those within `box`, sorted by cell."""
-        cells = max(8, _CELLS_PER_POINT * self._points)
+        cells = max(8, _CELLS_PER_POINT * self.points)
         on = {"device": self._device}
         # A kernel cannot be given an array without elements, hence the ones.
-        some, all_points = max(self._clouds, 1), max(self._clouds * self._points, 1)
+        some, all_points = max(self.clouds, 1), max(self.clouds * self.points, 1)
         grids = _Grids(
             frame=torch.empty(some * 7, **on),
             size=torch.zeros(some * 4, dtype=torch.int32, **on),
             start=torch.empty(some * (cells + 1), dtype=torch.int32, **on),
             sorted=torch.empty(all_points * 3, **on),
             order=torch.empty(all_points, dtype=torch.int32, **on),
-            points=self._points,
+            points=self.points,
             cells=cells,
-            clouds=self._clouds,
+            clouds=self.clouds,
         )
-        if self._clouds:
+        if self.clouds:
             boxes = grids.frame if box is None else box.view(-1)
             kernels("_cloud_kernels", self._device).build_grids(
-                *self._layout, boxes, self._points, cells, *grids[:5], box is not None
+                *self._layout, boxes, self.points, cells, *grids[:5], box is not None
             )
         return grids
 
@@ -193,8 +233,9 @@ def _groups(queries: _Grids) -> int:
     return 1 if queries.sorted.device.type == "cpu" else max(queries.points, 1)
 
 
-def _nearest(a: _Grids, b: _Grids, batch: int, missing: float = torch.nan) -> torch.Tensor:
-    """(batch, N) distances [m]; `missing` for points that do not exist or have no neighbour."""
+def _nearest2(a: _Grids, b: _Grids, batch: int, missing: float = 0.0) -> torch.Tensor:
+    """(batch, N) squared distances [m^2]; `missing` for points that do not exist or have no
+    neighbour."""
     squared = torch.full((batch, a.points), missing, dtype=torch.float32, device=a.sorted.device)
     if squared.numel():
         kernels("_cloud_kernels", squared.device).nearest(
@@ -202,14 +243,24 @@ def _nearest(a: _Grids, b: _Grids, batch: int, missing: float = torch.nan) -> to
             b.frame, b.size, b.start, b.sorted, b.points, b.cells, b.clouds,
             squared.view(-1), batch, _groups(a),
         )  # fmt: skip
+    return squared
+
+
+def _nearest2_of_all(a: _Packed, b: _Packed, batch: int) -> torch.Tensor:
+    """The same; 0 for what has no neighbour."""
+    squared = torch.zeros(batch, a.points)
+    if squared.numel():
+        kernels("_cloud_kernels", squared.device).nearest_of_all(
+            a.coordinates, a.order, a.used, a.points, b.coordinates, b.used, b.points,
+            squared.view(-1), batch,
+        )  # fmt: skip
+    return squared
+
+
+def _mean(squared: torch.Tensor, used: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
+    """Mean distance (batch,) [m] of clouds that use so many points, to clouds that use so many."""
     # Torch's root is correctly rounded, the kernels' need not be under fast_math.
-    return squared.sqrt()
-
-
-def _mean(a: _Grids, b: _Grids, batch: int) -> torch.Tensor:
-    """Mean distance (batch,) [m] from the points of a to those of b."""
-    total = _nearest(a, b, batch, missing=0.0).sum(dim=1, dtype=torch.float64)
-    na, nb = a.used[: a.clouds], b.used[: b.clouds]
-    mean = (total / na.clamp(min=1)).float()
-    mean = torch.where((na > 0) & (nb > 0), mean, torch.inf)
-    return torch.where((na == 0) & (nb == 0), 0.0, mean)
+    total = squared.sqrt().sum(dim=1, dtype=torch.float64)
+    mean = (total / used.clamp(min=1)).float()
+    mean = torch.where((used > 0) & (others > 0), mean, torch.inf)
+    return torch.where((used == 0) & (others == 0), 0.0, mean)

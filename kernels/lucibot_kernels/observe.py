@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from lucibot_kernels.checks import batched_points, check, nonempty
+from lucibot_kernels.overlap import label_iou, ratio
 from lucibot_kernels.runtime import cpu_threads, kernels
 
 NEAR_M = 0.01
@@ -32,6 +33,32 @@ class Observation:
     """(B, H, W) f32, camera z [m]; infinite where nothing is."""
     face: torch.Tensor | None = None
     """(B, H, W) i32: the index of the triangle seen, -1 elsewhere."""
+
+
+class Wanted:
+    """Masks that an observer's pictures are compared with, of K pictures a set."""
+
+    def __init__(
+        self, labels: Sequence[int], mask: torch.Tensor, valid: torch.Tensor | None = None
+    ) -> None:
+        """
+        labels: L different labels.
+        mask: (K, L, H, W) bool, where each is wanted.
+        valid: (K, H, W) bool, the pixels that count; all by default.
+        """
+        dims = {"L": len(labels)}
+        device = mask.device if isinstance(mask, torch.Tensor) else torch.device("cpu")
+        check("mask", mask, torch.bool, ("K", "L", "H", "W"), dims=dims, device=device)
+        if valid is None:
+            valid = torch.ones(mask[:, 0].shape, dtype=torch.bool, device=device)
+        check("valid", valid, torch.bool, ("K", "H", "W"), dims=dims, device=device)
+        if not labels or len(set(labels)) < len(labels):
+            raise ValueError(f"labels: expected different labels, at least one, got {labels}")
+        self.labels, self.mask, self.valid = list(labels), mask, valid
+        self.total = (mask & valid[:, None]).sum((2, 3), dtype=torch.int32)
+        """(K, L) i32 pixels of each mask that count."""
+        self.label = torch.tensor(self.labels, dtype=torch.int32, device=device)
+        """(L,) i32."""
 
 
 class Observer:
@@ -138,6 +165,7 @@ class Observer:
         labels = body_label[owner[:, 0].long()] if faces.numel() else body_label[:0]
         self._vertices, self._faces = nonempty(vertices_m.view(-1)), nonempty(faces.view(-1))
         self._vertex_body, self._face_label = nonempty(vertex_body), nonempty(labels)
+        self._body_label = nonempty(body_label)
 
     def _set_particles(self, radius_m, label) -> None:
         if label is None:
@@ -180,6 +208,7 @@ class Observer:
         *,
         draw: torch.Tensor | None = None,
         draw_particle: torch.Tensor | None = None,
+        particle_label: torch.Tensor | None = None,
         background: bool = True,
         with_face: bool = False,
         cull_backfaces: bool = False,
@@ -192,6 +221,8 @@ class Observer:
         particles_m: (B, N, 3) f32 [m, world], contiguous or `pos.transpose(0, 1)` of Genesis' own
             (N, B, 3), which costs nothing. Required when there are particles.
         draw: (Nb,) bool, draw_particle: (N,) bool: what to draw; everything by default.
+        particle_label: (B, N) i32 in 0..255, not checked: labels of the particles of each environment
+            in place of those that all share.
         background: False draws over nothing: label 0, infinite depth.
         with_face: also return the index of the triangle that is seen.
         cull_backfaces: leave out triangles whose corners turn clockwise as the camera sees them,
@@ -199,21 +230,15 @@ class Observer:
         out: an earlier result of the same shape to write into; a new one is made otherwise, which
             costs about as much as drawing a small mesh.
         """
-        dims = {"Nb": self.bodies, "N": self.particles}
+        dims, poses, points = self._inputs(position_m, quaternion, particles_m)
         on = {"dims": dims, "device": self.device}
-        if self.faces or position_m is not None:
-            check("position_m", position_m, torch.float32, ("B", "Nb", 3), **on)
-            check("quaternion", quaternion, torch.float32, ("B", "Nb", 4), **on)
-        if self.particles or particles_m is not None:
-            memory, *strides = batched_points("particles_m", particles_m, count="N", **on)
-            points = (nonempty(memory), *strides)
-        else:
-            points = (self._dummy, 0, 0)
-        if "B" not in dims:
-            raise ValueError("position_m, particles_m: expected poses or particles, got neither")
         for name, mask, count in (("draw", draw, "Nb"), ("draw_particle", draw_particle, "N")):
             if mask is not None:
                 check(name, mask, torch.bool, (count,), **on)
+        labels = self._particle_label
+        if particle_label is not None:
+            labels = check("particle_label", particle_label, torch.int32, ("B", "N"), **on)
+            labels = labels if labels.numel() else self._particle_label
         out = self._outputs(out, dims["B"], with_face)
         k = kernels("_observe_kernels", self.device)
         threads = cpu_threads() if self.device.type == "cpu" else None
@@ -228,8 +253,7 @@ class Observer:
                 self._camera,
                 self._vertices, self._vertex_body, self._faces, self._face_label,
                 self._mask("draw", draw, self.bodies),
-                self._or_dummy(position_m), self._or_dummy(quaternion),
-                *points, self._radius, self._particle_label,
+                *poses, *points, self._radius, labels.view(-1), self.particles * (labels.ndim - 1),
                 self._mask("draw_particle", draw_particle, self.particles),
                 self._background if background else self._empty,
                 self._scratch("transform", slots * self.bodies * 12, torch.float32),
@@ -242,6 +266,72 @@ class Observer:
                 int(cull_backfaces), out.face is not None,
             )  # fmt: skip
         return out
+
+    def overlap(
+        self,
+        wanted: Wanted,
+        position_m: torch.Tensor | None = None,
+        quaternion: torch.Tensor | None = None,
+        particles_m: torch.Tensor | None = None,
+        *,
+        cull_backfaces: bool = False,
+    ) -> torch.Tensor:
+        """IoU (B, L) f32 of what each environment shows of L labels with wanted masks.
+
+        With K sets of masks the first B / K environments are compared with the first set, and so on.
+        The bits of `label_iou(observe(...).label, ...)`, but on the CPU no picture is made, and only
+        the part of it is drawn in which the wanted labels are. Arguments as in `observe`.
+        """
+        sets, masks = wanted.mask.shape[:2]
+        check("wanted.mask", wanted.mask, torch.bool, (sets, masks, self.height, self.width),
+              dims={}, device=self.device)  # fmt: skip
+        dims, poses, points = self._inputs(position_m, quaternion, particles_m)
+        batch, pixels = dims["B"], self.height * self.width
+        if not sets or batch % sets:
+            raise ValueError(f"B: expected a multiple of the {sets} sets of masks, got {batch}")
+        if self.device.type != "cpu":
+            given = [
+                [None] * sets if x is None else x.split(max(batch // sets, 1))
+                for x in (position_m, quaternion, particles_m)
+            ]
+            return torch.cat([
+                label_iou(self.observe(*x, cull_backfaces=cull_backfaces).label, wanted.labels, mask, valid)
+                for *x, mask, valid in zip(*given, wanted.mask, wanted.valid, strict=True)
+            ])  # fmt: skip
+        counts = torch.zeros((2, max(batch * masks, 1)), dtype=torch.int32)
+        if batch:
+            k = kernels("_observe_kernels", self.device)
+            slots = min(batch, cpu_threads())
+            k.overlap_serial(
+                self._camera,
+                self._vertices, self._vertex_body, self._faces, self._face_label, self._body_label,
+                self._mask("draw", None, self.bodies),
+                *poses, *points, self._radius, self._particle_label,
+                self._background, wanted.label, wanted.mask.view(torch.uint8).view(-1),
+                wanted.valid.view(torch.uint8).view(-1), wanted.total.view(-1),
+                self._scratch("transform", slots * self.bodies * 12, torch.float32),
+                self._scratch("vertex", slots * self.vertices * 6, torch.float32),
+                self._scratch("zbuffer", slots * pixels, torch.int64),
+                counts[0], counts[1], batch, slots, self.height, self.width,
+                self.bodies, self.vertices, self.faces, self.particles, masks, max(batch // sets, 1), int(cull_backfaces),
+            )  # fmt: skip
+        return ratio(*counts)[: batch * masks].view(batch, masks)
+
+    def _inputs(self, position_m, quaternion, particles_m) -> tuple[dict[str, int], tuple, tuple]:
+        """What is to be drawn, checked: sizes by name, flat poses, and points with two strides."""
+        dims = {"Nb": self.bodies, "N": self.particles}
+        on = {"dims": dims, "device": self.device}
+        if self.faces or position_m is not None:
+            check("position_m", position_m, torch.float32, ("B", "Nb", 3), **on)
+            check("quaternion", quaternion, torch.float32, ("B", "Nb", 4), **on)
+        if self.particles or particles_m is not None:
+            memory, *strides = batched_points("particles_m", particles_m, count="N", **on)
+            points = (nonempty(memory), *strides)
+        else:
+            points = (self._dummy, 0, 0)
+        if "B" not in dims:
+            raise ValueError("position_m, particles_m: expected poses or particles, got neither")
+        return dims, (self._or_dummy(position_m), self._or_dummy(quaternion)), points
 
     def _outputs(self, out: Observation | None, batch: int, with_face: bool) -> Observation:
         shape = (batch, self.height, self.width)

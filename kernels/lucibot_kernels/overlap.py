@@ -49,7 +49,7 @@ def mask_iou(a: torch.Tensor, b: torch.Tensor, valid: torch.Tensor | None = None
             words[0], words[1], words[-1], pixels // (8 if wide else 1), shared[0], shared[-1],
             inter, union, valid is not None, wide, _lanes(device),
         )  # fmt: skip
-    return _ratio(inter, union)[:pairs].view(lead)
+    return ratio(inter, union)[:pairs].view(lead)
 
 
 def label_iou(
@@ -99,7 +99,7 @@ def label_iou(
             dims["H"] * dims["W"], masks, v.numel() // (dims["H"] * dims["W"]),
             inter, union, len(labels) // masks, valid is not None, _lanes(device),
         )  # fmt: skip
-    iou = _ratio(inter, union)[: dims["B"] * masks]
+    iou = ratio(inter, union)[: dims["B"] * masks]
     return iou.view(dims["B"], masks) if each else iou
 
 
@@ -113,5 +113,6 @@ def _lanes(device: torch.device) -> int:
     return 1 if device.type == "cpu" else _GPU_LANES
 
 
-def _ratio(inter: torch.Tensor, union: torch.Tensor) -> torch.Tensor:
+def ratio(inter: torch.Tensor, union: torch.Tensor) -> torch.Tensor:
+    """IoU f32 of counts; 1 where neither mask has a pixel."""
     return torch.where(union > 0, inter.float() / union.clamp(min=1).float(), 1.0)

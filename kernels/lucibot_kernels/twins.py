@@ -139,9 +139,15 @@ def min_distance(a: torch.Tensor, b: torch.Tensor) -> float:
 def posed_points(
     points: torch.Tensor, position: torch.Tensor, quaternion: torch.Tensor
 ) -> torch.Tensor:
-    """See `points.posed_points`; (B, N, 3) f64 [m]."""
+    """Points (N, 3) [m] of a body's frame in the world, (B, N, 3) f64 [m]."""
     R = rotation(quaternion)
     return points.double() @ R.transpose(-1, -2) + position.double()[:, None]
+
+
+def near_surface(surface: torch.Tensor, points: torch.Tensor, reach_m: float) -> torch.Tensor:
+    """See `points.Surface.near`, with both clouds (B, ., 3) in the world; (B,) bool."""
+    least = [min_distance(a, b) for a, b in zip(surface, points, strict=True)]
+    return torch.tensor(least) < reach_m
 
 
 def unproject(
@@ -154,3 +160,30 @@ def unproject(
         kept = points[:: max(1, -(-len(points) // most))]
         out[b, : len(kept)] = kept
     return out
+
+
+def linked_groups(
+    points: torch.Tensor, reach_m: float, least_share: float = 0.0
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """See `groups.linked_groups`."""
+    import numpy as np
+    from scipy.sparse import coo_matrix
+    from scipy.sparse.csgraph import connected_components
+    from scipy.spatial import cKDTree
+
+    B, N, _ = points.shape
+    group = torch.full((B, N), -1, dtype=torch.int32)
+    count = torch.zeros(B, dtype=torch.int32)
+    for b in range(B):
+        if N == 0 or not torch.isfinite(points[b]).all():
+            continue
+        pairs = cKDTree(points[b].double().numpy()).query_pairs(reach_m, output_type="ndarray")
+        links = coo_matrix((np.ones(len(pairs), bool), pairs.T), shape=(N, N))
+        _, component = connected_components(links, directed=False)
+        sizes = np.bincount(component)
+        order = np.argsort(-sizes, kind="stable")
+        kept = order[sizes[order] >= least_share * N]
+        number = np.full(len(sizes), -1, np.int32)
+        number[kept] = np.arange(len(kept))
+        group[b], count[b] = torch.from_numpy(number[component]), len(kept)
+    return group, count

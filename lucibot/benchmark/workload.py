@@ -61,7 +61,7 @@ def supervision(scene: SimScene, keyframes: int = KEYFRAMES) -> Supervision:
     height = round(task.camera.height * WIDTH / task.camera.width)
     camera = task.camera.resized(WIDTH, height)
     scene.reset()
-    label, depth = SceneObserver(scene, camera).observe()
+    label, depth = SceneObserver(scene, camera).observe(scene.moment())
     label, depth = label[0].cpu().numpy(), depth[0].cpu().numpy().astype(float)
     actuators, targets = task.actuators, task.targets
     masks = {o.name: label == task.label(o.name) for o in task.objects}

@@ -43,11 +43,12 @@ def compose_rotvec(left_rad: Tensor, right_rad: Tensor) -> Tensor:
 
 
 def interpolate_pose(a: Tensor, b: Tensor, t: Tensor) -> Tensor:
-    """Straight line in position, shortest arc in rotation; `t` (...) in [0, 1]."""
+    """Straight line in position, shortest arc in rotation; `t` (...) in [0, 1]; they broadcast."""
     qa = roma.rotvec_to_unitquat(a[..., 3:])
     qb = roma.rotvec_to_unitquat(b[..., 3:])
     delta = roma.unitquat_to_rotvec(roma.quat_product(qb, roma.quat_conjugation(qa)))
-    rot = compose_rotvec(delta * t[..., None], a[..., 3:].expand_as(delta))
+    turn = delta * t[..., None]
+    rot = compose_rotvec(turn, a[..., 3:].expand_as(turn))
     return torch.cat([a[..., :3] + (b[..., :3] - a[..., :3]) * t[..., None], rot], dim=-1)
 
 

@@ -14,8 +14,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
-from lucibot_kernels import chamfer, label_iou, unproject
+from lucibot_kernels import Wanted, chamfer, label_iou, unproject
 from torch import Tensor
 
 from lucibot.objective.supervision import Supervision
@@ -30,14 +31,12 @@ FAR_M = 0.3
 
 @dataclass(frozen=True, kw_only=True)
 class Observation:
-    """What P environments look like at one keyframe."""
+    """What P environments look like at the last keyframe."""
 
     label: Tensor
     """(P, H, W) int32: 0 background, i + 1 for the task's object i."""
     depth: Tensor
     """(P, H, W) float32 [m]."""
-    contact: Tensor
-    """(P, pairs) bool: the pairs of `Supervision.contact_pairs` that touch."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,10 +63,11 @@ class Losses:
         self._actuators = [labels[n] for n in supervision.actuators]
         self._targets = [labels[n] for n in supervision.targets]
         t = self._tensor
-        self._actuator_masks = t(supervision.actuator_masks)
         self._target_masks = t(supervision.target_masks)
         self._valid = t(supervision.valid)
-        self._seen = supervision.waypoint_confidence > 0
+        self.wanted = Wanted(self._actuators, t(supervision.actuator_masks), self._valid)
+        """Where the video shows the actuators at each keyframe."""
+        self._seen = [np.flatnonzero(c > 0).tolist() for c in supervision.waypoint_confidence]
         self._contact = t(supervision.contact)
         self._actuator_clouds = [_finite(t(c)) for c in supervision.actuator_clouds]
         self._target_cloud = _finite(t(supervision.target_cloud))
@@ -80,23 +80,21 @@ class Losses:
     def _tensor(self, a) -> Tensor:
         return torch.as_tensor(a, device=self._device)
 
-    def at_keyframe(self, k: int, seen: Observation) -> dict[str, Tensor]:
+    def at_keyframe(self, k: int, overlap: Tensor, contact: Tensor) -> dict[str, Tensor]:
         """Terms that are averaged over the keyframes: `actuator_iou` and `contact`, (P,) each.
 
         A keyframe that says nothing of a term (the actuator was lost, no contact is expected)
         gives NaN, which the mean leaves out.
+
+        Args:
+            overlap: IoU (P, A) of the visible actuators with the masks `wanted` of this keyframe.
+            contact: (P, pairs) bool, the pairs of `Supervision.contact_pairs` that touch.
         """
-        P = len(seen.label)
-        ious = [
-            label_iou(seen.label, a, self._actuator_masks[k, i], self._valid[k])
-            for i, a in enumerate(self._actuators)
-            if self._seen[k, i]
-        ]
-        nothing = torch.full((P,), torch.nan, device=self._device)
-        expected = self._contact[k]
+        nothing = torch.full((len(contact),), torch.nan, device=self._device)
+        ious, expected = [overlap[:, i] for i in self._seen[k]], self._contact[k]
         return {
             "actuator_iou": 1 - torch.stack(ious).mean(0) if ious else nothing,
-            "contact": (~seen.contact[:, expected]).float().mean(1) if expected.any() else nothing,
+            "contact": (~contact[:, expected]).float().mean(1) if expected.any() else nothing,
         }
 
     def at_goal(self, seen: Observation, parts: Parts) -> dict[str, Tensor]:

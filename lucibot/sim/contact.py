@@ -8,11 +8,14 @@ forces flicker from step to step.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import trimesh
-from lucibot_kernels import min_distance, posed_points
+from lucibot_kernels import Surface, min_distance
 from torch import Tensor
 
+from lucibot.sim.moment import Moment
 from lucibot.sim.scene import SimScene
 
 RIGID_GAP_M = 0.004
@@ -24,35 +27,45 @@ class Contacts:
     """Answers for fixed pairs of object names."""
 
     def __init__(self, scene: SimScene, pairs: tuple[tuple[str, str], ...]):
-        self._scene, self._pairs = scene, pairs
-        self._surface: dict[str, Tensor] = {}
-        for obj in scene.rigid_objects:
-            if any(obj.name in pair for pair in pairs):
-                points, _ = trimesh.sample.sample_surface(
-                    scene.task.mesh(obj), SURFACE_POINTS, seed=0
-                )
-                self._surface[obj.name] = torch.as_tensor(
-                    points, dtype=torch.float32, device=scene.device
-                )
+        self._scene = scene
+        self._pairs = [self._pair(a, b) for a, b in pairs]
 
-    def touching(self) -> Tensor:
-        """(B, pairs) bool."""
+    def touching(self, moment: Moment) -> Tensor:
+        """(P, pairs) bool."""
         if not self._pairs:
-            return torch.zeros(self._scene.n_envs, 0, dtype=torch.bool, device=self._scene.device)
-        clouds = {name: self._cloud(name) for name in {n for pair in self._pairs for n in pair}}
-        return torch.stack([self._touch(a, b, clouds) for a, b in self._pairs], dim=1)
+            return torch.zeros(len(moment.error), 0, dtype=torch.bool, device=moment.error.device)
+        return torch.stack([touch(moment) for touch in self._pairs], dim=1)
 
-    def _touch(self, a: str, b: str, clouds: dict[str, Tensor]) -> Tensor:
+    def _pair(self, a: str, b: str) -> Callable[[Moment], Tensor]:
+        """What tells of one pair whether it touches, (P,) bool."""
         sizes = [s for n in (a, b) if (s := self._scene.particle_sizes_m.get(n)) is not None]
-        limit = PARTICLE_GAPS * max(sizes) if sizes else RIGID_GAP_M
-        near = min_distance(clouds[a], clouds[b], within_m=limit) < limit
-        if not sizes and self._scene.collides:
-            near = near | self._scene.touching(a, b)
-        return near
+        if len(sizes) == 2:
+            limit_m = PARTICLE_GAPS * max(sizes)
+            return lambda m: (
+                min_distance(
+                    m.particles[a].transpose(0, 1), m.particles[b].transpose(0, 1), within_m=limit_m
+                )
+                < limit_m
+            )
+        if sizes:
+            soft, rigid = (a, b) if a in self._scene.particle_sizes_m else (b, a)
+            surface = Surface(self._surface_points(rigid), PARTICLE_GAPS * sizes[0])
+            return lambda m: surface.near(
+                m.position[rigid], m.quaternion[rigid], m.particles[soft].transpose(0, 1)
+            )
+        surface, points = Surface(self._surface_points(b), RIGID_GAP_M), self._surface_points(a)
 
-    def _cloud(self, name: str) -> Tensor:
-        """(B, N, 3) [m, world]: particles, or points on the body's surface."""
-        if name not in self._surface:
-            return self._scene.particles(name).transpose(0, 1)
-        pose = self._scene.position(name), self._scene.quaternion(name)
-        return posed_points(self._surface[name], *(x.contiguous() for x in pose))
+        def rigid_touch(m: Moment) -> Tensor:
+            pose = m.position[a], m.quaternion[a]
+            near = surface.near(m.position[b], m.quaternion[b], points, pose)
+            return near | self._scene.touching(a, b, m) if self._scene.collides else near
+
+        return rigid_touch
+
+    def _surface_points(self, name: str) -> Tensor:
+        """(SURFACE_POINTS, 3) [m] of a body's frame."""
+        task = self._scene.task
+        points, _ = trimesh.sample.sample_surface(
+            task.mesh(task.object(name)), SURFACE_POINTS, seed=0
+        )
+        return torch.as_tensor(points, dtype=torch.float32, device=self._scene.device)

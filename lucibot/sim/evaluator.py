@@ -15,6 +15,7 @@ from lucibot.objective.supervision import Supervision
 from lucibot.objective.weights import TERMS, LossWeights
 from lucibot.sim.contact import Contacts
 from lucibot.sim.grip import grasps
+from lucibot.sim.moment import Moment
 from lucibot.sim.observer import SceneObserver
 from lucibot.sim.rollout import run_rollout
 from lucibot.sim.scene import SimScene
@@ -84,13 +85,10 @@ class Evaluator:
         if recorder:
             self.scene.reset()
             recorder.start()
-        failed = torch.zeros(self.scene.n_envs, dtype=torch.bool, device=self.scene.device)
-        seen: list[dict[str, Tensor]] = []
+        moments: list[Moment] = []
 
         def at_keyframe(k: int) -> None:
-            nonlocal failed
-            failed = failed | self.scene.diverged()
-            seen.append(self._losses.at_keyframe(k, self._observe(contact=True)))
+            moments.append(self.scene.moment())
             if recorder:
                 recorder.look()
 
@@ -98,9 +96,14 @@ class Evaluator:
             self.scene, torch.from_numpy(waypoints), self._supervision.held,
             grasps=grasps(self.scene.task, self._supervision), on_keyframe=at_keyframe, on_step=on_step,
         )  # fmt: skip
-        failed = failed | self.scene.diverged()
-        terms = {n: mean_of_known([t[n] for t in seen]) for n in seen[0]}
-        terms |= self._losses.at_goal(self._observe(contact=False), self._observer.observe_parts())
+        goal = self.scene.moment()
+        failed = self.scene.diverged(goal)
+        terms = self._at_keyframes(Moment.joined(moments))
+        failed |= terms.pop("failed")
+        label, depth = self._observer.observe(goal)
+        terms |= self._losses.at_goal(
+            Observation(label=label, depth=depth), self._observer.observe_parts(goal)
+        )
         for value in terms.values():
             failed = failed | ~torch.isfinite(value)
         terms = {n: torch.where(failed, WORST_TERM[n], v) for n, v in terms.items()}
@@ -111,12 +114,17 @@ class Evaluator:
             recorder.look()
         return result, recorder.states() if recorder else []
 
-    def _observe(self, *, contact: bool) -> Observation:
-        label, depth = self._observer.observe()
-        none = torch.zeros(self.scene.n_envs, 0, dtype=torch.bool, device=self.scene.device)
-        return Observation(
-            label=label, depth=depth, contact=self._contacts.touching() if contact else none
-        )
+    def _at_keyframes(self, moments: Moment) -> dict[str, Tensor]:
+        """Mean terms of all keyframes' moments, and whether one of them had diverged, (B,) each."""
+        B = self.scene.n_envs
+        overlap = self._observer.overlap(self._losses.wanted, moments)
+        contact = self._contacts.touching(moments)
+        contact = contact.view(len(overlap), B, contact.shape[1])
+        seen = [self._losses.at_keyframe(k, overlap[k], contact[k]) for k in range(len(overlap))]
+        return {
+            "failed": self.scene.diverged(moments).view(-1, B).any(0),
+            **{n: mean_of_known([t[n] for t in seen]) for n in seen[0]},
+        }
 
 
 def mean_of_known(values: list[Tensor]) -> Tensor:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import cv2
 import numpy as np
 import torch
-from lucibot_kernels import Observer
+from lucibot_kernels import Observation, Observer, Wanted
 from torch import Tensor
 
 from lucibot.core.camera import Camera
 from lucibot.objective.losses import MAX_PARTS, Parts
 from lucibot.perception.around import axis_px, encloses
+from lucibot.sim.moment import Moment
 from lucibot.sim.parts import particle_parts
 from lucibot.sim.scene import SimScene
 from lucibot.task import Task
@@ -22,7 +23,7 @@ block of dough at rest, see `tests/test_sim.py`."""
 
 
 class SceneObserver:
-    """Draws posed meshes and particle splats of all environments over the static background."""
+    """Looks at all environments over the static background: at everything, or at targets only."""
 
     def __init__(
         self, scene: SimScene, camera: Camera, around_pairs: tuple[tuple[str, str], ...] = ()
@@ -30,102 +31,64 @@ class SceneObserver:
         self._scene, task = scene, scene.task
         self._camera = camera
         self._around = [(t, axis_px(task, task.solid(thing), camera)) for t, thing in around_pairs]
-        device = str(scene.device)
-        label, depth = draw_background(task, camera, device)
-        meshes = [task.mesh(o) for o in scene.rigid_objects]
-        self._body_labels = _i32([task.label(o.name) for o in scene.rigid_objects], device)
-        sizes, labels = [], []
-        for o in scene.particle_objects:
-            n = len(scene.particles(o.name))
-            sizes += [scene.particle_sizes_m[o.name]] * n
-            labels += [task.label(o.name)] * n
-        self._particle_labels = _i32(labels, device)
-        self._observer = Observer(
-            **_grid(camera), **_mesh_arrays(meshes, self._body_labels, device),
-            particle_radius_m=torch.tensor(sizes, device=device) * SPLAT_RADIUS,
-            particle_label=self._particle_labels, background_label=label,
-            background_depth_m=depth, device=device,
-        )  # fmt: skip
-        targets = _i32([task.label(t.name) for t in task.targets], device)
-        self._draw_targets = torch.isin(self._body_labels, targets)
-        self._draw_target_particles = torch.isin(self._particle_labels, targets)
+        background = draw_background(task, camera, str(scene.device))
+        labels = {o.name: task.label(o.name) for o in task.objects}
+        self._all = _Drawing(scene, camera, background, labels)
+        # Rigid targets are parts, numbered first; what falls into parts is numbered anew each time.
+        rigid = [o.name for o in task.targets if o.is_rigid]
+        soft = [o.name for o in task.targets if not o.is_rigid]
+        self._soft_targets, self._rigid_parts = soft, len(rigid)
+        self._targets = _Drawing(
+            scene,
+            camera,
+            background,
+            {n: i + 1 for i, n in enumerate(rigid)} | dict.fromkeys(soft, 0),
+        )
 
-    def observe(self, *, targets_only: bool = False) -> tuple[Tensor, Tensor]:
-        """Labels (B, H, W) int32, object i of the task as i + 1, and depth (B, H, W) float32 [m].
+    def overlap(self, wanted: Wanted, moments: Moment) -> Tensor:
+        """IoU (K, B, L) of visible objects, by label, with masks (K, L, H, W) at K moments."""
+        found = self._all.overlap(wanted, moments)
+        return found.view(len(wanted.mask), -1, len(wanted.labels))
 
-        `targets_only` leaves everything else in the foreground out, as in the video's goal frame
-        when tool and hand are gone.
-        """
-        selection = {}
-        if targets_only:
-            selection = {"draw": self._draw_targets, "draw_particle": self._draw_target_particles}
-        seen = self._draw(**selection)
-        return seen.label, seen.depth
+    def observe(self, moment: Moment) -> tuple[Tensor, Tensor]:
+        """Labels (B, H, W) int32, object i of the task as i + 1, and depth (B, H, W) float32 [m];
+        the next call draws over them."""
+        return self._all.draw(moment)
 
-    def _draw(self, replaced: dict[str, Tensor] | None = None, **options):
-        """What the kernels see; `replaced` gives some objects' particles (N, B, 3) other places."""
-        scene, replaced = self._scene, replaced or {}
-        position, quaternion = scene.bodies()
-        has_bodies = len(self._body_labels) > 0
-        clouds = [replaced.get(o.name, scene.particles(o.name)) for o in scene.particle_objects]
-        particles = None
-        if clouds:
-            joined = clouds[0] if len(clouds) == 1 else torch.cat(clouds)
-            particles = joined.transpose(0, 1)
-        return self._observer.observe(
-            position if has_bodies else None, quaternion if has_bodies else None, particles,
-            **options,
-        )  # fmt: skip
-
-    def observe_parts(self) -> Parts:
+    def observe_parts(self, moment: Moment) -> Parts:
         """The targets part by part: a rigid target is one, particles fall into groups.
 
-        Parts beyond `MAX_PARTS` count but are not drawn.
+        Tool and hand are not drawn, as in the video's goal frame when they are gone. Parts beyond
+        `MAX_PARTS` of a target and crumbs are drawn, but have no number.
         """
-        scene = self._scene
-        label, depth = self.observe(targets_only=True)
-        number = torch.zeros_like(label)
-        count = torch.zeros(scene.n_envs, dtype=torch.int32, device=label.device)
-        for target in scene.task.targets:
-            here = label == scene.task.label(target.name)
-            if target.is_rigid:
-                number = torch.where(here, count[:, None, None] + 1, number)
-                count += 1
-                continue
-            particles = scene.particles(target.name)
-            part, found = particle_parts(particles.cpu().numpy(), scene.link_m(target.name))
-            part = torch.from_numpy(part).to(label.device)
-            for q in range(min(int(found.max()), MAX_PARTS)):
-                # What has no place is not drawn: each environment shows its own part q alone.
-                alone = torch.where((part == q).T[..., None], particles, torch.nan)
-                drawn = self._draw({target.name: alone}, **self._only(target.name))
-                mine = here & (drawn.depth <= depth)
-                number = torch.where(mine, (count + q + 1)[:, None, None], number)
-            count += torch.from_numpy(found).to(label.device)
-        return Parts(number=number, depth=depth, count=count, around=self._goes_around())
+        scene, labels = self._scene, []
+        count = torch.full(
+            (scene.n_envs,), self._rigid_parts, dtype=torch.int32, device=scene.device
+        )
+        for name in self._soft_targets:
+            part, found = particle_parts(moment.particles[name], scene.link_m(name))
+            numbered = (part >= 0) & (part < MAX_PARTS)
+            labels.append(torch.where(numbered, part + count[:, None] + 1, 0))
+            count = count + found
+        number, depth = self._targets.draw(
+            moment, particle_label=torch.cat(labels, dim=1) if labels else None
+        )
+        return Parts(number=number, depth=depth, count=count, around=self._goes_around(moment))
 
-    def _goes_around(self) -> Tensor:
+    def _goes_around(self, moment: Moment) -> Tensor:
         """(B, pairs) bool, see `Parts.around`."""
         scene = self._scene
         out = torch.zeros(scene.n_envs, len(self._around), dtype=torch.bool, device=scene.device)
-        masks = {name: self._alone(name) for name in {t for t, _ in self._around}}
+        masks = {name: self._alone(name, moment) for name in {t for t, _ in self._around}}
         for r, (target, axis) in enumerate(self._around):
             for b, mask in enumerate(masks[target]):
                 out[b, r] = encloses(mask, axis)
         return out
 
-    def _only(self, name: str) -> dict:
-        """Options that draw one object and nothing else."""
-        label = self._scene.task.label(name)
-        return {
-            "draw": self._body_labels == label, "draw_particle": self._particle_labels == label,
-            "background": False,
-        }  # fmt: skip
-
-    def _alone(self, name: str) -> np.ndarray:
+    def _alone(self, name: str, moment: Moment) -> np.ndarray:
         """(B, H, W) bool: one target with nothing in front of it, gaps between particles that hang
         together closed."""
-        depth = self._draw(**self._only(name)).depth.cpu().numpy()
+        depth = self._targets.depth_alone(name, moment).cpu().numpy()
         masks = np.isfinite(depth)
         if self._scene.task.object(name).is_rigid:
             return masks
@@ -134,6 +97,79 @@ class SceneObserver:
             ball = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * round(reach_px / 2) + 1,) * 2)
             masks[b] = cv2.morphologyEx(masks[b].astype(np.uint8), cv2.MORPH_CLOSE, ball) > 0
         return masks
+
+
+class _Drawing:
+    """Posed meshes and particle splats of some of a scene's objects.
+
+    Args:
+        background: labels (H, W) and depth (H, W) [m].
+        labels: of the objects to draw, by name.
+    """
+
+    def __init__(
+        self, scene: SimScene, camera: Camera, background: tuple[Tensor, Tensor],
+        labels: dict[str, int],
+    ):  # fmt: skip
+        self._scene, device = scene, str(scene.device)
+        bodies = [o for o in scene.rigid_objects if o.name in labels]
+        self._bodies = [o.name for o in bodies]
+        self._clouds = [o.name for o in scene.particle_objects if o.name in labels]
+        self._counts = [len(scene.particles(n)) for n in self._clouds]
+        sizes = [scene.particle_sizes_m[n] for n in self._clouds]
+        self._kernels = Observer(
+            **_grid(camera),
+            **_mesh_arrays(
+                [scene.task.mesh(o) for o in bodies], _i32([labels[n] for n in self._bodies], device),
+                device,
+            ),
+            particle_radius_m=torch.from_numpy(np.repeat(np.float32(sizes), self._counts)).to(device)
+            * SPLAT_RADIUS,
+            particle_label=_i32(np.repeat([labels[n] for n in self._clouds], self._counts), device),
+            background_label=background[0], background_depth_m=background[1], device=device,
+        )  # fmt: skip
+        # Of closed surfaces only what faces the camera is seen.
+        meshes = [scene.task.mesh(o) for o in bodies]
+        self._closed = all(m.is_watertight and m.volume > 0 for m in meshes)
+        # New memory for each picture would cost more than drawing it.
+        self._picture: Observation | None = None
+
+    def _poses(self, moment: Moment) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+        """Positions (P, R, 3) and quaternions (P, R, 4) of the bodies and (P, N, 3) particles."""
+        bodies, clouds = [None, None], [None]
+        if self._bodies:
+            bodies = [
+                torch.stack([values[n] for n in self._bodies], dim=1)
+                for values in (moment.position, moment.quaternion)
+            ]
+        if self._clouds:
+            clouds = [torch.cat([moment.particles[n] for n in self._clouds]).transpose(0, 1)]
+        return *bodies, *clouds
+
+    def overlap(self, wanted: Wanted, moments: Moment) -> Tensor:
+        """IoU (P, L)."""
+        return self._kernels.overlap(wanted, *self._poses(moments), cull_backfaces=self._closed)
+
+    def draw(self, moment: Moment, particle_label: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Label and depth; the next call draws over them."""
+        self._picture = self._kernels.observe(
+            *self._poses(moment),
+            particle_label=particle_label,
+            out=self._picture,
+            cull_backfaces=self._closed,
+        )
+        return self._picture.label, self._picture.depth
+
+    def depth_alone(self, name: str, moment: Moment) -> Tensor:
+        """(B, H, W) [m]: one object, nothing else and no background."""
+        device = self._scene.device
+        return self._kernels.observe(
+            *self._poses(moment), background=False,
+            draw=torch.tensor([n == name for n in self._bodies], device=device),
+            draw_particle=torch.from_numpy(
+                np.repeat([n == name for n in self._clouds], self._counts)
+            ).to(device),
+        ).depth  # fmt: skip
 
 
 def draw_background(task: Task, camera: Camera, device: str) -> tuple[Tensor, Tensor]:

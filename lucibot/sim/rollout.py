@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -69,16 +70,20 @@ def run_rollout(
     goals = waypoints.to(device=scene.device, dtype=torch.float64)
     lift = gravity_lift(scene)
     scene.reset()
-    last = {names[a]: measured_pose(scene, names[a]) for a in [*free, *joints]}
+    last = {a: measured_pose(scene, names[a]) for a in free}
+    ways: dict[int, _Way] = {}
     hands = {
         a: _Hand(scene, o, (grasps or {}).get(o.name, _first_waypoint(goals, held, a)))
         for a, o in soft.items()
     }
     if not scene.collides:
         for a in free:
-            _stand_still(scene, names[a], last[names[a]], lift)
+            _stand_still(scene, names[a], last[a], lift)
     steps_done = 0
     for k in range(K):
+        taken = [a for a in free if held[k, a] and (k == 0 or not held[k - 1, a])]
+        if taken:
+            ways |= _ways(scene, taken, goals, held, k, lift)
         moving = [a for a in free if held[k, a]]
         swung = {
             a: _joint_segment(
@@ -86,41 +91,32 @@ def run_rollout(
             )
             for a in joints if held[k, a]
         }  # fmt: skip
-        ways = {
+        patches = {
             a: hand.way(goals[:, k, a], spec.steps_per_waypoint)
             for a, hand in hands.items() if hand.hold(bool(held[k, a]))
         }  # fmt: skip
-        for a in moving:
-            if k == 0 or not held[k - 1, a]:
-                last[names[a]] = measured_pose(scene, names[a])
         if k > 0:
             for a in free:
                 if held[k - 1, a] and not held[k, a]:
-                    _let_go(scene, names[a], last[names[a]], lift)
-        if moving:
-            starts = torch.stack([last[names[a]] for a in moving], dim=1)
-            targets, velocities = _segment(
-                starts, goals[:, k, moving], spec.steps_per_waypoint, spec.dt_s,
-                spec.servo_bandwidth_rad_s, lift,
-            )  # fmt: skip
+                    _let_go(scene, names[a], last[a], lift)
         for i in range(spec.steps_per_waypoint):
-            if moving:
-                scene.servo([names[a] for a in moving], targets[i], velocities[i])
+            for a in moving:
+                scene.servo(names[a], *ways[a].at(k, i))
             for a, values in swung.items():
                 scene.set_joint(names[a], values[i])
-            for a, poses in ways.items():
+            for a, poses in patches.items():
                 hands[a].aim(poses[i])
             scene.step()
             steps_done += 1
             if on_step:
                 on_step(steps_done)
         for a in moving:
-            last[names[a]] = goals[:, k, a]
+            last[a] = goals[:, k, a]
         if on_keyframe:
             on_keyframe(k)
     for a in free:
         if K and held[K - 1, a]:
-            _let_go(scene, names[a], last[names[a]], lift)
+            _let_go(scene, names[a], last[a], lift)
     for hand in hands.values():
         hand.hold(False)
     for _ in range(spec.settle_steps):
@@ -128,6 +124,40 @@ def run_rollout(
         steps_done += 1
         if on_step:
             on_step(steps_done)
+
+
+@dataclass(frozen=True)
+class _Way:
+    """Servo targets of one actuator from where it was taken up until it is let go."""
+
+    first: int
+    """The keyframe to which the first segment leads."""
+    target: Tensor
+    """(segments, n, 6, B) float32 position [m] and Euler angles [rad], in the simulator's layout."""
+    velocity: Tensor
+    """(segments, n, 6, B) float32 [m/s, rad/s]."""
+
+    def at(self, k: int, i: int) -> tuple[Tensor, Tensor]:
+        """Target and velocity (6, B) of step i on the way to keyframe k."""
+        return self.target[k - self.first, i], self.velocity[k - self.first, i]
+
+
+def _ways(
+    scene: SimScene, taken: list[int], goals: Tensor, held: np.ndarray, k: int, lift: Tensor
+) -> dict[int, _Way]:
+    """The ways of actuators that are taken up before keyframe k. All of their segments are known
+    then, and are computed together, because each of many small operations costs its call."""
+    spec = scene.task.spec.simulation
+    names = [o.name for o in scene.task.actuators]
+    end = k + int(np.logical_and.accumulate(held[k:, taken]).any(1).sum())
+    here = torch.stack([measured_pose(scene, names[a]) for a in taken], dim=1)
+    stations = torch.cat([here[:, None], goals[:, k:end, taken]], dim=1)
+    targets, velocities = _segments(
+        stations, spec.steps_per_waypoint, spec.dt_s, spec.servo_bandwidth_rad_s, lift
+    )
+    return {
+        a: _Way(k, targets[:, :, j], velocities[:, :, j]) for j, a in enumerate(taken)
+    }  # fmt: skip
 
 
 class _Hand:
@@ -156,9 +186,9 @@ class _Hand:
     def way(self, goal: Tensor, n: int) -> Tensor:
         """Poses (n, B, 6) of the n steps to `goal` (B, 6), minimum jerk."""
         t = torch.arange(1, n + 1, dtype=torch.float64, device=goal.device) / n
-        s = (t**3 * (10 - 15 * t + 6 * t * t))[:, None].expand(n, len(goal))
+        s = (t**3 * (10 - 15 * t + 6 * t * t))[:, None]
         start, self._pose = self._pose, goal
-        return interpolate_pose(start.expand(n, -1, 6), goal.expand(n, -1, 6), s)
+        return interpolate_pose(start, goal, s)
 
     def aim(self, pose: Tensor) -> None:
         self._grip.aim(carried(self._offsets, pose))
@@ -190,29 +220,29 @@ def _let_go(scene: SimScene, name: str, pose: Tensor, lift: Tensor) -> None:
 
 
 def _stand_still(scene: SimScene, name: str, pose: Tensor, lift: Tensor) -> None:
-    target = _servo_targets(pose, lift)
-    scene.servo([name], target, torch.zeros_like(target))
+    target = _servo_targets(pose, lift).T
+    scene.servo(name, target, torch.zeros_like(target))
 
 
-def _segment(
-    start: Tensor, goal: Tensor, n: int, dt_s: float, bandwidth_rad_s: float, lift: Tensor
+def _segments(
+    stations: Tensor, n: int, dt_s: float, bandwidth_rad_s: float, lift: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Servo targets and velocities (n, B, 6 * A) float32 for the n steps from start to goal."""
-    t = (torch.arange(n, dtype=torch.float64, device=start.device) + 1) / n
+    """Servo targets and velocities (S, n, A, 6, B) float32 of n steps from each of the stations
+    (B, S + 1, A, 6) to the next."""
+    t = (torch.arange(n, dtype=torch.float64, device=stations.device) + 1) / n
     # Minimum jerk: at rest and without acceleration at both ends. A servo of bandwidth w lags by
     # acceleration / w^2, so its target runs ahead by as much.
     s = t**3 * (10 - 15 * t + 6 * t * t)
     rate = 30 * t * t * (1 - t) ** 2 / (n * dt_s)
     s = s + 60 * t * (1 - t) * (1 - 2 * t) / (n * dt_s * bandwidth_rad_s) ** 2
-    B, A, _ = start.shape
-    poses = interpolate_pose(
-        start.expand(n, B, A, 6), goal.expand(n, B, A, 6), s[:, None, None].expand(n, B, A)
-    )
+    start, goal = stations[:, :-1, None], stations[:, 1:, None]
     turn = compose_rotvec(goal[..., 3:], -start[..., 3:])
-    velocity = torch.cat([goal[..., :3] - start[..., :3], turn], dim=-1) * rate[:, None, None, None]
-    return (
-        rearrange(_servo_targets(poses, lift), "n b a c -> n b (a c)"),
-        rearrange(velocity.float(), "n b a c -> n b (a c)").contiguous(),
+    way = torch.cat([goal[..., :3] - start[..., :3], turn], dim=-1)
+    velocities = (way * rate[:, None, None]).float()
+    poses = interpolate_pose(start, goal, s[:, None])
+    return tuple(
+        rearrange(x, "b s n a c -> s n a c b").contiguous()
+        for x in (_servo_targets(poses, lift), velocities)
     )
 
 

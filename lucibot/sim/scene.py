@@ -33,6 +33,7 @@ from lucibot.sim.materials import (
     rotation_quat,
     surface,
 )
+from lucibot.sim.moment import Moment
 from lucibot.sim.particles import QuickMPM, can_take_over
 from lucibot.sim.parts import LINK_SIZES
 from lucibot.task import BackgroundSpec, ObjectSpec, Task
@@ -85,7 +86,7 @@ class SimScene:
             self._entities = self._add_objects(gs, Path(scratch), particles_as)
             self._camera = None if camera is None else self._add_camera(camera)
             self._scene.build(n_envs=n_envs)
-        self._bind(own_kernels)
+        self._bind(gs, own_kernels)
         self.reset()
 
     # Building -----------------------------------------------------------------------------------
@@ -93,12 +94,16 @@ class SimScene:
     def _options(self, gs, camera: Camera | None) -> dict:
         """Solver options from `[simulation]`."""
         sim = self.task.spec.simulation
+        # What neither collides nor hangs on a joint has no constraints, and its solver none to solve.
+        constrained = sim.rigid_collision or any(o.joint is not None for o in self.task.objects)
         options: dict = {
             "sim_options": gs.options.SimOptions(
                 dt=sim.dt_s, substeps=sim.substeps, gravity=sim.gravity_m_s2
             ),
             "rigid_options": gs.options.RigidOptions(
-                enable_collision=sim.rigid_collision, enable_self_collision=False
+                enable_collision=sim.rigid_collision,
+                enable_self_collision=False,
+                disable_constraint=not constrained,
             ),
             "vis_options": self._vis_options(gs),
             "profiling_options": gs.options.ProfilingOptions(show_FPS=False),
@@ -223,7 +228,7 @@ class SimScene:
             lookat=tuple(eye + forward), up=tuple(-down), near=0.02, far=10.0,
         )  # fmt: skip
 
-    def _bind(self, own_kernels: bool) -> None:
+    def _bind(self, gs, own_kernels: bool) -> None:
         """Servo gains, who computes the particles, and views of the state."""
         rigid = self._scene.sim.rigid_solver
         w = self.task.spec.simulation.servo_bandwidth_rad_s
@@ -262,12 +267,23 @@ class SimScene:
         # A body on a joint is the last link of its chain.
         self._link = {o.name: self._entities[o.name].links[-1].idx for o in self.rigid_objects}
         self._dofs = {
-            o.name: list(range(e.dof_start, e.dof_end))
+            o.name: slice(e.dof_start, e.dof_end)
             for o in self.rigid_objects
             if (e := self._entities[o.name]) is not None
         }
-        self._dof_position = view(rigid.dyn_state.dofs.pos)
-        self._dof_velocity = view(rigid.dyn_state.dofs.vel)
+        dofs = rigid.dyn_state.dofs
+        self._dof_position, self._dof_velocity = view(dofs.pos), view(dofs.vel)
+        self._servo_on, self._servo_off = int(gs.CTRL_MODE.POSITION), int(gs.CTRL_MODE.FORCE)
+        controls = [
+            view(x) for x in (dofs.ctrl_mode, dofs.ctrl_pos, dofs.ctrl_vel, dofs.ctrl_force)
+        ]
+        self._controls = {name: [x[d] for x in controls] for name, d in self._dofs.items()}
+        self._errors = view(rigid._errno)
+        self._contacts = []
+        if self.collides:
+            found = rigid.collider.collider_state
+            geoms = found.contact_data.geom_a, found.contact_data.geom_b
+            self._contacts = [view(x) for x in (found.n_contacts, found.contact_sort_idx, *geoms)]
         self._particle_solver = {
             o.name: self._scene.sim.sph_solver if _is_liquid(o) else self._scene.sim.mpm_solver
             for o in self.particle_objects
@@ -304,21 +320,26 @@ class SimScene:
     def step(self) -> None:
         self._scene.step(update_visualizer=False, refresh_visualizer=False)
 
-    def servo(self, names: list[str], pose_euler: Tensor, velocity: Tensor) -> None:
-        """Give servo targets for this and the following steps.
+    def servo(self, name: str, pose_euler: Tensor, velocity: Tensor) -> None:
+        """Give a free body's servo a target for this and the following steps.
+
+        It is written where Genesis's own setter writes it, which looks up indices and takes ten
+        times as long, in every step.
 
         Args:
-            pose_euler: (B, 6 * len(names)) position [m] and intrinsic xyz Euler angles [rad].
-            velocity: the same shape: linear [m/s] and angular [rad/s] velocity, world axes.
+            pose_euler: (6, B) position [m] and intrinsic xyz Euler angles [rad].
+            velocity: (6, B) linear [m/s] and angular [rad/s] velocity, world axes.
         """
-        dofs = [d for n in names for d in self._dofs[n]]
-        self._scene.sim.rigid_solver.control_dofs_position_velocity(pose_euler, velocity, dofs)
+        mode, position, speed, _ = self._controls[name]
+        mode.fill_(self._servo_on)
+        position.copy_(pose_euler)
+        speed.copy_(velocity)
 
     def release(self, name: str) -> None:
         """Switch a body's servo off: gravity and contacts decide from here on."""
-        dofs = self._dofs[name]
-        zero = torch.zeros(self.n_envs, len(dofs), device=self.device)
-        self._scene.sim.rigid_solver.control_dofs_force(zero, dofs)
+        mode, _, _, force = self._controls[name]
+        mode.fill_(self._servo_off)
+        force.zero_()
 
     def set_joint(self, name: str, value: Tensor) -> None:
         """Put a body on a joint at values (B,) [rad or m], at rest."""
@@ -328,7 +349,7 @@ class SimScene:
 
     def joint_value(self, name: str) -> Tensor:
         """(B,) [rad or m] of a body on a joint, 0 at its initial pose; copied."""
-        return self._dof_position[self._dofs[name][0]].clone()
+        return self._dof_position[self._dofs[name].start].clone()
 
     def position(self, name: str) -> Tensor:
         """(B, 3) [m, world]: the origin of the body's mesh frame. A view."""
@@ -337,14 +358,6 @@ class SimScene:
     def quaternion(self, name: str) -> Tensor:
         """(B, 4) (w, x, y, z), mesh frame to world. A view."""
         return self._link_quat[self._link[name]]
-
-    def bodies(self) -> tuple[Tensor, Tensor]:
-        """Positions (B, R, 3) [m, world] and quaternions (B, R, 4) of `rigid_objects`, copied."""
-        index = [self._link[o.name] for o in self.rigid_objects]
-        return (
-            self._link_pos[index].transpose(0, 1).contiguous(),
-            self._link_quat[index].transpose(0, 1).contiguous(),
-        )
 
     def velocity(self, name: str) -> Tensor:
         """(B, 6): linear [m/s] and angular [rad/s] velocity of a body's mesh frame, world axes;
@@ -384,32 +397,55 @@ class SimScene:
             return np.array(solver.boundary.lower), np.array(solver.boundary.upper)
         return np.array(solver.lower_bound), np.array(solver.upper_bound)
 
-    def touching(self, a: str, b: str) -> Tensor:
-        """(B,) bool: two rigid bodies share a contact point in the last step."""
-        contacts = self._entities[a].get_contacts(with_entity=self._entities[b])
-        return contacts["valid_mask"].any(dim=-1)
+    def touching(self, a: str, b: str, moment: Moment) -> Tensor:
+        """(P,) bool: two rigid bodies shared a contact point in the step before this moment."""
+        count, order, *geoms = moment.contacts
+        most = int(count.max())
+        # Contacts are where the order says; those behind an environment's own are stale.
+        order = order[:most].long()
+        valid = torch.arange(most, device=self.device)[:, None] < count
+        geoms = [g.gather(0, order) for g in geoms]
+        of_a, of_b = (
+            [(g >= e.geom_start) & (g < e.geom_end) for g in geoms]
+            for e in (self._entities[a], self._entities[b])
+        )
+        return (valid & ((of_a[0] & of_b[1]) | (of_a[1] & of_b[0]))).any(0)
 
-    def diverged(self) -> Tensor:
-        """(B,) bool: environments whose numbers can no longer be believed.
+    def moment(self) -> Moment:
+        """What is now, copied."""
+        bodies = [o.name for o in self.rigid_objects]
+        clouds = [o.name for o in self.particle_objects]
+        return Moment(
+            position={n: self.position(n).clone() for n in bodies},
+            quaternion={n: self.quaternion(n).clone() for n in bodies},
+            velocity={n: self.velocity(n) for n in bodies},
+            particles={n: self.particles(n).clone() for n in clouds},
+            particle_velocity={n: self.particle_velocity(n).clone() for n in clouds},
+            contacts=[c.clone() for c in self._contacts],
+            error=self._errors > 0,
+        )
+
+    def diverged(self, moment: Moment | None = None) -> Tensor:
+        """(P,) bool: environments whose numbers can no longer be believed, now or at a moment.
 
         Bodies raise the solver's error flag of their environment. Particles raise nothing: they are
         clamped, NaN included, to the border of the domain, so divergence shows as many particles
         there, as absurd speeds, or as a body that is far away.
         """
-        bad = self._scene.sim.rigid_solver.get_error_envs_mask().to(self.device).clone()
-        for obj in self.rigid_objects:
-            p, v = self.position(obj.name), self.velocity(obj.name)
+        moment = self.moment() if moment is None else moment
+        bad = moment.error.clone()
+        for name, p in moment.position.items():
+            v = moment.velocity[name]
             far = torch.linalg.vector_norm(p, dim=-1) > ABSURD_DISTANCE_M
             fast = torch.linalg.vector_norm(v[:, :3], dim=-1) > ABSURD_SPEED_M_S
             bad |= far | fast | ~torch.isfinite(p).all(-1) | ~torch.isfinite(v).all(-1)
-        for obj in self.particle_objects:
-            p, v = self.particles(obj.name), self.particle_velocity(obj.name)
+        for name, p in moment.particles.items():
             lower, upper = (
                 torch.as_tensor(b, dtype=p.dtype, device=p.device)
-                for b in self.particle_bounds(obj.name)
+                for b in self.particle_bounds(name)
             )
             at_border = ((p <= lower + 1e-6) | (p >= upper - 1e-6)).any(-1)
-            fast = v.abs().amax(-1) > ABSURD_SPEED_M_S
+            fast = moment.particle_velocity[name].abs().amax(-1) > ABSURD_SPEED_M_S
             bad |= at_border.float().mean(0) > 0.02
             bad |= fast.any(0) | ~torch.isfinite(p).all(-1).all(0)
         return bad

@@ -64,9 +64,9 @@ def parts_of(evaluator: Evaluator) -> dict[str, list[tuple[Any, str]]]:
     return {
         "physics": [(scene, "step")],
         "control": [(scene, "servo"), (scene, "set_joint"), (scene, "reset")],
-        "observe": [(evaluator._observer, "observe"), (evaluator._observer, "observe_parts")],
+        "observe": [(evaluator._observer, n) for n in ("overlap", "observe", "observe_parts")],
         "losses": [(evaluator._losses, "at_keyframe"), (evaluator._losses, "at_goal"),
-                   (evaluator._contacts, "touching")],
+                   (evaluator._contacts, "touching"), (scene, "moment"), (scene, "diverged")],
     }  # fmt: skip
 
 
