@@ -337,7 +337,7 @@ def test_rollouts_are_those_of_genesis(name, close_mm):
     held = np.ones(waypoints.shape[1:3], bool)
     for own in (False, True):
         scene = SimScene(task, n_envs=n_envs, own_kernels=own)
-        assert (scene._quick is not None) == own
+        assert scene.own_kernels == own
         looks: list[np.ndarray] = []
 
         def look(_, scene=scene, looks=looks):

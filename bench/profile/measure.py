@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 from lucibot.benchmark import Bench
-from lucibot.benchmark.workload import candidates, supervision
+from lucibot.benchmark.workload import as_a_worker, candidates, supervision
 from lucibot.objective.weights import FULL_WEIGHTS
 from lucibot.optimize.strategies import EvosaxStrategy
 from lucibot.sim.evaluator import Evaluator
@@ -37,6 +37,7 @@ def main(argv: list[str]) -> int:
 
 def profile(name: str, environments: int, device: str) -> dict[str, float]:
     """Seconds by heading of one warm generation."""
+    as_a_worker(device)
     task = load_task(name)
     scene = SimScene(task, n_envs=environments, device=device)
     evaluator = Evaluator(scene, supervision(scene), FULL_WEIGHTS)

@@ -6,7 +6,7 @@ import time
 
 import psutil
 
-from lucibot.benchmark.workload import candidates, supervision
+from lucibot.benchmark.workload import as_a_worker, candidates, supervision
 from lucibot.objective.weights import FULL_WEIGHTS
 from lucibot.sim.engine import start_genesis
 from lucibot.sim.evaluator import Evaluator
@@ -16,6 +16,7 @@ from lucibot.task import Task, load_task
 
 
 def main(name: str, environments: int, keyframes: int, particles: int, device: str) -> None:
+    as_a_worker(device)
     task = load_task(name)
     if particles:
         task = with_particles(task, particles)

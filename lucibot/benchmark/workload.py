@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import torch
 
 from lucibot.core.geometry import pose_np
 from lucibot.objective.supervision import Supervision
@@ -17,6 +18,12 @@ WIDTH = 320
 KEYFRAMES = 11
 CLOUD_POINTS = 1024
 RAISED_M = 0.10
+
+
+def as_a_worker(device: str) -> None:
+    """Let torch use one thread on a CPU, as it does in the processes that roll out."""
+    if device == "cpu":
+        torch.set_num_threads(1)
 
 
 def waypoints(task: Task, keyframes: int = KEYFRAMES) -> np.ndarray:

@@ -257,7 +257,7 @@ class SimScene:
         substep_s = self.dt_s / self.task.spec.simulation.substeps
         self.grips = {
             o.name: Grip(
-                self._scene, self._entities[o.name], substep_s, in_place=self._quick is not None
+                self._scene, self._entities[o.name], substep_s, in_place=self.own_kernels
             )
             for o in self.particle_objects if "actuator" in o.roles
         }  # fmt: skip
@@ -292,6 +292,11 @@ class SimScene:
             o.name: float(self._particle_solver[o.name].particle_size)
             for o in self.particle_objects
         }
+
+    @property
+    def own_kernels(self) -> bool:
+        """Whether our own kernels compute the particles."""
+        return self._quick is not None
 
     def link_m(self, name: str) -> float:
         """Particles of an object that are nearer to each other than this [m] hang together."""
