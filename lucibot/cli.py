@@ -74,6 +74,9 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit status."""
     args = list(sys.argv[1:] if argv is None else argv)
+    # Simulations are built beside the stages, so cores are shared, and threads of torch and numba
+    # that spin while they wait for one that has lost its core cost up to forty times the work.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         status = _main(args)
         sys.stdout.flush()
