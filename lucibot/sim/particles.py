@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from lucibot_kernels import mpm, mpm_materials
+from lucibot_kernels import mpm, mpm_materials, sph
 from lucibot_kernels.bodies import Bodies
 
 from lucibot.sim.engine import view
@@ -86,6 +86,41 @@ class QuickMPM:
         mpm.substep(
             self._particles, self._matter, self._space, self._bodies, self._coupled,
             self._separating, self._normals, self._scratch,
+        )  # fmt: skip
+
+
+class QuickSPH:
+    """Takes over the WCSPH substeps of a built Genesis scene."""
+
+    def __init__(self, scene: Any):
+        solver, rigid, coupler = scene.sim.sph_solver, scene.sim.rigid_solver, scene.sim.coupler
+        info = solver.particles_info
+        self._particles = sph.Particles(
+            pos=_array(solver.particles.pos), vel=_array(solver.particles.vel)
+        )
+        self._matter = sph.Matter(
+            density=_array(info.rho), mass=_array(info.mass), stiffness=_array(info.stiffness),
+            exponent=_array(info.exponent), viscosity=_array(info.mu), tension=_array(info.gamma),
+            volume=np.float32(solver.particle_volume),
+        )  # fmt: skip
+        self._space = sph.Space(
+            support=np.float32(solver.support_radius), size=np.float32(solver.particle_size),
+            dt=np.float32(solver.substep_dt), gravity=_array(solver._gravity),
+            lower=solver.boundary.lower.astype(np.float32),
+            upper=solver.boundary.upper.astype(np.float32),
+        )  # fmt: skip
+        self._bodies = bodies_of(rigid)
+        coupled = [g for link in rigid.links for g in link.geoms if g.needs_coup]
+        self._coupled = np.array([g.idx for g in coupled], np.int32)
+        self._pressed = np.array([not g.link.is_fixed for g in coupled], np.bool_)
+        self._scratch = sph.scratch(len(self._particles.pos))
+        solver.substep_pre_coupling = solver.substep_post_coupling = _nothing
+        coupler.couple = self._substep
+
+    def _substep(self, f: int) -> None:
+        sph.substep(
+            self._particles, self._matter, self._space, self._bodies, self._coupled,
+            self._pressed, self._scratch,
         )  # fmt: skip
 
 
