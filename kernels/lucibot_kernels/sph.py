@@ -36,7 +36,7 @@ PAIRS = 64
 what is denser than four liquids has failed, and then further pairs are left out."""
 CELLS = 32
 """Cells that there is room for, times the number of particles."""
-ACROSS, ALONG = 1, 2
+ACROSS, ALONG = 1, 3
 """A cell is the support radius divided by `ACROSS` wide along x and y, and by `ALONG` along z."""
 
 
@@ -101,15 +101,15 @@ def scratch(particles: int) -> Scratch:
     """Memory for environments of so many particles."""
     pairs = (PAIRS + 1) * particles
     return Scratch(
-        start=np.zeros(CELLS * particles + 4096, np.int32),
-        cell=np.zeros(particles, np.int32),
-        order=np.zeros(particles, np.int32),
+        start=np.zeros(CELLS * particles + 4096, np.uint32),
+        cell=np.zeros(particles, np.uint32),
+        order=np.zeros(particles, np.uint32),
         x=np.zeros(particles, np.float32),
         y=np.zeros(particles, np.float32),
         z=np.zeros(particles, np.float32),
         row=np.zeros((particles, 16), np.float32),
-        first=np.zeros(particles + 1, np.int32),
-        other=np.zeros(pairs, np.int32),
+        first=np.zeros(particles + 1, np.uint32),
+        other=np.zeros(pairs, np.uint32),
         square=np.zeros(pairs, np.float32),
         kernel=np.zeros(pairs, np.float32),
         cohesion=np.zeros(pairs, np.float32),
@@ -209,7 +209,7 @@ def find_pairs(strides, space, scratch):
     limit = space.support * space.support
     N = len(order)
     room = PAIRS * N
-    n = 0
+    n = np.uintp(0)
     for i in range(N):
         first[i] = n
         if n > room:
@@ -221,12 +221,12 @@ def find_pairs(strides, space, scratch):
                 at = c + a * along_x + e * along_y
                 # Cells along z lie one after the other. In its own row a particle looks ahead only.
                 begin = start[at - ALONG] if a or e else i + 1
-                for j in range(begin, start[at + ALONG + 1]):
+                for j in range(np.uintp(begin), np.uintp(start[at + ALONG + 1])):
                     dx, dy, dz = x - X[j], y - Y[j], z - Z[j]
                     d = dx * dx + dy * dy + dz * dz
                     # Written down in any case, which costs less than guessing wrong.
                     other[n], square[n] = j, d
-                    n += d < limit
+                    n += np.uintp(d < limit)
     first[N] = n
     return n
 
