@@ -21,15 +21,14 @@ import numpy as np
 
 from lucibot_kernels.bodies import (
     collide,
-    compiled,
     distance_within,
-    inlined,
     normal,
     place,
     push,
     reach,
     weight_at,
 )
+from lucibot_kernels.jit import compiled, inlined
 
 PAIRS = 64
 """Pairs of neighbours that there is room for, times the number of particles. A liquid at rest has 17;
@@ -94,7 +93,18 @@ class Scratch(NamedTuple):
 
 # Columns of `Scratch.row`: place, mass, velocity, volume, acceleration, pressure over density squared,
 # viscosity, surface tension over mass, pressure, and the sum of the kernel over the neighbours.
-POS, MASS, VEL, VOLUME, ACC, PRESS, VISCOSITY, TENSION, PRESSURE, SUM = 0, 3, 4, 7, 8, 11, 12, 13, 14, 15
+POS, MASS, VEL, VOLUME, ACC, PRESS, VISCOSITY, TENSION, PRESSURE, SUM = (
+    0,
+    3,
+    4,
+    7,
+    8,
+    11,
+    12,
+    13,
+    14,
+    15,
+)
 
 
 def scratch(particles: int) -> Scratch:

@@ -1,7 +1,7 @@
 """Genesis's particle solvers on a CPU, with their substeps computed by our own kernels.
 
-Genesis's CPU code adds atomically and computes one number at a time; `lucibot_kernels.mpm` does the
-same physics on the same memory several times as fast. On a GPU Genesis's kernels stay.
+Genesis's CPU code adds atomically and computes one number at a time; `lucibot_kernels.mpm` and
+`lucibot_kernels.sph` do the same physics on the same memory several times as fast. On a GPU Genesis's kernels stay.
 """
 
 from __future__ import annotations
@@ -21,19 +21,23 @@ KINDS = {
 }
 
 
-def can_take_over(scene: Any) -> bool:
-    """Whether `QuickMPM` computes all that particles do in a built Genesis scene: on the CPU, with
-    the materials it knows, and with no particles but MPM's, whose coupling it would leave out."""
+def take_over(scene: Any, *, cpic: bool) -> QuickMPM | QuickSPH | None:
+    """Let our own kernels compute what particles do in a built Genesis scene, if they can do all of
+    it: on the CPU, with the materials they know, and with either MPM or SPH particles, because what
+    the two do to each other would be left out. Otherwise None, and nothing is changed.
+
+    Args:
+        cpic: see `QuickMPM`.
+    """
     import genesis as gs
 
-    sim = scene.sim
-    known = all(type(m).__name__ in KINDS for m in sim.mpm_solver._materials)
-    return (
-        gs.device.type == "cpu"
-        and sim.mpm_solver.is_active
-        and not sim.sph_solver.is_active
-        and known
-    )
+    solids, liquids = scene.sim.mpm_solver, scene.sim.sph_solver
+    if gs.device.type != "cpu" or solids.is_active == liquids.is_active:
+        return None
+    if liquids.is_active:
+        return QuickSPH(scene) if liquids._pressure_solver == "WCSPH" else None
+    known = all(type(m).__name__ in KINDS for m in solids._materials)
+    return QuickMPM(scene, cpic=cpic) if known else None
 
 
 class QuickMPM:
@@ -117,6 +121,9 @@ class QuickSPH:
         solver.substep_pre_coupling = solver.substep_post_coupling = _nothing
         coupler.couple = self._substep
 
+    def reset(self) -> None:
+        """Call after each reset of the scene; nothing is remembered here."""
+
     def _substep(self, f: int) -> None:
         sph.substep(
             self._particles, self._matter, self._space, self._bodies, self._coupled,
@@ -170,4 +177,4 @@ def _array(field: Any) -> np.ndarray:
 
 
 def _nothing(_: Any) -> None:
-    """In place of what `QuickMPM._substep` does at once, or what it does without."""
+    """In place of what a `_substep` above does at once, or what it does without."""
