@@ -1,4 +1,4 @@
-"""Smoothed particle hydrodynamics on a CPU core: Genesis's WCSPH substep, many times as fast.
+"""Smoothed particle hydrodynamics on a CPU core: Genesis's WCSPH substep, about ten times as fast.
 
 The same particles, forces and coupling as Genesis's solver, which is the slow twin (tests compare
 the two). What differs is how it is computed:
@@ -32,11 +32,7 @@ from lucibot_kernels.jit import compiled, inlined
 
 PAIRS = 64
 """Pairs of neighbours that there is room for, times the number of particles. A liquid at rest has 17;
-what is denser than four liquids has failed, and then further pairs are left out."""
-CELLS = 32
-"""Cells that there is room for, times the number of particles."""
-ACROSS, ALONG = 1, 3
-"""A cell is the support radius divided by `ACROSS` wide along x and y, and by `ALONG` along z."""
+one that is four times as dense has failed, and what further pairs it has are left out."""
 
 
 class Particles(NamedTuple):
@@ -72,60 +68,50 @@ class Space(NamedTuple):
 class Scratch(NamedTuple):
     """Memory of one process for one environment at a time; nothing in it outlives a substep.
 
-    N particles in the order of their cells, P pairs (i, j) of them, i before j, ordered by i.
+    N particles in the order of the cells they lie in, and P pairs (i, j) of neighbours, i before j,
+    in the order of i. Indices are unsigned: of a signed one numba asks each time whether it counts
+    from the end.
     """
 
-    start: np.ndarray  # (C,) int32 first particle of a cell
-    cell: np.ndarray  # (N,) int32 of a particle, in the simulator's order until sorted
-    order: np.ndarray  # (N,) int32 the simulator's number of a particle
+    cell: np.ndarray  # (N,) uint32 the cell of the simulator's n-th particle
+    start: np.ndarray  # (C,) uint32 first particle of a cell
+    order: np.ndarray  # (N,) uint32 the simulator's number of a particle
     x: np.ndarray  # (N,) float32 [m]
     y: np.ndarray  # (N,) float32 [m]
     z: np.ndarray  # (N,) float32 [m]
-    row: np.ndarray  # (N, 16) float32, see `POS` and what follows
-    first: np.ndarray  # (N + 1,) int32 first pair of a particle
-    other: np.ndarray  # (P + N,) int32 the pair's j
-    square: np.ndarray  # (P + N,) float32 [m^2] its distance squared
-    kernel: np.ndarray  # (P + N,) float32 [1/m^3]
-    cohesion: np.ndarray  # (P + N,) float32 [1/m^3] the kernel, no nearer than a particle's size
-    slope: np.ndarray  # (P + N,) float32 [1/m^5] the kernel's derivative over the distance
-    drag: np.ndarray  # (P + N,) float32 [1/m^7] ten times that over the distance squared
+    row: np.ndarray  # (N, 16) float32 all that pairs need of a particle, in one line of the cache
+    first: np.ndarray  # (N + 1,) uint32 first pair of a particle
+    other: np.ndarray  # (P,) uint32 a pair's j
+    square: np.ndarray  # (P,) float32 [m^2] its distance squared
+    kernel: np.ndarray  # (P,) float32 [1/m^3]
+    cohesion: np.ndarray  # (P,) float32 [1/m^3] the kernel, of no less than a particle's size
+    slope: np.ndarray  # (P,) float32 [1/m^5] the kernel's derivative over the distance
+    drag: np.ndarray  # (P,) float32 [1/m^7] ten times that over the distance squared
 
 
-# Columns of `Scratch.row`: place, mass, velocity, volume, acceleration, pressure over density squared,
-# viscosity, surface tension over mass, pressure, and the sum of the kernel over the neighbours.
-POS, MASS, VEL, VOLUME, ACC, PRESS, VISCOSITY, TENSION, PRESSURE, SUM = (
-    0,
-    3,
-    4,
-    7,
-    8,
-    11,
-    12,
-    13,
-    14,
-    15,
-)
+# Columns of `Scratch.row`; of the vectors the first of three.
+POS, VEL, ACC = 0, 3, 6
+MASS, VISCOSITY = 9, 10
+TENSION = 11  # Over the mass.
+KERNELS = 12  # Sum of the kernel over the neighbours and itself.
+VOLUME = 13  # Mass over density.
+PRESSURE = 14
+PUSH = 15  # Pressure over density squared.
 
 
 def scratch(particles: int) -> Scratch:
     """Memory for environments of so many particles."""
+    # The pairs of one particle more than there is room for: it is looked at after each particle.
     pairs = (PAIRS + 1) * particles
+    floats = {n: np.zeros(particles, np.float32) for n in ("x", "y", "z")}
+    floats |= {
+        n: np.zeros(pairs, np.float32) for n in ("square", "kernel", "cohesion", "slope", "drag")
+    }
     return Scratch(
-        start=np.zeros(CELLS * particles + 4096, np.uint32),
-        cell=np.zeros(particles, np.uint32),
-        order=np.zeros(particles, np.uint32),
-        x=np.zeros(particles, np.float32),
-        y=np.zeros(particles, np.float32),
-        z=np.zeros(particles, np.float32),
-        row=np.zeros((particles, 16), np.float32),
-        first=np.zeros(particles + 1, np.uint32),
-        other=np.zeros(pairs, np.uint32),
-        square=np.zeros(pairs, np.float32),
-        kernel=np.zeros(pairs, np.float32),
-        cohesion=np.zeros(pairs, np.float32),
-        slope=np.zeros(pairs, np.float32),
-        drag=np.zeros(pairs, np.float32),
-    )
+        cell=np.zeros(particles, np.uint32), start=np.zeros(32 * particles + 16384, np.uint32),
+        order=np.zeros(particles, np.uint32), row=np.zeros((particles, 16), np.float32),
+        first=np.zeros(particles + 1, np.uint32), other=np.zeros(pairs, np.uint32), **floats,
+    )  # fmt: skip
 
 
 @compiled
@@ -160,6 +146,7 @@ def sort(b, particles, matter, space, scratch):
     pos, vel, lower, upper = particles.pos, particles.vel, space.lower, space.upper
     start, cell, order, row = scratch.start, scratch.cell, scratch.order, scratch.row
     N = len(pos)
+    zero, one = np.float32(0), np.float32(1)
     a0, a1, a2 = upper[0], upper[1], upper[2]
     b0, b1, b2 = lower[0], lower[1], lower[2]
     for p in range(N):
@@ -168,70 +155,69 @@ def sort(b, particles, matter, space, scratch):
         z = _between(pos[p, b, 2], lower[2], upper[2])
         a0, a1, a2 = min(a0, x), min(a1, y), min(a2, z)
         b0, b1, b2 = max(b0, x), max(b1, y), max(b2, z)
-    # Cells around the particles, and around those as many empty ones as neighbours can lie apart. They
-    # grow where that would be too many, which costs time but changes no pair.
-    wide, deep = space.support / np.float32(ACROSS), space.support / np.float32(ALONG)
-    one = np.float32(1)
+    # Cells around the particles, with a layer of empty ones around those. They are larger than need
+    # be where there would be too many, which costs time but changes no pair.
+    width, most = space.support, np.float32(len(start) - 1)
     while True:
-        u, v = np.float32(1) / wide, np.float32(1) / deep
-        f0, f1, f2 = (b0 - a0) * u + one, (b1 - a1) * u + one, (b2 - a2) * v + one
-        pad = np.float32(2 * ACROSS)
-        if (f0 + pad) * (f1 + pad) * (f2 + np.float32(2 * ALONG)) < np.float32(len(start) - 2):
+        s = one / width
+        X, Y, Z = _count(b0 - a0, s), _count(b1 - a1, s), _count(b2 - a2, s)
+        if X * Y * Z <= most:
             break
-        wide, deep = wide * np.float32(1.5), deep * np.float32(1.5)
-    Y, Z = np.int32(f1) + 2 * ACROSS, np.int32(f2) + 2 * ALONG
-    cells = (np.int32(f0) + 2 * ACROSS) * Y * Z
+        width *= np.float32(1.25)
+    last = (X - np.float32(3), Y - np.float32(3), Z - np.float32(3))
+    line, slab = np.int32(Z), np.int32(Y) * np.int32(Z)
+    cells = np.int32(X) * slab
     start[: cells + 1] = 0
-    zero = np.float32(0)
     for p in range(N):
-        i = np.int32(_between((pos[p, b, 0] - a0) * u, zero, f0 - one))
-        j = np.int32(_between((pos[p, b, 1] - a1) * u, zero, f1 - one))
-        k = np.int32(_between((pos[p, b, 2] - a2) * v, zero, f2 - one))
-        c = ((i + ACROSS) * Y + j + ACROSS) * Z + k + ALONG
-        cell[p] = c
-        start[c] += 1
-    total = np.int32(0)
+        i = np.int32(_between((pos[p, b, 0] - a0) * s, zero, last[0])) + 1
+        j = np.int32(_between((pos[p, b, 1] - a1) * s, zero, last[1])) + 1
+        k = np.int32(_between((pos[p, b, 2] - a2) * s, zero, last[2])) + 1
+        cell[p] = i * slab + j * line + k
+        start[cell[p]] += 1
+    total = np.uint32(0)
     for c in range(cells + 1):
         total += start[c]
-        start[c] = total
+        start[c] = total  # For now the first particle of the next cell,
     for p in range(N - 1, -1, -1):
-        # Backwards, so that particles of a cell keep their order, and `start` ends where it says.
-        start[cell[p]] -= 1
+        start[cell[p]] -= 1  # from where particles are put before each other.
         order[start[cell[p]]] = p
     for i in range(N):
-        p = order[i]
-        r = row[i]
+        p, r = order[i], row[i]
         r[POS], r[POS + 1], r[POS + 2] = pos[p, b, 0], pos[p, b, 1], pos[p, b, 2]
         r[VEL], r[VEL + 1], r[VEL + 2] = vel[p, b, 0], vel[p, b, 1], vel[p, b, 2]
-        r[MASS], r[VISCOSITY], r[TENSION] = (
-            matter.mass[p], matter.viscosity[p], matter.tension[p] / matter.mass[p],
-        )  # fmt: skip
+        r[MASS], r[VISCOSITY] = matter.mass[p], matter.viscosity[p]
+        r[TENSION] = matter.tension[p] / r[MASS]
         scratch.x[i], scratch.y[i], scratch.z[i] = r[POS], r[POS + 1], r[POS + 2]
-    return Y * Z, Z
+    return slab, line
+
+
+@inlined
+def _count(length, per_metre):
+    """Cells along an axis, with an empty one at either end."""
+    return np.floor(length * per_metre) + np.float32(3)
 
 
 @compiled
 def find_pairs(strides, space, scratch):
-    """Each pair of sorted particles nearer to each other than the support radius; returns how many."""
+    """The pairs of sorted particles nearer to each other than the support radius; returns how many."""
     cell, order, start, first = scratch.cell, scratch.order, scratch.start, scratch.first
     X, Y, Z, other, square = scratch.x, scratch.y, scratch.z, scratch.other, scratch.square
     along_x, along_y = strides
     limit = space.support * space.support
     N = len(order)
-    room = PAIRS * N
-    n = np.uintp(0)
+    n, room = np.uintp(0), np.uintp(PAIRS * N)
     for i in range(N):
         first[i] = n
         if n > room:
             continue
-        c = cell[order[i]]
-        x, y, z = X[i], Y[i], Z[i]
-        for a in range(ACROSS + 1):
-            for e in range(-ACROSS if a else 0, ACROSS + 1):
+        c, x, y, z = cell[order[i]], X[i], Y[i], Z[i]
+        # Of the cells around, those that come later. Along z they lie one after the other, so these
+        # are five ranges of particles, the first of which begins after the particle itself.
+        for a in range(2):
+            for e in range(-1 if a else 0, 2):
                 at = c + a * along_x + e * along_y
-                # Cells along z lie one after the other. In its own row a particle looks ahead only.
-                begin = start[at - ALONG] if a or e else i + 1
-                for j in range(np.uintp(begin), np.uintp(start[at + ALONG + 1])):
+                begin = np.uintp(start[at - 1]) if a or e else np.uintp(i + 1)
+                for j in range(begin, np.uintp(start[at + 2])):
                     dx, dy, dz = x - X[j], y - Y[j], z - Z[j]
                     d = dx * dx + dy * dy + dz * dz
                     # Written down in any case, which costs less than guessing wrong.
@@ -284,24 +270,24 @@ def press(matter, space, scratch):
     h = space.support
     own = np.float32(8 / np.pi) / (h * h * h)
     for i in range(N):
-        row[i, SUM] = own
+        row[i, KERNELS] = own
     for i in range(N):
         total = np.float32(0)
         for n in range(first[i], first[i + 1]):
             total += kernel[n]
-            row[other[n], SUM] += kernel[n]
-        row[i, SUM] += total
+            row[other[n], KERNELS] += kernel[n]
+        row[i, KERNELS] += total
     one = np.float32(1)
     for i in range(N):
         p, r = order[i], row[i]
         rest = matter.density[p]
-        density = matter.volume * r[SUM] * rest
+        density = matter.volume * r[KERNELS] * rest
         r[VOLUME] = r[MASS] / density
         pressure = np.float32(0)
         if density > rest:
             pressure = matter.stiffness[p] * ((density / rest) ** matter.exponent[p] - one)
         density = max(density, rest)
-        r[PRESSURE], r[PRESS] = pressure, pressure / (density * density)
+        r[PRESSURE], r[PUSH] = pressure, pressure / (density * density)
 
 
 @compiled
@@ -317,14 +303,14 @@ def accelerate(b, space, scratch):
         r = row[i]
         x, y, z = r[POS], r[POS + 1], r[POS + 2]
         vx, vy, vz = r[VEL], r[VEL + 1], r[VEL + 2]
-        mass, volume, pressed = r[MASS], r[VOLUME], r[PRESS]
+        mass, volume, push_ = r[MASS], r[VOLUME], r[PUSH]
         viscosity, tension = r[VISCOSITY], r[TENSION]
         ax = ay = az = np.float32(0)
         for n in range(first[i], first[i + 1]):
             s = row[other[n]]
             dx, dy, dz = x - s[POS], y - s[POS + 1], z - s[POS + 2]
             apart = (vx - s[VEL]) * dx + (vy - s[VEL + 1]) * dy + (vz - s[VEL + 2]) * dz
-            pressure, apart = (pressed + s[PRESS]) * slope[n], apart * drag[n]
+            pressure, apart = (push_ + s[PUSH]) * slope[n], apart * drag[n]
             f = viscosity * s[VOLUME] * apart - s[MASS] * (pressure + tension * cohesion[n])
             ax, ay, az = ax + f * dx, ay + f * dy, az + f * dz
             f = s[VISCOSITY] * volume * apart - mass * (pressure + s[TENSION] * cohesion[n])
