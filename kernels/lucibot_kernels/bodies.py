@@ -201,9 +201,9 @@ def unit(v):
 
 
 @inlined
-def reach(bodies, g):
+def reach(softness):
     """[m] from its surface beyond which a shape has no influence."""
-    return NEGLIGIBLE * max(np.float32(1e-10), bodies.softness[g])
+    return NEGLIGIBLE * max(np.float32(1e-10), softness)
 
 
 @inlined
@@ -223,18 +223,19 @@ def distance_within(bodies, g, b, p, limit):
 
 
 @inlined
-def weight_at(bodies, g, d):
-    """Of a shape's influence at a signed distance [m]: 1 at its surface and inside, falling off over
-    its softness, and 0 where it is below `LEAST_INFLUENCE`."""
-    if d >= reach(bodies, g):
+def influence_at(distance, softness):
+    """Of a shape at a signed distance [m]: 1 at its surface and inside, falling off over its
+    softness, and 0 where it is below `LEAST_INFLUENCE`."""
+    if distance >= reach(softness):
         return np.float32(0)
-    return min(np.float32(np.exp(-d / max(np.float32(1e-10), bodies.softness[g]))), np.float32(1))
+    return min(np.float32(np.exp(-distance / max(np.float32(1e-10), softness))), np.float32(1))
 
 
 @inlined
 def influence(bodies, g, b, p):
-    """Of a shape at a world point, see `weight_at`."""
-    return weight_at(bodies, g, distance_within(bodies, g, b, p, reach(bodies, g)))
+    """Of a shape at a world point, see `influence_at`."""
+    softness = bodies.softness[g]
+    return influence_at(distance_within(bodies, g, b, p, reach(softness)), softness)
 
 
 @inlined

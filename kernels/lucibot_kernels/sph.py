@@ -22,11 +22,11 @@ import numpy as np
 from lucibot_kernels.bodies import (
     collide,
     distance_within,
+    influence_at,
     normal,
     place,
     push,
     reach,
-    weight_at,
 )
 from lucibot_kernels.jit import compiled, inlined
 
@@ -334,9 +334,10 @@ def _move(b, particles, matter, space, bodies, coupled, pressed, scratch):
         for c in range(len(coupled)):
             g = coupled[c]
             pushes = pressed[c] and r[PRESSURE] > 0
-            far = reach(bodies, g)
+            softness = bodies.softness[g]
+            far = reach(softness)
             d = distance_within(bodies, g, b, at, max(far, h) if pushes else far)
-            weight = weight_at(bodies, g, d)
+            weight = influence_at(d, softness)
             pushes = pushes and d < h
             if weight > 0 or pushes:
                 n = normal(bodies, g, b, at)

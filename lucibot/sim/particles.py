@@ -1,7 +1,8 @@
 """Genesis's particle solvers on a CPU, with their substeps computed by our own kernels.
 
 Genesis's CPU code adds atomically and computes one number at a time; `lucibot_kernels.mpm` and
-`lucibot_kernels.sph` do the same physics on the same memory several times as fast. On a GPU Genesis's kernels stay.
+`lucibot_kernels.sph` do the same physics on the same memory several times as fast. On a GPU
+Genesis's kernels stay.
 """
 
 from __future__ import annotations
