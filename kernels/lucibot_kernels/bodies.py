@@ -201,11 +201,14 @@ def unit(v):
 
 
 @inlined
-def influence(bodies, g, b, p):
-    """Of a shape at a world point: 1 at its surface and inside, falling off over its softness, and 0
-    where it is below `LEAST_INFLUENCE`."""
-    soft = max(np.float32(1e-10), bodies.softness[g])
-    reach = NEGLIGIBLE * soft
+def reach(softness):
+    """[m] from its surface beyond which a shape has no influence."""
+    return NEGLIGIBLE * max(np.float32(1e-10), softness)
+
+
+@inlined
+def distance_within(bodies, g, b, p, limit):
+    """The signed distance [m] of a world point to a shape, or `limit` where it is no less."""
     if bodies.kind[g] > SPHERE:
         # The least distance in the block of the field around the point spares most points a look
         # at the field itself, which is large and seldom in the cache.
@@ -214,12 +217,25 @@ def influence(bodies, g, b, p):
             size = bodies.blocks
             i, j, k = np.int32(i) >> BLOCK, np.int32(j) >> BLOCK, np.int32(k) >> BLOCK
             n = bodies.block_start[g] + (i * size[g, 1] + j) * size[g, 2] + k
-            if bodies.block_least[n] > np.float32(1.0001) * reach:
-                return np.float32(0)
-    d = signed_distance(bodies, g, b, p)
-    if d >= reach:
+            if bodies.block_least[n] > np.float32(1.0001) * limit:
+                return limit
+    return min(signed_distance(bodies, g, b, p), limit)
+
+
+@inlined
+def influence_at(distance, softness):
+    """Of a shape at a signed distance [m]: 1 at its surface and inside, falling off over its
+    softness, and 0 where it is below `LEAST_INFLUENCE`."""
+    if distance >= reach(softness):
         return np.float32(0)
-    return min(np.float32(np.exp(-d / soft)), np.float32(1))
+    return min(np.float32(np.exp(-distance / max(np.float32(1e-10), softness))), np.float32(1))
+
+
+@inlined
+def influence(bodies, g, b, p):
+    """Of a shape at a world point, see `influence_at`."""
+    softness = bodies.softness[g]
+    return influence_at(distance_within(bodies, g, b, p, reach(softness)), softness)
 
 
 @inlined

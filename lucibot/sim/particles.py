@@ -1,7 +1,8 @@
 """Genesis's particle solvers on a CPU, with their substeps computed by our own kernels.
 
-Genesis's CPU code adds atomically and computes one number at a time; `lucibot_kernels.mpm` does the
-same physics on the same memory several times as fast. On a GPU Genesis's kernels stay.
+Genesis's CPU code adds atomically and computes one number at a time; `lucibot_kernels.mpm` and
+`lucibot_kernels.sph` do the same physics on the same memory several times as fast. On a GPU
+Genesis's kernels stay.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from lucibot_kernels import mpm, mpm_materials
+from lucibot_kernels import mpm, mpm_materials, sph
 from lucibot_kernels.bodies import Bodies
 
 from lucibot.sim.engine import view
@@ -21,19 +22,23 @@ KINDS = {
 }
 
 
-def can_take_over(scene: Any) -> bool:
-    """Whether `QuickMPM` computes all that particles do in a built Genesis scene: on the CPU, with
-    the materials it knows, and with no particles but MPM's, whose coupling it would leave out."""
+def take_over(scene: Any, *, cpic: bool) -> QuickMPM | QuickSPH | None:
+    """Let our own kernels compute what particles do in a built Genesis scene, if they can do all of
+    it: on the CPU, with the materials they know, and with either MPM or SPH particles, because what
+    the two do to each other would be left out. Otherwise None, and nothing is changed.
+
+    Args:
+        cpic: see `QuickMPM`.
+    """
     import genesis as gs
 
-    sim = scene.sim
-    known = all(type(m).__name__ in KINDS for m in sim.mpm_solver._materials)
-    return (
-        gs.device.type == "cpu"
-        and sim.mpm_solver.is_active
-        and not sim.sph_solver.is_active
-        and known
-    )
+    solids, liquids = scene.sim.mpm_solver, scene.sim.sph_solver
+    if gs.device.type != "cpu" or solids.is_active == liquids.is_active:
+        return None
+    if liquids.is_active:
+        return QuickSPH(scene) if liquids._pressure_solver == "WCSPH" else None
+    known = all(type(m).__name__ in KINDS for m in solids._materials)
+    return QuickMPM(scene, cpic=cpic) if known else None
 
 
 class QuickMPM:
@@ -89,6 +94,44 @@ class QuickMPM:
         )  # fmt: skip
 
 
+class QuickSPH:
+    """Takes over the WCSPH substeps of a built Genesis scene."""
+
+    def __init__(self, scene: Any):
+        solver, rigid, coupler = scene.sim.sph_solver, scene.sim.rigid_solver, scene.sim.coupler
+        info = solver.particles_info
+        self._particles = sph.Particles(
+            pos=_array(solver.particles.pos), vel=_array(solver.particles.vel)
+        )
+        self._matter = sph.Matter(
+            density=_array(info.rho), mass=_array(info.mass), stiffness=_array(info.stiffness),
+            exponent=_array(info.exponent), viscosity=_array(info.mu), tension=_array(info.gamma),
+            volume=np.float32(solver.particle_volume),
+        )  # fmt: skip
+        self._space = sph.Space(
+            support=np.float32(solver.support_radius), size=np.float32(solver.particle_size),
+            dt=np.float32(solver.substep_dt), gravity=_array(solver._gravity),
+            lower=solver.boundary.lower.astype(np.float32),
+            upper=solver.boundary.upper.astype(np.float32),
+        )  # fmt: skip
+        self._bodies = bodies_of(rigid)
+        coupled = [g for link in rigid.links for g in link.geoms if g.needs_coup]
+        self._coupled = np.array([g.idx for g in coupled], np.int32)
+        self._pressed = np.array([not g.link.is_fixed for g in coupled], np.bool_)
+        self._scratch = sph.scratch(len(self._particles.pos))
+        solver.substep_pre_coupling = solver.substep_post_coupling = _nothing
+        coupler.couple = self._substep
+
+    def reset(self) -> None:
+        """Call after each reset of the scene; nothing is remembered here."""
+
+    def _substep(self, f: int) -> None:
+        sph.substep(
+            self._particles, self._matter, self._space, self._bodies, self._coupled,
+            self._pressed, self._scratch,
+        )  # fmt: skip
+
+
 def bodies_of(rigid: Any) -> Bodies:
     """The shapes and links of a built rigid solver, as views of its memory."""
     geoms, state, links = rigid.dyn_info.geoms, rigid.dyn_state.geoms, rigid.dyn_state.links
@@ -135,4 +178,4 @@ def _array(field: Any) -> np.ndarray:
 
 
 def _nothing(_: Any) -> None:
-    """In place of what `QuickMPM._substep` does at once, or what it does without."""
+    """In place of what a `_substep` above does at once, or what it does without."""

@@ -34,7 +34,7 @@ from lucibot.sim.materials import (
     surface,
 )
 from lucibot.sim.moment import Moment
-from lucibot.sim.particles import QuickMPM, can_take_over
+from lucibot.sim.particles import take_over
 from lucibot.sim.parts import LINK_SIZES
 from lucibot.task import BackgroundSpec, ObjectSpec, Task
 
@@ -56,7 +56,7 @@ class SimScene:
         camera: if given, environment 0 can be filmed with it; building the drawing context costs
             a second and memory, so rollouts for fitness go without.
         particles_as: how the camera draws particles: "surface", meshed anew, or "spheres".
-        own_kernels: on a CPU, let our own kernels compute what MPM particles do; otherwise, and on a
+        own_kernels: on a CPU, let our own kernels compute what particles do; otherwise, and on a
             GPU, Genesis's do.
     """
 
@@ -249,10 +249,9 @@ class SimScene:
         # marked as diverged, and the others go on.
         rigid.check_errno = lambda: None
         mpm = self.task.spec.simulation.mpm
-        self._quick = None
-        if own_kernels and can_take_over(self._scene):
-            self._quick = QuickMPM(self._scene, cpic=mpm.cpic)
-        elif mpm is not None and mpm.cpic:
+        cpic = mpm is not None and mpm.cpic
+        self._quick = take_over(self._scene, cpic=cpic) if own_kernels else None
+        if self._quick is None and cpic:
             separate_by_moving_bodies_only(self._scene)
         substep_s = self.dt_s / self.task.spec.simulation.substeps
         self.grips = {
