@@ -87,23 +87,21 @@ class Evaluator:
             recorder.start()
         moments: list[Moment] = []
 
-        def at_keyframe(k: int) -> None:
+        def keep(k: int) -> None:
             moments.append(self.scene.moment())
             if recorder:
                 recorder.look()
 
         run_rollout(
             self.scene, torch.from_numpy(waypoints), self._supervision.held,
-            grasps=grasps(self.scene.task, self._supervision), on_keyframe=at_keyframe, on_step=on_step,
+            grasps=grasps(self.scene.task, self._supervision), on_keyframe=keep, on_step=on_step,
         )  # fmt: skip
         goal = self.scene.moment()
         failed = self.scene.diverged(goal)
-        terms = self._at_keyframes(Moment.joined(moments))
-        failed |= terms.pop("failed")
-        label, depth = self._observer.observe(goal)
-        terms |= self._losses.at_goal(
-            Observation(label=label, depth=depth), self._observer.observe_parts(goal)
-        )
+        seen = self._at_keyframes(Moment.joined(moments))
+        for at_keyframe in seen:
+            failed |= at_keyframe.pop("failed")
+        terms = {n: mean_of_known([t[n] for t in seen]) for n in seen[0]} | self._at_goal(goal)
         for value in terms.values():
             failed = failed | ~torch.isfinite(value)
         terms = {n: torch.where(failed, WORST_TERM[n], v) for n, v in terms.items()}
@@ -114,17 +112,23 @@ class Evaluator:
             recorder.look()
         return result, recorder.states() if recorder else []
 
-    def _at_keyframes(self, moments: Moment) -> dict[str, Tensor]:
-        """Mean terms of all keyframes' moments, and whether one of them had diverged, (B,) each."""
+    def _at_keyframes(self, moments: Moment) -> list[dict[str, Tensor]]:
+        """At each keyframe its terms, and whether an environment has "failed", (B,) each."""
         B = self.scene.n_envs
         overlap = self._observer.overlap(self._losses.wanted, moments)
         contact = self._contacts.touching(moments)
         contact = contact.view(len(overlap), B, contact.shape[1])
-        seen = [self._losses.at_keyframe(k, overlap[k], contact[k]) for k in range(len(overlap))]
-        return {
-            "failed": self.scene.diverged(moments).view(-1, B).any(0),
-            **{n: mean_of_known([t[n] for t in seen]) for n in seen[0]},
-        }
+        failed = self.scene.diverged(moments).view(-1, B)
+        return [
+            {"failed": failed[k], **self._losses.at_keyframe(k, overlap[k], contact[k])}
+            for k in range(len(overlap))
+        ]
+
+    def _at_goal(self, goal: Moment) -> dict[str, Tensor]:
+        """Terms of the end of a rollout, (B,) each."""
+        label, depth = self._observer.observe(goal)
+        seen = Observation(label=label, depth=depth)
+        return self._losses.at_goal(seen, self._observer.observe_parts(goal))
 
 
 def mean_of_known(values: list[Tensor]) -> Tensor:

@@ -46,3 +46,18 @@ class Moment:
             contacts=[torch.cat(x, -1) for x in zip(*(m.contacts for m in moments), strict=True)],
             error=torch.cat([m.error for m in moments]),
         )
+
+    def of(self, which: slice) -> Moment:
+        """Of some of its environments."""
+        return Moment(
+            **{
+                n: {name: x[which] for name, x in getattr(self, n).items()}
+                for n in ("position", "quaternion", "velocity")
+            },
+            **{
+                n: {name: x[:, which].contiguous() for name, x in getattr(self, n).items()}
+                for n in ("particles", "particle_velocity")
+            },
+            contacts=[x[..., which].contiguous() for x in self.contacts],
+            error=self.error[which],
+        )
