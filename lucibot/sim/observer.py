@@ -162,13 +162,12 @@ class _Drawing:
 
     def depth_alone(self, name: str, moment: Moment) -> Tensor:
         """(B, H, W) [m]: one object, nothing else and no background."""
-        device = self._scene.device
+        body = np.array([n == name for n in self._bodies], bool)
+        particle = np.repeat(np.array([n == name for n in self._clouds], bool), self._counts)
         return self._kernels.observe(
             *self._poses(moment), background=False,
-            draw=torch.tensor([n == name for n in self._bodies], device=device),
-            draw_particle=torch.from_numpy(
-                np.repeat([n == name for n in self._clouds], self._counts)
-            ).to(device),
+            draw=torch.from_numpy(body).to(self._scene.device),
+            draw_particle=torch.from_numpy(particle).to(self._scene.device),
         ).depth  # fmt: skip
 
 
