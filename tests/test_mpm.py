@@ -51,31 +51,25 @@ def space(b: int) -> mpm.Space:
     )  # fmt: skip
 
 
-def shapes(b: int, *kinds: int, softness: float = 0.002) -> bodies.Bodies:
-    """Planes and balls: (0, 0, 1) through (0, 0, 0.01), radius 5 mm about it, at rest."""
-    g = max(len(kinds), 1)
-    kinds = kinds or (bodies.PLANE,)
-    f32, i32 = np.float32, np.int32
-    data = np.zeros((g, 7), f32)
-    for n, kind in enumerate(kinds):
-        data[n, :3] = (0, 0, 1) if kind == bodies.PLANE else (0.005, 0, 0)
-    places = np.tile(np.array([0, 0, 0.01], f32), (g, b, 1))
-    zeros = {n: np.zeros((g, b, 3), f32) for n in ("velocity", "spin", "centre", "force", "torque")}
-    return bodies.Bodies(
-        kind=np.array(kinds, i32), data=data, link=np.arange(g, dtype=i32),
-        softness=np.full(g, softness, f32), friction=np.full(g, 0.3, f32),
-        restitution=np.zeros(g, f32), pos=places, quat=np.tile(np.array([1, 0, 0, 0], f32), (g, b, 1)),
-        to_field=np.zeros((g, 4, 4), f32), size=np.full((g, 3), 2, i32), start=np.zeros(g, i32),
-        cell=np.ones((g, 3), f32), furthest=np.zeros(g, f32), distance=np.zeros(8, f32),
-        gradient=np.zeros((8, 3), f32), blocks=np.ones((g, 3), i32), block_start=np.zeros(g, i32),
-        block_least=np.zeros(1, f32), into=np.zeros((g, b, 3, 4), f32),
-        out=np.zeros((g, b, 3, 3), f32), **zeros,
-    )  # fmt: skip
+def body(kind: int, b: int = 1) -> bodies.Bodies:
+    """A plane, or a ball of 5 mm, at (0, 0, 0.01)."""
+    made = bodies.primitive(kind, b, radius_m=0.005)
+    made.pos[..., 2], made.friction[0] = 0.01, 0.3
+    return made
 
 
-def run(p: mpm.Particles, kind: int, b: bodies.Bodies, coupled=(), separating=(), steps: int = 1):
+def run(
+    p: mpm.Particles,
+    kind: int,
+    b: bodies.Bodies | None = None,
+    *,
+    coupled=(),
+    separating=(),
+    steps=1,
+):
     """`steps` substeps in place."""
     N, B, _ = p.pos.shape
+    b = body(bodies.PLANE, B) if b is None else b
     memory = mpm.scratch(N, B, CELLS, len(separating))
     normals = np.zeros((len(separating), N, B, 3), np.float32)
     separating = np.array(separating, np.int32)
@@ -187,7 +181,7 @@ def test_stretches_are_those_of_a_singular_value_decomposition():
 def test_a_substep_does_what_its_slow_twin_does(kind):
     p = particles(40, 1)
     wanted = twin_substep(p, kind)
-    got = run(copied(p), kind, shapes(1))
+    got = run(copied(p), kind)
     assert np.abs(wanted.vel - p.vel).max() > 0.1  # Something has happened to them.
     if kind != ELASTIC:
         assert np.abs(wanted.F - twin_substep(p, ELASTIC).F).max() > 0.01  # Some have flowed.
@@ -199,10 +193,8 @@ def test_a_substep_does_what_its_slow_twin_does(kind):
 
 def test_environments_have_nothing_to_do_with_each_other():
     p = particles(33, 5)
-    together = run(copied(p), ELASTOPLASTIC, shapes(5, bodies.PLANE), coupled=[0], steps=4)
-    alone = run(
-        copied(p, slice(3, 4)), ELASTOPLASTIC, shapes(1, bodies.PLANE), coupled=[0], steps=4
-    )
+    together = run(copied(p), ELASTOPLASTIC, body(bodies.PLANE, 5), coupled=[0], steps=4)
+    alone = run(copied(p, slice(3, 4)), ELASTOPLASTIC, body(bodies.PLANE), coupled=[0], steps=4)
     for a, b in zip(together, alone, strict=True):
         np.testing.assert_array_equal(a[:, 3:4], b)
 
@@ -211,9 +203,9 @@ def test_what_is_not_a_number_stays_in_its_environment_and_ends_at_the_border():
     p = particles(20, 3)
     p.vel[4, 1] = np.nan
     p.F[5, 1] = np.inf
-    clean = run(copied(p, slice(0, 1)), SAND, shapes(1), steps=3)
+    clean = run(copied(p, slice(0, 1)), SAND, steps=3)
     with np.errstate(all="ignore"):
-        got = run(p, SAND, shapes(3), steps=3)
+        got = run(p, SAND, steps=3)
     np.testing.assert_array_equal(got.pos[:, :1], clean.pos)
     assert np.isfinite(got.pos).all()
     s = space(1)
@@ -224,7 +216,7 @@ def test_what_falls_on_a_plane_stays_above_it_and_pushes_it_down():
     p = particles(60, 1)
     p.vel[:], p.C[:], p.F[:] = 0, 0, np.eye(3)
     p.pos[..., 2] = np.abs(p.pos[..., 2]) + 0.02
-    plane = shapes(1, bodies.PLANE)
+    plane = body(bodies.PLANE)
     run(p, ELASTOPLASTIC, plane, coupled=[0], steps=400)
     assert p.pos[..., 2].min() > 0.008 and abs(p.vel[..., 2].mean()) < 0.02
     plane.force[:] = 0
@@ -236,7 +228,7 @@ def test_what_falls_on_a_plane_stays_above_it_and_pushes_it_down():
 
 def test_a_separating_body_parts_particles_from_nodes_on_its_other_side():
     """A ball between two clumps, one of which comes at the other."""
-    ball, p, centre = shapes(1, bodies.SPHERE), particles(50, 1), np.array([0, 0, 0.01])
+    ball, p, centre = body(bodies.SPHERE), particles(50, 1), np.array([0, 0, 0.01])
     p.pos[:25] = p.pos[:25] * 0.01 + centre + [0.012, 0, 0]
     p.pos[25:] = p.pos[25:] * 0.01 + centre - [0.012, 0, 0]
     p.F[:], p.C[:], p.vel[:] = np.eye(3), 0, 0
@@ -257,7 +249,7 @@ def test_a_separating_body_parts_particles_from_nodes_on_its_other_side():
         memory.apart[beyond.any(1)], np.where(beyond, 0, -1)[beyond.any(1)]
     )
 
-    free = run(copied(p), ELASTIC, shapes(1))
+    free = run(copied(p), ELASTIC)
     parted = run(copied(p), ELASTIC, ball, separating=[0])
     assert free.vel[25:, 0, 0].mean() < -0.05  # Without the ball the grid carries the push over.
     assert abs(parted.vel[25:, 0, 0].mean()) < 0.6 * abs(free.vel[25:, 0, 0].mean())
@@ -281,7 +273,8 @@ def test_fields_give_distances_normals_and_forces():
     T[:3, :3] /= cell
     T[:3, 3] = (n - 1) / 2
     q = np.array([0.8, 0.2, -0.4, 0.4], np.float32)
-    b = shapes(1, bodies.PLANE, softness=0.004)._replace(
+    b = body(bodies.PLANE)._replace(
+        softness=np.full(1, 0.004, np.float32),
         kind=np.array([6], np.int32), to_field=T[None], size=np.full((1, 3), n, np.int32),
         cell=np.full((1, 3), cell, np.float32), distance=distance.reshape(-1),
         gradient=gradient.reshape(-1, 3), furthest=distance.max()[None],

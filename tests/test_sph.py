@@ -48,28 +48,15 @@ def space(b: int) -> sph.Space:
     )  # fmt: skip
 
 
-def shape(b: int, kind: int, radius: float = 0.02) -> bodies.Bodies:
-    """The plane z = 0, or a ball about the origin; without friction, at rest."""
-    shapes = {
-        "data": (7,), "softness": (), "friction": (), "restitution": (), "pos": (b, 3), "quat": (b, 4),
-        "to_field": (4, 4), "cell": (3,), "furthest": (), "distance": (), "gradient": (3,),
-        "block_least": (), "velocity": (b, 3), "spin": (b, 3), "centre": (b, 3), "force": (b, 3),
-        "torque": (b, 3), "into": (b, 3, 4), "out": (b, 3, 3),
-    }  # fmt: skip
-    numbers = {"kind": (), "link": (), "size": (3,), "start": (), "blocks": (3,), "block_start": ()}
-    fields = {n: np.zeros((1, *s), np.float32) for n, s in shapes.items()}
-    fields |= {n: np.zeros((1, *s), np.int32) for n, s in numbers.items()}
-    made = bodies.Bodies(**fields)
-    made.kind[0], made.softness[0], made.quat[..., 0] = kind, 0.002, 1
-    made.data[0, :3] = (0, 0, 1) if kind == bodies.PLANE else (radius, 0, 0)
-    return made
+def ball() -> bodies.Bodies:
+    return bodies.primitive(bodies.SPHERE, 1, radius_m=0.02)
 
 
 def run(p: sph.Particles, body: bodies.Bodies | None = None, *, pressed=False, steps=1, of=None):
     """`steps` substeps in place; particles meet `body` if there is one."""
     N, B, _ = p.pos.shape
     coupled = np.zeros(0 if body is None else 1, np.int32)
-    body, memory = shape(B, bodies.PLANE) if body is None else body, sph.scratch(N)
+    body, memory = bodies.primitive(bodies.PLANE, B) if body is None else body, sph.scratch(N)
     for _ in range(steps):
         sph.substep(p, of or matter(N), space(B), body, coupled,
                     np.full(len(coupled), pressed), memory)  # fmt: skip
@@ -184,8 +171,8 @@ def test_a_substep_does_what_its_slow_twin_does():
 
 def test_environments_have_nothing_to_do_with_each_other():
     p = particles(90, 5)
-    together = run(copied(p), shape(5, bodies.PLANE), pressed=True, steps=6)
-    alone = run(copied(p, slice(3, 4)), shape(1, bodies.PLANE), pressed=True, steps=6)
+    together = run(copied(p), bodies.primitive(bodies.PLANE, 5), pressed=True, steps=6)
+    alone = run(copied(p, slice(3, 4)), bodies.primitive(bodies.PLANE, 1), pressed=True, steps=6)
     for a, b in zip(together, alone, strict=True):
         np.testing.assert_array_equal(a[:, 3:4], b)
 
@@ -193,8 +180,8 @@ def test_environments_have_nothing_to_do_with_each_other():
 def test_what_is_not_a_number_stays_in_its_environment_and_ends_at_the_border():
     p = particles(50, 3)
     p.vel[4, 1], p.pos[9, 1], p.pos[11, 1, 2] = np.nan, np.nan, np.inf
-    clean = run(copied(p, slice(0, 1)), shape(1, bodies.PLANE), steps=4)
-    got = run(p, shape(3, bodies.PLANE), steps=4)
+    clean = run(copied(p, slice(0, 1)), bodies.primitive(bodies.PLANE, 1), steps=4)
+    got = run(p, bodies.primitive(bodies.PLANE, 3), steps=4)
     np.testing.assert_array_equal(got.pos[:, :1], clean.pos)
     assert np.isfinite(got.pos).all()
     s = space(1)
@@ -213,7 +200,7 @@ def test_more_pairs_than_there_is_room_for_are_left_out():
 
 
 def test_what_rests_on_a_plane_pushes_it_down_by_its_weight():
-    p, plane, of = particles(343, 1), shape(1, bodies.PLANE), matter(343)
+    p, plane, of = particles(343, 1), bodies.primitive(bodies.PLANE, 1), matter(343)
     p.vel[:], of.viscosity[:] = 0, 0.003
     run(p, plane, steps=600, of=of)
     assert p.pos[..., 2].min() > -0.003 and np.abs(p.vel[..., 2]).mean() < 0.05
@@ -227,7 +214,7 @@ def test_a_body_that_can_move_feels_the_pressure_which_changes_no_momentum():
     p = particles(216, 1, spacing=0.0075)
     p.pos[:], p.vel[:] = p.pos - p.pos.mean(0), 0
     p.pos[..., 0] -= p.pos[..., 0].max() + 0.025  # Left of the ball, no nearer than 5 mm.
-    free, fixed, moved = copied(p), shape(1, bodies.SPHERE), shape(1, bodies.SPHERE)
+    free, fixed, moved = copied(p), ball(), ball()
     run(free)
     run(copied(p), fixed)
     got = run(copied(p), moved, pressed=True)

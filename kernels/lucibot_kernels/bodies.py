@@ -55,6 +55,26 @@ class Bodies(NamedTuple):
     out: np.ndarray  # (G, B, 3, 3) turns a field's axes into the world's
 
 
+def primitive(kind: int, environments: int, *, radius_m: float = 0.0) -> Bodies:
+    """A plane z = 0 or a ball about the origin on a link of its own: what the kernels meet where there
+    is no simulator. Without friction, at rest, with a softness of 2 mm."""
+    B = environments
+    floats = {
+        "data": (7,), "softness": (), "friction": (), "restitution": (), "pos": (B, 3), "quat": (B, 4),
+        "to_field": (4, 4), "cell": (3,), "furthest": (), "distance": (), "gradient": (3,),
+        "block_least": (), "velocity": (B, 3), "spin": (B, 3), "centre": (B, 3), "force": (B, 3),
+        "torque": (B, 3), "into": (B, 3, 4), "out": (B, 3, 3),
+    }  # fmt: skip
+    numbers = {"kind": (), "link": (), "size": (3,), "start": (), "blocks": (3,), "block_start": ()}
+    made = Bodies(
+        **{n: np.zeros((1, *s), np.float32) for n, s in floats.items()},
+        **{n: np.zeros((1, *s), np.int32) for n, s in numbers.items()},
+    )
+    made.kind[0], made.softness[0], made.quat[..., 0] = kind, 0.002, 1
+    made.data[0, :3] = (0, 0, 1) if kind == PLANE else (radius_m, 0, 0)
+    return made
+
+
 @inlined
 def rotate(q, v):
     """A vector (3 numbers) turned by a quaternion (4 numbers)."""
