@@ -52,7 +52,9 @@ def steps(name: str) -> int:
 
 def process(arguments: list[str], cache: str | None = None) -> Callable[[], None]:
     """A new Python process that runs a script to its end; `cache` is where it keeps kernels."""
-    where = {} if cache is None else {"QD_OFFLINE_CACHE_FILE_PATH": cache}
+    where = {}
+    if cache is not None:
+        where = {"QD_OFFLINE_CACHE_FILE_PATH": cache, "NUMBA_CACHE_DIR": f"{cache}/numba"}
 
     def run() -> None:
         done = subprocess.run(
@@ -67,4 +69,4 @@ def process(arguments: list[str], cache: str | None = None) -> Callable[[], None
 
 def kernels(cache: str) -> set[str]:
     """Files of compiled kernels."""
-    return {p.name for p in Path(cache).rglob("*.qdc") if p.is_file()}
+    return {p.name for end in ("*.qdc", "*.nbc") for p in Path(cache).rglob(end) if p.is_file()}
