@@ -85,8 +85,8 @@ class SimScene:
             self._add_background(gs, Path(scratch), drawn=camera is not None)
             self._entities = self._add_objects(gs, Path(scratch), particles_as)
             self._camera = None if camera is None else self._add_camera(camera)
-            self._scene.build(n_envs=n_envs)
-        self._bind(gs, own_kernels)
+            self._build(own_kernels)
+        self._bind(gs)
         self.reset()
 
     # Building -----------------------------------------------------------------------------------
@@ -228,8 +228,25 @@ class SimScene:
             lookat=tuple(eye + forward), up=tuple(-down), near=0.02, far=10.0,
         )  # fmt: skip
 
-    def _bind(self, gs, own_kernels: bool) -> None:
-        """Servo gains, who computes the particles, and views of the state."""
+    def _build(self, own_kernels: bool) -> None:
+        """Build the scene, and settle who computes its particles before Genesis compiles a step."""
+        mpm = self.task.spec.simulation.mpm
+        cpic = mpm is not None and mpm.cpic
+        self._quick, sim = None, self._scene.sim
+        build = sim.build
+
+        def build_and_take_over() -> None:
+            build()
+            if own_kernels:
+                self._quick = take_over(self._scene, cpic=cpic)
+            if self._quick is None and cpic:
+                separate_by_moving_bodies_only(self._scene)
+
+        sim.build = build_and_take_over
+        self._scene.build(n_envs=self.n_envs)
+
+    def _bind(self, gs) -> None:
+        """Servo gains, and views of the state."""
         rigid = self._scene.sim.rigid_solver
         w = self.task.spec.simulation.servo_bandwidth_rad_s
         for obj in self.rigid_objects:
@@ -248,11 +265,6 @@ class SimScene:
         # Genesis ends the whole batch when one environment goes wrong; here that environment is
         # marked as diverged, and the others go on.
         rigid.check_errno = lambda: None
-        mpm = self.task.spec.simulation.mpm
-        cpic = mpm is not None and mpm.cpic
-        self._quick = take_over(self._scene, cpic=cpic) if own_kernels else None
-        if self._quick is None and cpic:
-            separate_by_moving_bodies_only(self._scene)
         substep_s = self.dt_s / self.task.spec.simulation.substeps
         self.grips = {
             o.name: Grip(
