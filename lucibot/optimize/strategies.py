@@ -53,31 +53,45 @@ class EvosaxStrategy:
 
         self._jax, self._cpu = jax, jax.devices("cpu")[0]
         with jax.default_device(self._cpu):
-            strategy = getattr(evosax.algorithms, name)
-            self._es = strategy(population_size=population, solution=jnp.zeros(dimension))
-            self._params = self._es.default_params.replace(std_init=1.0)
-            self._key, init = jax.random.split(jax.random.key(seed))
-            self._state = self._typed(self._es.init(init, jnp.zeros(dimension), self._params))
+            start = jnp.zeros(dimension)
+            es = getattr(evosax.algorithms, name)(population_size=population, solution=start)
+            params = es.default_params.replace(std_init=1.0)
+
+            def typed(state):
+                """The state with numbers of definite types: otherwise the first `tell` changes the
+                types of some, and `ask` and `tell` are compiled twice."""
+                return jax.tree.map(lambda x: jnp.asarray(x, x.dtype), state)
+
+            # All of a step in one call: small operations by themselves cost more than the strategy.
+            @jax.jit
+            def begin(key):
+                key, init = jax.random.split(key)
+                return key, typed(es.init(init, start, params))
+
+            @jax.jit
+            def ask(key, state):
+                key, now = jax.random.split(key)
+                samples, state = es.ask(now, state, params)
+                return key, samples, typed(state)
+
+            @jax.jit
+            def tell(key, state, samples, fitness):
+                key, now = jax.random.split(key)
+                return key, typed(es.tell(now, samples, fitness, state, params)[0])
+
+            self._ask, self._tell = ask, tell
+            self._key, self._state = begin(jax.random.key(seed))
 
     def ask(self) -> np.ndarray:
         with self._jax.default_device(self._cpu):
-            self._key, key = self._jax.random.split(self._key)
-            samples, self._state = self._es.ask(key, self._state, self._params)
+            self._key, samples, self._state = self._ask(self._key, self._state)
             return np.asarray(samples)
 
     def tell(self, samples: np.ndarray, losses: np.ndarray) -> None:
-        jax = self._jax
-        with jax.default_device(self._cpu):
-            self._key, key = jax.random.split(self._key)
-            fitness = jax.numpy.asarray(strict_ranks(losses))
-            population = jax.numpy.asarray(samples)
-            state, _ = self._es.tell(key, population, fitness, self._state, self._params)
-            self._state = self._typed(state)
-
-    def _typed(self, state):
-        """The state with numbers of definite types: otherwise the first `tell` changes the types
-        of some, and `ask` and `tell` are compiled twice."""
-        return self._jax.tree.map(lambda x: self._jax.numpy.asarray(x, x.dtype), state)
+        with self._jax.default_device(self._cpu):
+            self._key, self._state = self._tell(
+                self._key, self._state, samples, strict_ranks(losses)
+            )
 
     def state(self) -> dict[str, np.ndarray]:
         leaves = self._jax.tree.leaves(self._state)
