@@ -132,14 +132,15 @@ class _Way:
 
     first: int
     """The keyframe to which the first segment leads."""
-    target: Tensor
-    """(segments, n, 6, B) float32 position [m] and Euler angles [rad], in the simulator's layout."""
-    velocity: Tensor
-    """(segments, n, 6, B) float32 [m/s, rad/s]."""
+    target: list[tuple[Tensor, ...]]
+    """Of each segment and step (6, B) float32 position [m] and Euler angles [rad], in the
+    simulator's layout. Cut apart once: an index of a tensor costs as much as using what it gives."""
+    velocity: list[tuple[Tensor, ...]]
+    """Likewise (6, B) float32 [m/s, rad/s]."""
 
     def at(self, k: int, i: int) -> tuple[Tensor, Tensor]:
         """Target and velocity (6, B) of step i on the way to keyframe k."""
-        return self.target[k - self.first, i], self.velocity[k - self.first, i]
+        return self.target[k - self.first][i], self.velocity[k - self.first][i]
 
 
 def _ways(
@@ -155,9 +156,13 @@ def _ways(
     targets, velocities = _segments(
         stations, spec.steps_per_waypoint, spec.dt_s, spec.servo_bandwidth_rad_s, lift
     )
+
+    def cut(steps: Tensor) -> list[tuple[Tensor, ...]]:
+        return [segment.unbind() for segment in steps]
+
     return {
-        a: _Way(k, targets[:, :, j], velocities[:, :, j]) for j, a in enumerate(taken)
-    }  # fmt: skip
+        a: _Way(k, cut(targets[:, :, j]), cut(velocities[:, :, j])) for j, a in enumerate(taken)
+    }
 
 
 class _Hand:
