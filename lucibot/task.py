@@ -164,6 +164,10 @@ class ObjectSpec(_Spec):
         return isinstance(self.material, Rigid)
 
     @property
+    def is_liquid(self) -> bool:
+        return self.material.kind == "liquid"
+
+    @property
     def T_world_object(self) -> np.ndarray:
         """(4, 4) initial pose."""
         return euler_xyz_deg_to_matrix(self.position_m, self.rotation_deg)
@@ -276,7 +280,7 @@ class TaskSpec(_Spec):
                     f"those are {', '.join(free) or 'none'}"
                 )
         for o in self.objects:
-            if o.material.kind == "liquid" and "actuator" in o.roles:
+            if o.is_liquid and "actuator" in o.roles:
                 raise ValueError(f"object {o.name!r} is a liquid, which no hand can hold")
         kinds = {o.material.kind for o in self.objects}
         if kinds & {"elastoplastic", "elastic", "sand"} and self.simulation.mpm is None:

@@ -17,9 +17,9 @@ from lucibot.core.euler import euler_xyz_deg_to_matrix
 from lucibot.core.geometry import matrix_np, pose_np
 from lucibot.objective.supervision import Supervision
 from lucibot.objective.weights import FULL_WEIGHTS
+from lucibot.sim.build import support_plane
 from lucibot.sim.memory import ensure_memory
 from lucibot.sim.rollout import intrinsic_xyz
-from lucibot.sim.scene import support_plane
 from lucibot.sim.workers import Sharding
 from lucibot.task import Task, load_task
 

@@ -157,7 +157,7 @@ def _domain(task: Task) -> str:
         if obj.is_rigid:
             continue
         sim = task.spec.simulation
-        box = sim.sph if obj.material.kind == "liquid" else sim.mpm
+        box = sim.sph if obj.is_liquid else sim.mpm
         T = obj.T_world_object
         corners = np.asarray(task.mesh(obj).vertices) @ T[:3, :3].T + T[:3, 3]
         low, high = corners.min(0), corners.max(0)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lucibot.core.errors import UserError
-from lucibot.sim.scene import PAD_CELLS
+from lucibot.sim.build import PAD_CELLS
 from lucibot.task import Task
 
 if TYPE_CHECKING:
@@ -39,8 +39,8 @@ def environment_bytes(task: Task) -> float:
     soft = [o for o in task.objects if not o.is_rigid]
     for o in soft:
         count = task.mesh(o).volume / o.material.particle_size_m**3
-        total += count * (SPH_PARTICLE_BYTES if o.material.kind == "liquid" else MPM_PARTICLE_BYTES)
-    if sim.mpm is not None and any(o.material.kind != "liquid" for o in soft):
+        total += count * (SPH_PARTICLE_BYTES if o.is_liquid else MPM_PARTICLE_BYTES)
+    if sim.mpm is not None and any(not o.is_liquid for o in soft):
         sides = np.subtract(sim.mpm.upper_m, sim.mpm.lower_m) * sim.mpm.grid_density
         total += float(np.prod(sides + 2 * PAD_CELLS + 1)) * CELL_BYTES + COUPLED_BYTES
     return total
