@@ -12,6 +12,8 @@ from lucibot.benchmark import Bench
 PAIRS = 128
 SIZES = {2048: "0.45", 10_000: "11"}
 """Points of a cloud, and what 128 pairs may take on an H200 [ms]."""
+PAIR_OPERATIONS = 9
+"""Of two points: three differences, their squares' sum (five), the smaller of two."""
 CDIST_PAIRS = 2
 """torch.cdist is timed on so many pairs and scaled up: on all it would take minutes."""
 
@@ -43,6 +45,11 @@ def measure(bench: Bench) -> None:
         bench.ratio(f"{of}.ckdtree_all_cores_over_ours", times["ckdtree_all_cores"], times["ours"])
         cdist = times[f"cdist_{CDIST_PAIRS}_pairs"].median * PAIRS / CDIST_PAIRS
         bench.value(f"{of}.cdist_over_ours", cdist / times["ours"].median, unit="x")
+        if bench.device == "cpu" and points == min(SIZES):
+            # Few points are all compared, both ways; of more, grids leave most pairs out.
+            bench.roofline(
+                f"{of}.ours", times["ours"], operations=2 * PAIRS * points**2 * PAIR_OPERATIONS
+            )
         if bench.device != "cpu":
             bench.value(f"{of}.gpu_ms", 1e3 * times["ours"].median, unit="ms",
                         target=f"at most {gpu_ms}")  # fmt: skip

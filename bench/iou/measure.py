@@ -23,9 +23,6 @@ def measure(bench: Bench) -> None:
     assert torch.allclose(mask_iou(a, b), twins.mask_iou(a, b).float(), atol=1e-6)
     times = bench.race({"ours": lambda: mask_iou(a, b), "torch": lambda: twins.mask_iou(a, b)})
     bench.ratio("torch_over_ours", times["torch"], times["ours"], target="at least 20")
-    moved = 2 * a.numel()
-    bench.value("ours_bandwidth", moved / times["ours"].median / 1e9, unit="GB/s")
-    copy = bench.race({"copy": lambda: b.clone()})["copy"]
-    bench.value("share_of_copy_bandwidth", copy.median / times["ours"].median)
+    bench.roofline("ours", times["ours"], moved_bytes=2 * a.numel())
     if bench.device != "cpu":
         bench.value("gpu_ms", 1e3 * times["ours"].median, unit="ms", target="at most 0.1")

@@ -36,6 +36,9 @@ def measure(bench: Bench) -> None:
     bench.value("genesis_over_ours", genesis / times["ours"].median, unit="x",
                 target="at least 10")  # fmt: skip
     bench.ratio("torch_scatter_over_ours", times["torch_scatter"], times["ours"])
+    # A label and a depth a pixel have to be written; a GPU's z-buffer is filled and read, too.
+    bytes_a_pixel = 8 if bench.device == "cpu" else 24
+    bench.roofline("ours", times["ours"], moved_bytes=n_envs * SIZE**2 * bytes_a_pixel)
     if bench.device != "cpu":
         bench.value("gpu_ms", 1e3 * times["ours"].median, unit="ms", target="at most 1")
 

@@ -99,6 +99,25 @@ class Bench:
         self.values.append(v)
         self.say(v.line())
 
+    def roofline(
+        self, contestant: str, timing: Timing, *, moved_bytes: float = 0, operations: float = 0
+    ) -> None:
+        """Set a contestant's rate beside what the device can do, measured here and now.
+
+        Args:
+            moved_bytes: that a call has to read and write at the least, against copying a tensor.
+            operations: in float32 that a call does, against multiplying matrices; a multiplication
+                and an addition count as two.
+        """
+        for what, amount, unit, ceiling in (
+            ("copy", moved_bytes, "GB/s", copy_bytes_s), ("matmul", operations, "Gop/s", matmul_ops_s)
+        ):  # fmt: skip
+            if amount:
+                rate = amount / timing.median
+                self.value(self._join(contestant, "rate"), rate / 1e9, unit=unit)
+                share = 100 * rate / ceiling(self)
+                self.value(self._join(contestant, f"share_of_{what}"), share, unit="%")
+
     def skip(self, contestant: str, why: str) -> None:
         """Say that a contestant could not take part."""
         self.skipped[contestant] = why
@@ -114,6 +133,10 @@ class Bench:
 
             torch.cuda.synchronize()
 
+    def best(self, call: Callable[[], object], calls: int = 5) -> float:
+        """The least of the seconds that some calls take, after one to warm up."""
+        return min(self._time(call, 1) for _ in range(calls + 1))
+
     def _time(self, contestant: Callable[[], object], calls: int) -> float:
         self.synchronize()
         begin = time.perf_counter()
@@ -125,6 +148,24 @@ class Bench:
     @staticmethod
     def _join(*parts: str) -> str:
         return ".".join(p for p in parts if p)
+
+
+def copy_bytes_s(bench: Bench, size: int = 1 << 26) -> float:
+    """Bytes a second that copying a tensor of `size` float32 reads and writes."""
+    import torch
+
+    x = torch.zeros(size, device=bench.device)
+    y = torch.empty_like(x)
+    return 8 * size / bench.best(lambda: y.copy_(x))
+
+
+def matmul_ops_s(bench: Bench, size: int = 2048) -> float:
+    """Operations a second of multiplying float32 matrices of `size`."""
+    import torch
+
+    x = torch.ones(size, size, device=bench.device)
+    y = torch.empty_like(x)
+    return 2 * size**3 / bench.best(lambda: torch.mm(x, x, out=y))
 
 
 def machine(device: str) -> dict[str, str | int]:
