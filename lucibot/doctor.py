@@ -9,7 +9,10 @@ from collections.abc import Iterator
 from importlib import metadata
 
 NEEDED = ("genesis-world", "quadrants", "torch", "jax", "evosax", "mitsuba", "av")
-OPTIONAL = {"ray": "pip install 'lucibot[cluster]' for --cluster"}
+OPTIONAL = {
+    "ray": "pip install 'lucibot[cluster]' for --cluster",
+    "cma": "pip install 'lucibot[pycma]' for the optimizer pycma",
+}
 
 
 def checks() -> Iterator[tuple[bool, str, str]]:

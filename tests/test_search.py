@@ -9,13 +9,14 @@ from lucibot.core.errors import RunFailed
 from lucibot.core.geometry import pose_np
 from lucibot.objective.evaluation import Evaluation
 from lucibot.optimize.clearance import Clearance
-from lucibot.optimize.config import CEM, Evosax, SearchConfig
+from lucibot.optimize.config import CEM, Evosax, Pycma, SearchConfig
 from lucibot.optimize.parametrization import Parametrization
 from lucibot.optimize.search import evaluate_once, search
 from lucibot.optimize.strategies import strict_ranks
 from lucibot.task import load_task
 
-STRATEGIES = [Evosax(strategy=s) for s in get_args(get_type_hints(Evosax)["strategy"])] + [CEM()]
+STRATEGIES = [Evosax(strategy=s) for s in get_args(get_type_hints(Evosax)["strategy"])]
+STRATEGIES += [Pycma(), CEM()]
 K, A = 4, 1
 SHIFT = np.random.default_rng(0).normal(size=(1, A, 6)) * 0.01
 
@@ -61,7 +62,7 @@ def test_a_search_that_finds_nothing_better_stops(tmp_path):
     assert found.loss == 1.0
 
 
-@pytest.mark.parametrize("optimizer", [Evosax(), CEM()], ids=lambda o: o.kind)
+@pytest.mark.parametrize("optimizer", [Evosax(), Pycma(), CEM()], ids=lambda o: o.kind)
 def test_resuming_gives_the_same_bits(optimizer, tmp_path):
     config = SearchConfig(population=8, generations=5, patience=0, optimizer=optimizer)
     whole = search(evaluate, parametrization(), config, seed=3, checkpoints=tmp_path)
@@ -97,7 +98,7 @@ def test_the_start_is_a_candidate(tmp_path):
     assert search(at_start, parametrization(), config, seed=0, checkpoints=tmp_path).loss == 0
 
 
-@pytest.mark.parametrize("optimizer", [Evosax(), CEM()], ids=lambda o: o.kind)
+@pytest.mark.parametrize("optimizer", [Evosax(), Pycma(), CEM()], ids=lambda o: o.kind)
 def test_ties_do_not_break_the_optimizer(optimizer):
     optimizer = optimizer.create(6, 8, seed=0)
     for _ in range(4):

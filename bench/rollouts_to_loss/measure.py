@@ -24,7 +24,7 @@ from lucibot import sweep
 from lucibot.config import PRESETS, RunConfig
 from lucibot.core.errors import unknown_name
 from lucibot.objective.weights import PAPER_WEIGHTS
-from lucibot.optimize.config import CEM, Evosax
+from lucibot.optimize.config import CEM, Evosax, Pycma
 from lucibot.sweep import Point
 from lucibot.task import Task, load_task, task_names
 
@@ -53,6 +53,7 @@ SETTINGS: dict[str, RunConfig] = {
     "narrow": changed(sigma_position_m=0.002, sigma_rotation_deg=1.5),
     "population_8": changed(population=8, generations=12, patience=6),
     "population_32": changed(population=32, generations=4, patience=0),
+    "pycma": changed(optimizer=Pycma()),
     "sep_cma_es": changed(optimizer=Evosax(strategy="Sep_CMA_ES")),
     "cr_fm_nes": changed(optimizer=Evosax(strategy="CR_FM_NES")),
     "snes": changed(optimizer=Evosax(strategy="SNES")),

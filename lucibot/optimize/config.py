@@ -23,6 +23,24 @@ class Evosax:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Pycma:
+    """CMA-ES as its author keeps it (package cma), for reference: with active covariance updates
+    and step-size damping of its own."""
+
+    kind: Literal["pycma"] = "pycma"
+
+    def create(self, dimension: int, population: int, seed: int):
+        """An `Optimizer` over R^dimension.
+
+        Raises:
+            UserError: cma is not installed.
+        """
+        from lucibot.optimize.strategies import PycmaStrategy
+
+        return PycmaStrategy(dimension, population, seed)
+
+
+@dataclass(frozen=True, kw_only=True)
 class CEM:
     """The cross-entropy method: a mean and a spread for each coordinate, drawn to the best samples;
     some of these are evaluated again with the next generation."""
@@ -78,4 +96,4 @@ class SearchConfig:
     """How much of a displacement all waypoints of an actuator share; 0: each on its own (paper)."""
     include_start: bool = True
     """Evaluate the start in the first generation and keep it as a candidate."""
-    optimizer: Evosax | CEM = Evosax()
+    optimizer: Evosax | Pycma | CEM = Evosax()

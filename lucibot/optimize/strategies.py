@@ -1,5 +1,5 @@
 """Ask and tell: evosax's strategies, of which CMA-ES is the paper's optimizer (section 4,
-"Implementation"), and the cross-entropy method."""
+"Implementation"), pycma's CMA-ES and the cross-entropy method."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Protocol
 
 import numpy as np
 
+from lucibot.core.errors import UserError
 from lucibot.optimize.config import CEM
 
 
@@ -107,6 +108,50 @@ class EvosaxStrategy:
             treedef = jax.tree.structure(self._state)
             leaves = [jax.numpy.asarray(state[f"leaf_{i}"]) for i in range(treedef.num_leaves)]
             self._state = jax.tree.unflatten(treedef, leaves)
+
+
+class PycmaStrategy:
+    """The `Optimizer` behind `lucibot.optimize.config.Pycma`.
+
+    Its state is what it was told: told the same again, it is the same again.
+    """
+
+    def __init__(self, dimension: int, population: int, seed: int):
+        try:
+            import cma
+        except ImportError:
+            raise UserError("this optimizer needs pycma: pip install 'lucibot[pycma]'") from None
+
+        def begin():
+            # With a generator of its own, it neither seeds nor uses the one that all share.
+            options = {
+                "popsize": population, "verbose": -9, "seed": np.nan,
+                "randn": np.random.RandomState(seed).randn,
+            }  # fmt: skip
+            return cma.CMAEvolutionStrategy(np.zeros(dimension), 1.0, options)
+
+        self._begin, self._es = begin, begin()
+        self._samples = np.zeros((0, population, dimension), np.float32)
+        self._ranks = np.zeros((0, population), np.float32)
+
+    def ask(self) -> np.ndarray:
+        return np.array(self._es.ask(), np.float32)
+
+    def tell(self, samples: np.ndarray, losses: np.ndarray) -> None:
+        ranks = strict_ranks(losses)
+        self._es.tell(list(samples.astype(float)), ranks.tolist())
+        self._samples = np.concatenate([self._samples, samples[None]])
+        self._ranks = np.concatenate([self._ranks, ranks[None]])
+
+    def state(self) -> dict[str, np.ndarray]:
+        return {"samples": self._samples, "ranks": self._ranks}
+
+    def restore(self, state: dict[str, np.ndarray]) -> None:
+        self._es = self._begin()
+        self._samples, self._ranks = self._samples[:0], self._ranks[:0]
+        for samples, ranks in zip(state["samples"], state["ranks"], strict=True):
+            self.ask()
+            self.tell(samples, ranks)
 
 
 class CrossEntropy:
