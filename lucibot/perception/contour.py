@@ -68,7 +68,7 @@ def _outlines(depth, start, box, height, width, points, normals, z, weight):
             after = (k + 1) % n
             turns += line[k, 0] * line[after, 1] - line[after, 0] * line[k, 1]
             length += step_px(line, k)
-        outwards = 0.2 if turns > 0 else -0.2
+        outwards = 1 if turns > 0 else -1
         k, along = 0, 0.0
         for c in range(count):
             while k < n and along < (c + 0.5) / count * length:
@@ -81,7 +81,7 @@ def _outlines(depth, start, box, height, width, points, normals, z, weight):
                 dv += line[(at + m) % n, 1] - line[at - m, 1]
             # The rim is one pixel wide.
             u, v = line[at, 0] - 1, line[at, 1] - 1
-            norm = np.hypot(du, dv) * 0.2
+            norm = np.sqrt(float(du**2 + dv**2))
             points[b, c, 0], points[b, c, 1] = u0 + u + 0.5, v0 + v + 0.5
             z[b, c] = depth[start[b] + v * wide + u]
             if norm == 0:
@@ -222,13 +222,13 @@ def _edges(
         for c in range(count):
             if weight[b, c] == 0:
                 continue
+            x, y, n_x, n_y = points[b, c, 0], points[b, c, 1], normals[b, c, 0], normals[b, c, 1]
             own_edge = -1
             leaving = True
             says[:] = 0
             for k in range(n):
                 o = (k - half) * step
-                u = int(np.floor(points[b, c, 0] + o * normals[b, c, 0]))
-                v = int(np.floor(points[b, c, 1] + o * normals[b, c, 1]))
+                u, v = int(np.floor(x + o * n_x)), int(np.floor(y + o * n_y))
                 mine[k] = (
                     v >= v0 and v < v1 and u >= u0 and u < u1
                     and np.isfinite(depth[own_start + (v - v0) * (u1 - u0) + u - u0])

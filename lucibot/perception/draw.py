@@ -142,15 +142,19 @@ def draw_windows(
         far_m: (H, W) [m] beyond which nothing is seen.
     """
     T = camera.T_cam_world @ np.asarray(T_world_object, float)
+    # What stands still is drawn once.
+    moved = np.ones(len(T), bool)
+    moved[1:] = (T[1:] != T[:-1]).any((1, 2))
+    T, drawing = T[moved], np.cumsum(moved) - 1
     shape = (camera.height, camera.width)
     screen, box = np.empty((len(T), len(mesh.vertices_m), 3)), np.empty((len(T), 4), np.int64)
     _project(mesh.vertices_m, T, camera.fx, camera.fy, camera.cx, camera.cy, *shape, screen, box)
     area = (box[:, 1] - box[:, 0]) * (box[:, 3] - box[:, 2])
-    end = np.cumsum(area)
-    depth = np.empty(end[-1] if len(end) else 0, np.float32)
+    start = np.cumsum(area) - area
+    depth = np.empty(area.sum(), np.float32)
     far = np.empty((0, 0), np.float32) if far_m is None else far_m
-    _rasterise(screen, mesh.faces, far, end - area, box, depth)
-    return Windows(depth_m=depth, start=end - area, box=box, shape=shape)
+    _rasterise(screen, mesh.faces, far, start, box, depth)
+    return Windows(depth_m=depth, start=start, box=box, shape=shape)[drawing]
 
 
 @inlined

@@ -32,6 +32,7 @@ from lucibot.perception.problem import (
     frame_terms,
     joint_round,
     make_problem,
+    pinned,
 )
 from lucibot.perception.rest import (
     drop_short,
@@ -226,7 +227,7 @@ def refine_poses(
         moves_from[i] = first_motion(loose[:, i] - tied[:, i], touched[:, i], usable)
         pins[i] = [_hold(problem, i, max(1, int(moves_from[i])))]
         # What rests on it looks for it here.
-        state[i] = state[i].with_frames(pins[i][0].frames, pins[i][0].target)
+        state[i] = pinned(state[i], pins[i])
         shortest = max(3, round(config.rest_s * fps))
         rests[i] = rest_intervals(
             points, moves_from[i], touched[:, i], usable, config.still_px, shortest
@@ -235,8 +236,7 @@ def refine_poses(
     falling = {i: r for i, r in rests.items() if i not in hung}
     for i, landed in fit_rests(problem, state, falling, touched).items():
         pins[i] += landed
-        for pin in landed:
-            state[i] = state[i].with_frames(pin.frames, pin.target)
+        state[i] = pinned(state[i], landed)
     fine = config.fine_rounds
     for k in range(fine):
         progress("fitting all frames under constraints", 0.65 + 0.3 * k / fine)

@@ -216,6 +216,13 @@ def _lowest_points(vertices, T, lower_xy_m, cell_m, tops, arm, gap):
                 arm[b, 0], arm[b, 1], arm[b, 2] = x, y, z
 
 
+def pinned(trajectory: Trajectory, pins: list[Pin]) -> Trajectory:
+    """A trajectory that keeps to its pins exactly."""
+    for pin in pins:
+        trajectory = trajectory.with_frames(pin.frames, pin.target)
+    return trajectory
+
+
 def joint_round(problem: Problem, state: dict[int, Trajectory], pins: dict[int, list[Pin]],
                 reach_px: float) -> dict[int, Trajectory]:  # fmt: skip
     """One Gauss-Newton round over all frames of all objects that move freely."""
@@ -230,7 +237,8 @@ def joint_round(problem: Problem, state: dict[int, Trajectory], pins: dict[int, 
             free[i][pin.frames] = False
     seen = np.any([*free.values(), np.zeros(frames, bool)], axis=0)
     drawn = np.flatnonzero(seen)
-    depths = problem.draw(state, drawn)
+    known = {i: pinned(t, pins.get(i, [])) for i, t in state.items()}
+    depths = problem.draw(known, drawn)
     for i in loose:
         rows = np.flatnonzero(free[i])
         own = depths[:, np.searchsorted(drawn, rows)]

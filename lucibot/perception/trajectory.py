@@ -213,6 +213,9 @@ def _normal_equations(
             w = weight[b, k] / (1 + r * r) / sigma_px**2
             for m in range(D):
                 g[b, m] += w * offset[b, k] * J[m]
-                for n in range(D):
+                for n in range(m + 1):
                     H[b, m, n] += w * J[m] * J[n]
             cost[b] += weight[b, k] * np.log1p(r * r)
+        for m in range(D):
+            for n in range(m):
+                H[b, n, m] = H[b, m, n]
