@@ -18,7 +18,8 @@ from lucibot.core.tracks import Tracks
 from lucibot.core.video import Video
 from lucibot.perception.config import PoseConfig
 from lucibot.perception.contour import KNOWN_MARGIN_M, edge_offsets, outlines
-from lucibot.perception.draw import DrawMesh, draw_depth
+from lucibot.perception.draw import DrawMesh, Windows, draw_depth
+from lucibot.perception.grid import UNSURE
 from lucibot.perception.keyframes import (
     KeyframeConfig,
     follow_path,
@@ -272,19 +273,26 @@ def test_overlay_tints_masks_and_nothing_far_from_them(twin: Twin):
 
 
 def _square(shift: int = 0) -> np.ndarray:
-    out = np.full((1, 60, 60), np.inf, np.float32)
-    out[0, 20:40, 20 + shift : 40 + shift] = 0.5
+    """(1, 60, 60) bool."""
+    out = np.zeros((1, 60, 60), bool)
+    out[0, 20:40, 20 + shift : 40 + shift] = True
     return out
+
+
+def _offsets(label: np.ndarray):
+    """Of the square that lies in the middle: normals, offsets and weights, and those before."""
+    drawn = Windows.whole(np.where(_square(), 0.5, np.inf))
+    points, normals, z, weight = outlines(drawn, 80)
+    offset, w = edge_offsets(
+        points, normals, z, weight, Windows.stack([drawn]), label, np.array([0]), 1,
+        np.array([KNOWN_MARGIN_M]), 8.0,
+    )  # fmt: skip
+    return normals, offset, w, weight
 
 
 @pytest.mark.parametrize("shift", [-3, 0, 4])
 def test_offsets_find_a_shifted_edge(shift):
-    points, normals, z, weight = outlines(_square(), 80)
-    label = np.isfinite(_square(shift)).astype(np.uint8)
-    offset, w = edge_offsets(
-        points, normals, z, weight, np.isfinite(_square()), label, 1,
-        _square(shift)[None], np.array([KNOWN_MARGIN_M]), 8.0,
-    )  # fmt: skip
+    normals, offset, w, _ = _offsets(_square(shift).astype(np.uint8))
     right, left = (normals[0, :, 0] * s > 0.99 for s in (1, -1))
     assert (w[0, right] > 0).all()
     assert np.allclose(offset[0, right], shift, atol=0.5)
@@ -292,13 +300,9 @@ def test_offsets_find_a_shifted_edge(shift):
 
 
 def test_a_hand_over_an_edge_neither_pulls_nor_pushes():
-    points, normals, z, weight = outlines(_square(), 80)
-    label = np.isfinite(_square()).astype(np.uint8)
-    label[:, :, 34:50] = 255
-    offset, w = edge_offsets(
-        points, normals, z, weight, np.isfinite(_square()), label, 1, _square()[None],
-        np.array([KNOWN_MARGIN_M]), 8.0,
-    )  # fmt: skip
+    label = _square().astype(np.uint8)
+    label[:, :, 34:50] = UNSURE
+    normals, offset, w, weight = _offsets(label)
     hidden, seen = (normals[0, :, 0] * s > 0.99 for s in (1, -1))
     assert (offset[0, hidden] == 0).all() and (w[0, hidden] < 0.1).all()
     assert (offset[0, seen] == 0).all() and (w[0, seen] == weight[0, seen]).all()

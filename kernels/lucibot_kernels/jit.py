@@ -25,16 +25,23 @@ inlined = numba.njit(forceinline=True, **_OPTIONS)
 
 
 def compiled(kernel: Callable) -> Callable:
-    """For kernels: compiled at the first call and kept on disk, until any of these files changes.
+    """For kernels: compiled at the first call and kept on disk, until any of these files changes."""
+    return stamped(numba.njit(cache=True, **_OPTIONS)(kernel), _DIGEST)
 
-    Numba by itself looks at the kernel's own file only, not at what is inlined from others.
+
+def stamped(dispatcher, digest: str):
+    """A function that numba keeps on disk, kept only for as long as `digest` is the same.
+
+    Numba by itself looks at the function's own file only, not at what is inlined from others.
     """
-    dispatcher = numba.njit(cache=True, **_OPTIONS)(kernel)
     cache = dispatcher._cache._cache_file
-    cache._source_stamp = (cache._source_stamp, _DIGEST)
+    cache._source_stamp = (cache._source_stamp, digest)
     return dispatcher
 
 
-_DIGEST = hashlib.sha256(
-    b"".join(f.read_bytes() for f in sorted(Path(__file__).parent.glob("*.py")))
-).hexdigest()
+def digest_of(folder: Path) -> str:
+    """Of all Python files in a folder."""
+    return hashlib.sha256(b"".join(f.read_bytes() for f in sorted(folder.glob("*.py")))).hexdigest()
+
+
+_DIGEST = digest_of(Path(__file__).parent)

@@ -15,7 +15,7 @@ import numpy as np
 
 from lucibot.core.geometry import pose_np
 from lucibot.core.joint import Joint
-from lucibot.perception.draw import DrawMesh, draw_depth
+from lucibot.perception.draw import Windows
 from lucibot.perception.grid import visible_iou
 from lucibot.perception.problem import Problem
 from lucibot.perception.trajectory import Trajectory
@@ -35,8 +35,8 @@ class Drawings:
 
     values: np.ndarray
     """(S,) [rad or m], increasing."""
-    depth_m: np.ndarray
-    """(S, H, W) float32, inf where it is not seen: not there, or hidden by the static scene."""
+    depths: Windows
+    """(S,), inf where it is not seen: not there, or hidden by the static scene."""
 
 
 def fit_joints(
@@ -54,13 +54,13 @@ def fit_joints(
 def draw_joints(problem: Problem) -> dict[int, Drawings]:
     """By index of the object on a joint."""
     return {
-        i: _draw_range(problem, problem.meshes[i], o.articulation)
+        i: _draw_range(problem, i, o.articulation)
         for i, o in enumerate(problem.task.objects) if o.joint is not None
     }  # fmt: skip
 
 
-def _draw_range(problem: Problem, mesh: DrawMesh, joint: Joint) -> Drawings:
-    camera = problem.grid.camera
+def _draw_range(problem: Problem, i: int, joint: Joint) -> Drawings:
+    camera, mesh = problem.grid.camera, problem.meshes[i]
     coarse = np.linspace(joint.lower, joint.upper, 65)
     world = np.einsum(
         "sij,vj->svi", joint.poses(coarse)[:, :3, :3], mesh.vertices_m + mesh.anchor_m
@@ -75,9 +75,7 @@ def _draw_range(problem: Problem, mesh: DrawMesh, joint: Joint) -> Drawings:
     # The initial pose is one of them exactly.
     values[np.abs(values).argmin()] = 0.0
     at = Trajectory.from_poses(pose_np(joint.poses(values)), mesh.anchor_m)
-    depth = draw_depth(mesh, at.T_world_object, camera)
-    problem.hide(depth)
-    return Drawings(values=values, depth_m=depth)
+    return Drawings(values=values, depths=problem.draw_one(i, at))
 
 
 def frame_costs(
@@ -87,33 +85,27 @@ def frame_costs(
     object is not seen."""
     S, frames = len(drawn.values), np.flatnonzero(problem.usable[:, i])
     cost = np.zeros((len(problem.grid), S))
-    y, x = _swept(problem, i, drawn)
-    depth = np.ascontiguousarray(drawn.depth_m[:, y, x])
-    for t in frames:
-        label = np.repeat(problem.grid.label[t : t + 1, y, x], S, 0)
-        others = problem.draw(state, np.array([t]))[:, :, y, x]
-        others = np.repeat(others, S, 1)
-        iou, _ = visible_iou(depth, label, i + 1, others, problem.margins_m)
+    others = problem.draw(state, frames)
+    for k, t in enumerate(frames):
+        iou, _ = visible_iou(
+            drawn.depths, problem.grid, np.full(S, t), i, others[:, np.full(S, k)],
+            problem.margins_m,
+        )  # fmt: skip
         cost[t] = 1 - iou
         if problem.depth_m is not None:
-            cost[t] += _depth_cost(problem, depth, label[0] == i + 1, problem.depth_m[t, y, x])
+            cost[t] += _depth_cost(problem, i, drawn.depths, t)
     return cost
 
 
-def _swept(problem: Problem, i: int, drawn: Drawings) -> tuple[slice, slice]:
-    """Rows and columns that the object covers at any value or in any frame."""
-    ever = np.isfinite(drawn.depth_m).any(0) | problem.grid.masks(i).any(0)
-    rows, columns = np.flatnonzero(ever.any(1)), np.flatnonzero(ever.any(0))
-    if len(rows) == 0:
-        return slice(0, 1), slice(0, 1)
-    return slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
-
-
-def _depth_cost(problem: Problem, depth: np.ndarray, mask: np.ndarray, measured: np.ndarray):
-    """(S,) from the mean difference between drawn (S, h, w) and measured (h, w) depth."""
-    both = np.isfinite(depth) & (mask & (measured > 0))
-    off = np.where(both, np.abs(np.where(both, depth, 0) - measured), 0).sum((1, 2))
-    off /= np.maximum(both.sum((1, 2)), 1)
+def _depth_cost(problem: Problem, i: int, depths: Windows, t: int) -> np.ndarray:
+    """(S,) from the mean difference between drawn and measured depth in frame t."""
+    off = np.zeros(len(depths))
+    for s in range(len(depths)):
+        depth, where = depths.part(s)
+        measured = problem.depth_m[t][where]
+        both = np.isfinite(depth) & (problem.grid.label[t][where] == i + 1) & (measured > 0)
+        if both.any():
+            off[s] = np.abs(depth[both] - measured[both]).mean()
     return DEPTH_SHARE * np.minimum(off / (3 * problem.config.depth_sigma_m), 1)
 
 

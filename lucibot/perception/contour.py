@@ -8,9 +8,11 @@ point inside the stretch is left alone, so occlusion neither pulls nor pushes.
 
 from __future__ import annotations
 
-import cv2
 import numba
 import numpy as np
+
+from lucibot.perception.draw import Windows, depth_at
+from lucibot.perception.jit import compiled, inlined
 
 MOVING_MARGIN_M = (0.04, 0.12)
 """Another object that is seen less than the first behind an outline may hide it after all, for the
@@ -18,76 +20,168 @@ depth of what is carried errs; farther than the second, nothing can lie before i
 proportion. Without this a cup in another one, taken to be behind it, would eat its far rim."""
 KNOWN_MARGIN_M = (0.005, 0.03)
 """The same where the other object's depth is known."""
+FEWEST_PX = 12
+"""Outlines of fewer points tell nothing."""
+
+DOWN, RIGHT = np.array([0, -1, -1, -1, 0, 1, 1, 1]), np.array([1, 1, 0, -1, -1, -1, 0, 1])
+"""Steps to the eight neighbours of a pixel, from the right one on against the clock."""
+LEFT_SIDE, RIGHT_SIDE = 2, -1
+"""Marks of outlines, see `longest_outline`."""
 
 
-def outlines(
-    depth: np.ndarray, count: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Evenly spaced points of each drawn silhouette's outer outline.
+def outlines(drawn: Windows, count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Evenly spaced points of each drawn silhouette's longest outer outline.
 
     Args:
-        depth: (B, H, W) float32 [m], inf where nothing is drawn.
+        drawn: (B,).
         count: C, points an outline.
 
     Returns:
         Pixel centres (B, C, 2) float64 (u, v), unit normals (B, C, 2) pointing outwards, depth
         (B, C) [m], and weights (B, C): 0 where there is no outline or it runs along the border.
     """
-    batch, h, w = depth.shape
+    batch = len(drawn)
     points, normals = np.zeros((batch, count, 2)), np.zeros((batch, count, 2))
     z, weight = np.zeros((batch, count)), np.zeros((batch, count))
-    kernel = np.ones(5) / 5
-    for b in range(batch):
-        drawn = np.isfinite(depth[b])
-        rows, cols = np.flatnonzero(drawn.any(1)), np.flatnonzero(drawn.any(0))
-        if len(rows) == 0:
-            continue
-        y, x = rows[0], cols[0]
-        crop = drawn[y : rows[-1] + 1, x : cols[-1] + 1].astype(np.uint8)
-        found, _ = cv2.findContours(crop, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
-        line = max(found, key=len)[:, 0].astype(float)
-        if len(line) < 12:
-            continue
-        wrapped = np.concatenate([line[-4:], line, line[:4]])
-        smooth = np.stack([np.convolve(wrapped[:, k], kernel, "valid") for k in (0, 1)], 1)
-        tangent = smooth[4:] - smooth[:-4]
-        normal = np.stack([tangent[:, 1], -tangent[:, 0]], 1)
-        nx, ny = line[:, 0], line[:, 1]
-        area = np.sum(nx * np.roll(ny, -1) - np.roll(nx, -1) * ny)
-        normal *= 1 if area > 0 else -1
-        length = np.linalg.norm(normal, axis=1)
-        step = np.linalg.norm(np.diff(line, axis=0, append=line[:1]), axis=1)
-        along = np.cumsum(step) - step
-        pick = np.searchsorted(along, (np.arange(count) + 0.5) / count * step.sum()) % len(line)
-        p = line[pick] + (x, y)
-        points[b] = p + 0.5
-        normals[b] = normal[pick] / np.maximum(length[pick], 1e-9)[:, None]
-        z[b] = depth[b, p[:, 1].astype(int), p[:, 0].astype(int)]
-        inner = (p > 0).all(1) & (p[:, 0] < w - 1) & (p[:, 1] < h - 1) & (length[pick] > 1e-6)
-        # Spacing in the weight: a small outline gives fewer independent points than a large one.
-        weight[b] = inner * min(1.0, step.sum() / count)
+    _outlines(drawn.depth_m, drawn.start, drawn.box, *drawn.shape, points, normals, z, weight)
     return points, normals, z, weight
 
 
+@compiled
+def _outlines(depth, start, box, height, width, points, normals, z, weight):
+    batch, count = z.shape
+    for b in numba.prange(batch):
+        v0, v1, u0, u1 = box[b]
+        wide = u1 - u0
+        # An empty rim spares the search the question whether a neighbour is in the window.
+        mark = np.zeros((v1 - v0 + 2, wide + 2), np.int8)
+        for v in range(v1 - v0):
+            for u in range(wide):
+                mark[v + 1, u + 1] = np.isfinite(depth[start[b] + v * wide + u])
+        v, u, n = longest_outline(mark)
+        if n < FEWEST_PX:
+            continue
+        line = np.empty((n, 2), np.int64)
+        walk_outline(mark, v, u, line)
+        turns, length = 0, 0.0
+        for k in range(n):
+            after = (k + 1) % n
+            turns += line[k, 0] * line[after, 1] - line[after, 0] * line[k, 1]
+            length += step_px(line, k)
+        outwards = 1 if turns > 0 else -1
+        k, along = 0, 0.0
+        for c in range(count):
+            while k < n and along < (c + 0.5) / count * length:
+                along += step_px(line, k)
+                k += 1
+            at = k % n
+            du, dv = 0, 0
+            for m in range(1, 5):
+                du += line[(at + m) % n, 0] - line[at - m, 0]
+                dv += line[(at + m) % n, 1] - line[at - m, 1]
+            # The rim is one pixel wide.
+            u, v = line[at, 0] - 1, line[at, 1] - 1
+            norm = np.sqrt(float(du**2 + dv**2))
+            points[b, c, 0], points[b, c, 1] = u0 + u + 0.5, v0 + v + 0.5
+            z[b, c] = depth[start[b] + v * wide + u]
+            if norm == 0:
+                continue
+            normals[b, c, 0], normals[b, c, 1] = outwards * dv / norm, -outwards * du / norm
+            if 0 < u0 + u < width - 1 and 0 < v0 + v < height - 1:
+                # A small outline gives fewer independent points than a large one.
+                weight[b, c] = min(1.0, length / count)
+
+
+@inlined
+def step_px(line, k):
+    """Length [px] of the step from point k of a closed line (n, 2) to the next."""
+    after = (k + 1) % len(line)
+    return np.sqrt(float((line[after, 0] - line[k, 0]) ** 2 + (line[after, 1] - line[k, 1]) ** 2))
+
+
+@inlined
+def longest_outline(mark):
+    """Row, column and number of points of the longest outer outline (of equals the lowest); 0 points
+    if there is none.
+
+    Parts in holes of other parts have no outer outline. Border following after Suzuki and Abe
+    (1985), as `cv2.findContours` does it.
+
+    Args:
+        mark: (h, w) int8: 1 where drawn, 0 elsewhere and all along the border. Pixels of outlines
+            are marked: RIGHT_SIDE where an outline has its outside on the right, else LEFT_SIDE.
+    """
+    nothing = np.empty((0, 2), np.int64)
+    best_v, best_u, most = 0, 0, 0
+    for v in range(1, mark.shape[0] - 1):
+        inside = False
+        before = 0
+        for u in range(1, mark.shape[1] - 1):
+            now = mark[v, u]
+            if now == 1 and before == 0 and not inside:
+                n = walk_outline(mark, v, u, nothing)
+                if n >= most:
+                    best_v, best_u, most = v, u, n
+                now = mark[v, u]
+            if now > 1 or now < 0:
+                inside = now == LEFT_SIDE
+            before = now
+    return best_v, best_u, most
+
+
+@inlined
+def walk_outline(mark, v, u, line):
+    """Number of points of the outline that begins at a pixel whose left neighbour is empty.
+
+    Args:
+        mark: see `longest_outline`.
+        line: (n, 2) takes as many points (u, v) as it has room for.
+    """
+    # Of eight directions, counted from the right against the clock, the first from the left on.
+    towards = 4
+    for _ in range(8):
+        towards = (towards - 1) & 7
+        if mark[v + DOWN[towards], u + RIGHT[towards]] != 0:
+            break
+        if towards == 4:
+            mark[v, u] = RIGHT_SIDE
+            if len(line) > 0:
+                line[0] = u, v
+            return 1
+    last_v, last_u = v + DOWN[towards], u + RIGHT[towards]
+    y, x, n = v, u, 0
+    while True:
+        towards = (towards + 1) & 7
+        right_is_empty = False
+        while mark[y + DOWN[towards], x + RIGHT[towards]] == 0:
+            right_is_empty |= towards == 0
+            towards = (towards + 1) & 7
+        if right_is_empty:
+            mark[y, x] = RIGHT_SIDE
+        elif mark[y, x] == 1:
+            mark[y, x] = LEFT_SIDE
+        if n < len(line):
+            line[n, 0], line[n, 1] = x, y
+        n += 1
+        next_y, next_x = y + DOWN[towards], x + RIGHT[towards]
+        if next_y == v and next_x == u and y == last_v and x == last_u:
+            return n
+        y, x = next_y, next_x
+        towards = (towards + 4) & 7
+
+
 def edge_offsets(
-    points: np.ndarray,
-    normals: np.ndarray,
-    z: np.ndarray,
-    weight: np.ndarray,
-    drawn: np.ndarray,
-    label: np.ndarray,
-    own_label: int,
-    depths: np.ndarray,
-    margins_m: np.ndarray,
-    reach_px: float,
-) -> tuple[np.ndarray, np.ndarray]:
+    points: np.ndarray, normals: np.ndarray, z: np.ndarray, weight: np.ndarray, depths: Windows,
+    label: np.ndarray, frames: np.ndarray, own_label: int, margins_m: np.ndarray, reach_px: float,
+) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
     """How far, along the normals, the mask's edge is from the drawn edge.
 
     Args:
         points, normals, z, weight: as from `outlines`, (B, C, ...).
-        drawn: (B, H, W) bool, the drawn silhouettes.
-        label: (B, H, W) uint8: 0 background, i + 1 for object i, 255 where nothing can be said.
-        depths: (N, B, H, W) float32 [m], every object's own depth; 0 or inf where not known.
+        depths: (N, B), every object drawn alone.
+        label: (T, H, W) uint8: 0 background, i + 1 for object i, 255 where nothing can be said.
+        frames: (B,) of the label images to compare with.
+        own_label: of the object whose outlines these are.
         margins_m: (N, 2) [m], MOVING_MARGIN_M or KNOWN_MARGIN_M for every object.
         reach_px: half length of the search.
 
@@ -96,14 +190,13 @@ def edge_offsets(
     """
     offset, out_weight = np.zeros(z.shape), np.zeros(z.shape)
     _edges(
-        points, normals, z, weight, drawn, label, own_label, depths, margins_m,
-        float(reach_px), offset,
-        out_weight,
+        points, normals, z, weight, depths.depth_m, depths.start, depths.box, label, frames,
+        own_label, margins_m, float(reach_px), offset, out_weight,
     )  # fmt: skip
     return offset, out_weight
 
 
-@numba.njit(cache=True)
+@inlined
 def speaks_against(other_m, own_m, margin_m):
     """How surely (0 to 1) an object seen at depth `other_m` says that nothing is at `own_m`."""
     if not np.isfinite(other_m):
@@ -112,60 +205,55 @@ def speaks_against(other_m, own_m, margin_m):
     return min(1.0, max(0.0, (behind - margin_m[0]) / (margin_m[1] - margin_m[0])))
 
 
-@numba.njit(cache=True, parallel=True)
+@compiled
 def _edges(
-    points, normals, z, weight, drawn, label, own, depths, margins_m, reach, offset, out_weight
-):
+    points, normals, z, weight, depth, start, box, label, frames, own, margins_m, reach, offset,
+    out_weight,
+):  # fmt: skip
     batch, count = z.shape
-    h, w = drawn.shape[1:]
+    h, w = label.shape[1:]
     step = 0.5
     half = int(reach / step)
     n = 2 * half + 1
     for b in numba.prange(batch):
-        says = np.zeros(n)
-        cost = np.zeros(n + 1)
+        t, own_start = frames[b], start[own - 1, b]
+        v0, v1, u0, u1 = box[own - 1, b]
+        says, cost, mine = np.zeros(n), np.zeros(n + 1), np.zeros(n, np.bool_)
         for c in range(count):
             if weight[b, c] == 0:
                 continue
+            x, y, n_x, n_y = points[b, c, 0], points[b, c, 1], normals[b, c, 0], normals[b, c, 1]
             own_edge = -1
             leaving = True
+            says[:] = 0
             for k in range(n):
                 o = (k - half) * step
-                u = int(np.floor(points[b, c, 0] + o * normals[b, c, 0]))
-                v = int(np.floor(points[b, c, 1] + o * normals[b, c, 1]))
-                says[k] = 0
+                u, v = int(np.floor(x + o * n_x)), int(np.floor(y + o * n_y))
+                mine[k] = (
+                    v >= v0 and v < v1 and u >= u0 and u < u1
+                    and np.isfinite(depth[own_start + (v - v0) * (u1 - u0) + u - u0])
+                )  # fmt: skip
                 if u < 0 or v < 0 or u >= w or v >= h:
                     continue
-                mine = drawn[b, v, u]
-                if o >= 0 and leaving and not mine:
+                if o >= 0 and leaving and not mine[k]:
                     own_edge = k
                     leaving = False
-                if o > 0 and not leaving and mine:
+                if o > 0 and not leaving and mine[k]:
                     # The line has entered another part of the object: it tells nothing from there.
-                    for m in range(k, n):
-                        says[m] = 0
                     break
-                what = label[b, v, u]
+                what = label[t, v, u]
                 if what == own:
                     says[k] = 1
-                elif what == 255:
-                    says[k] = 0
                 elif what == 0:
                     says[k] = -1
-                else:
-                    says[k] = -speaks_against(
-                        depths[what - 1, b, v, u], z[b, c], margins_m[what - 1]
-                    )
+                elif what != 255:
+                    other = depth_at(depth, start[what - 1, b], box[what - 1, b], v, u)
+                    says[k] = -speaks_against(other, z[b, c], margins_m[what - 1])
             if own_edge < 0:
                 continue
             # Inwards, only as far as the object is thick here.
             k = half
-            while k >= 0:
-                o = (k - half) * step
-                u = int(np.floor(points[b, c, 0] + o * normals[b, c, 0]))
-                v = int(np.floor(points[b, c, 1] + o * normals[b, c, 1]))
-                if u < 0 or v < 0 or u >= w or v >= h or not drawn[b, v, u]:
-                    break
+            while k >= 0 and mine[k]:
                 k -= 1
             for m in range(k + 1):
                 says[m] = 0

@@ -12,7 +12,8 @@ from lucibot.core.camera import Camera
 from lucibot.core.scene_view import SceneView
 from lucibot.core.tracks import Tracks
 from lucibot.perception.contour import speaks_against
-from lucibot.perception.draw import fit_camera
+from lucibot.perception.draw import Windows, depth_at, fit_camera
+from lucibot.perception.jit import compiled
 
 UNSURE = 255
 """Label of pixels that speak neither for nor against any object."""
@@ -28,6 +29,8 @@ class Grid:
     camera: Camera
     label: np.ndarray
     """(T, H, W) uint8: 0 background, i + 1 object i, UNSURE at and around hands."""
+    area_px: np.ndarray
+    """(T, N) int64: pixels of each object's mask."""
     hand: np.ndarray
     """(T, H, W) bool."""
     first_depth_m: np.ndarray
@@ -57,8 +60,9 @@ class Grid:
             for i in range(count):
                 if not tracks.lost[t, i]:
                     label[t][resize_mask(tracks.masks[t, i], size) & ~hand[t]] = i + 1
+        area = [[np.count_nonzero(one == i + 1) for i in range(count)] for one in label]
         return cls(
-            camera=camera, label=label, hand=hand,
+            camera=camera, label=label, hand=hand, area_px=np.array(area),
             first_depth_m=cv2.resize(view.depth_m, size, interpolation=cv2.INTER_NEAREST),
             first_label=cv2.resize(view.labels, size, interpolation=cv2.INTER_NEAREST),
         )  # fmt: skip
@@ -94,43 +98,53 @@ def carried_depth(depth_m: np.ndarray, known: np.ndarray) -> np.ndarray:
     return depth_m.reshape(-1)[index[nearest]]
 
 
-@numba.njit(cache=True, parallel=True)
-def visible_iou(depth, label, own_label, depths, margins_m):
-    """IoU of drawn silhouettes with masks over pixels that can be judged.
+def visible_iou(
+    own: Windows, grid: Grid, frames: np.ndarray, i: int, depths: Windows, margins_m: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """IoU of drawn silhouettes of object i with its masks over pixels that can be judged.
 
     Args:
-        depth: (B, H, W) float32 drawn depth, inf where nothing is drawn.
-        label: (B, H, W) uint8, see `Grid`.
+        own: (B,) object i drawn alone.
+        frames: (B,) the frames whose masks they are compared with.
         depths, margins_m: see `edge_offsets`.
 
     Returns:
         IoU (B,) and the share (B,) of the drawn silhouette that can be judged.
     """
-    batch, h, w = depth.shape
-    iou, seen = np.zeros(batch), np.zeros(batch)
-    for b in numba.prange(batch):
-        inter, union, all_drawn, judged = 0.0, 0.0, 0.0, 0.0
-        for v in range(h):
-            for u in range(w):
-                drawn = np.isfinite(depth[b, v, u])
-                what = label[b, v, u]
-                if drawn:
-                    all_drawn += 1
-                    if what == own_label:
-                        inter += 1
-                        union += 1
-                        judged += 1
-                    elif what == 0:
-                        union += 1
-                        judged += 1
-                    elif what != 255:
-                        against = speaks_against(
-                            depths[what - 1, b, v, u], depth[b, v, u], margins_m[what - 1]
-                        )
-                        union += against
-                        judged += against
-                elif what == own_label:
+    iou, seen = np.zeros(len(own)), np.zeros(len(own))
+    _visible_iou(
+        own.depth_m, own.start, own.box, grid.label, frames, i + 1, grid.area_px[frames, i],
+        depths.depth_m, depths.start, depths.box, margins_m, iou, seen,
+    )  # fmt: skip
+    return iou, seen
+
+
+@compiled
+def _visible_iou(
+    own, own_start, own_box, label, frames, own_label, area, depth, start, box, margins_m, iou, seen
+):
+    for b in numba.prange(len(iou)):
+        v0, v1, u0, u1 = own_box[b]
+        k = own_start[b]
+        inter, union, all_drawn, judged = 0.0, float(area[b]), 0.0, 0.0
+        for v in range(v0, v1):
+            for u in range(u0, u1):
+                z = own[k]
+                k += 1
+                if not np.isfinite(z):
+                    continue
+                all_drawn += 1
+                what = label[frames[b], v, u]
+                if what == own_label:
+                    inter += 1
+                    judged += 1
+                elif what == 0:
                     union += 1
+                    judged += 1
+                elif what != UNSURE:
+                    other = depth_at(depth, start[what - 1, b], box[what - 1, b], v, u)
+                    against = speaks_against(other, z, margins_m[what - 1])
+                    union += against
+                    judged += against
         iou[b] = inter / union if union > 0 else 0.0
         seen[b] = judged / all_drawn if all_drawn > 0 else 0.0
-    return iou, seen

@@ -13,7 +13,7 @@ import itertools
 import numpy as np
 
 from lucibot.core.heights import height_map
-from lucibot.perception.draw import DrawMesh, draw_depth
+from lucibot.perception.draw import DrawMesh
 from lucibot.perception.grid import visible_iou
 from lucibot.perception.problem import Pin, Problem, add_pin, clamp, frame_terms
 from lucibot.perception.support import (
@@ -83,14 +83,10 @@ def _as_far_as_it_fits(problem: Problem, state: dict[int, Trajectory], i: int, p
     a, b = int(pin.frames[0]), int(pin.frames[-1]) + 1
     earliest = max(0, a - round(EXTEND_S * problem.fps))
     frames = np.arange(earliest, b)
-    label = problem.grid.label[frames]
     free = problem.draw(state, frames)
-    size = len(frames)
-    resting = draw_depth(
-        problem.meshes[i], pin.target[np.zeros(size, int)].T_world_object, problem.grid.camera
-    )
-    loose, _ = visible_iou(free[i], label, i + 1, free, problem.margins_m)
-    tied, _ = visible_iou(resting, label, i + 1, free, problem.margins_m)
+    resting = problem.draw_one(i, pin.target[:1])[np.zeros(len(frames), int)]
+    loose, _ = visible_iou(free[i], problem.grid, frames, i, free, problem.margins_m)
+    tied, _ = visible_iou(resting, problem.grid, frames, i, free, problem.margins_m)
     seen = problem.usable[frames, i]
     core = seen & (frames >= a)
     if core.any() and np.median((loose - tied)[core]) > hopeless:
@@ -141,18 +137,18 @@ def _fit(problem: Problem, state: dict[int, Trajectory], i: int, frames: np.ndar
     all that is `placed`."""
     mesh, now = problem.meshes[i], start
     directions = standing_directions(mesh, problem.initial[i].rotation[0])
-    label = problem.grid.label[frames]
     other_state = {j: t[frames] for j, t in state.items()}
+    same = np.zeros(len(frames), int)
+    others = problem.draw_at(other_state, len(frames))
     if support is not None:
         under_it = _median(other_state[support])
         now = _slide_to(problem, now, under_it.position_m[0, :2])
         top = _top(problem.meshes[support], under_it)
     cost = np.inf
     for k in range(rounds):
-        many = now[np.zeros(len(frames), int)]
-        depths = problem.draw_at({**other_state, i: many}, label)
+        depths = others.exchanged(i, problem.draw_one(i, now)[same])
         reach = 14.0 if k < rounds // 2 else 6.0
-        H, g, each = frame_terms(problem, i, many, depths, label, reach)
+        H, g, each = frame_terms(problem, i, now[same], depths, frames, reach)
         size_cost = (now.log_scale[0] / problem.config.scale_sigma) ** 2
         cost = float(each.mean()) * problem.config.mask_weight + size_cost
         H, g = H.mean(0, keepdims=True), g.mean(0, keepdims=True)

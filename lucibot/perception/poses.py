@@ -19,7 +19,6 @@ from lucibot.core.progress import Progress, silent
 from lucibot.core.scene_view import SceneView
 from lucibot.core.tracks import Tracks
 from lucibot.perception.articulated import draw_joints, fit_joints
-from lucibot.perception.draw import draw_depth
 from lucibot.perception.grid import visible_iou
 from lucibot.perception.landing import fit_rests
 from lucibot.perception.problem import (
@@ -33,6 +32,7 @@ from lucibot.perception.problem import (
     frame_terms,
     joint_round,
     make_problem,
+    pinned,
 )
 from lucibot.perception.rest import (
     drop_short,
@@ -101,8 +101,8 @@ def follow(problem: Problem, i: int, rounds: int = 4, reach_px: float = 10.0) ->
 
     Each frame starts where the two before it point to, and is held there by the same smoothness.
     """
-    frames, mesh, s = len(problem.grid), problem.meshes[i], problem.smoothness
-    resting = problem.draw_at(problem.initial, problem.grid.label[:1])
+    frames, s = len(problem.grid), problem.smoothness
+    resting = problem.draw_at(problem.initial, 1)
     done = [problem.initial[i]]
     for t in range(1, frames):
         guess = done[-1]
@@ -113,15 +113,13 @@ def follow(problem: Problem, i: int, rounds: int = 4, reach_px: float = 10.0) ->
             guess = guess.moved(0.7 * clamp(step))
         now = guess
         if problem.usable[t, i]:
-            label = problem.grid.label[t : t + 1]
             pin = Pin(
                 frames=np.array([0]), target=guess,
                 sigma=(3 * s.acceleration_m, 3 * s.acceleration_rad, s.scale_step),
             )  # fmt: skip
             for _ in range(rounds):
-                depths = resting.copy()
-                depths[i] = draw_depth(mesh, now.T_world_object, problem.grid.camera)
-                H, g, _ = frame_terms(problem, i, now, depths, label, reach_px)
+                depths = resting.exchanged(i, problem.draw_one(i, now))
+                H, g, _ = frame_terms(problem, i, now, depths, np.array([t]), reach_px)
                 add_pin(H, g, now, pin)
                 add_floor(H, g, problem, i, now)
                 now = now.moved(clamp(np.linalg.solve(H[0] + 1e-6 * np.eye(7), g[0])[None]))
@@ -142,25 +140,26 @@ def unstick(problem: Problem, state: dict[int, Trajectory], seed: int) -> dict[i
     c, rng = problem.config, np.random.default_rng(seed)
     out = dict(state)
     iou, seen = fits(problem, state)
-    for i, mesh in problem.meshes.items():
+    for i in problem.meshes:
         if problem.task.objects[i].joint is not None:
             continue
         stuck = np.flatnonzero((iou[:, i] < 0.8) & (seen[:, i] > 0.2) & problem.usable[:, i])
         if len(stuck) == 0:
             continue
         for part in np.array_split(stuck, -(-len(stuck) // 8)):
-            label = np.repeat(problem.grid.label[part], c.samples, 0)
-            depths = np.repeat(problem.draw(state, part), c.samples, 1)
+            index = np.repeat(np.arange(len(part)), c.samples)
+            depths = problem.draw(state, part)[:, index]
             centre, sigma = state[i][part], np.array([0.02] * 3 + [0.35] * 3 + [0.0])
             best, value = centre, iou[part, i].copy()
             spread = np.repeat(sigma[None], len(part), 0)
             for _ in range(4):
                 noise = rng.normal(size=(len(part), c.samples, 7)) * spread[:, None]
                 noise[:, 0] = 0
-                index = np.repeat(np.arange(len(part)), c.samples)
                 tries = centre[index].moved(rearrange(noise, "t s c -> (t s) c"))
-                depth = draw_depth(mesh, tries.T_world_object, problem.grid.camera)
-                score, _ = visible_iou(depth, label, i + 1, depths, problem.margins_m)
+                score, _ = visible_iou(
+                    problem.draw_one(i, tries), problem.grid, part[index], i, depths,
+                    problem.margins_m,
+                )  # fmt: skip
                 score = rearrange(score, "(t s) -> t s", s=c.samples)
                 elite = np.argsort(-score, 1)[:, : max(4, c.samples // 6)]
                 chosen = np.take_along_axis(noise, elite[..., None], 1)
@@ -228,7 +227,7 @@ def refine_poses(
         moves_from[i] = first_motion(loose[:, i] - tied[:, i], touched[:, i], usable)
         pins[i] = [_hold(problem, i, max(1, int(moves_from[i])))]
         # What rests on it looks for it here.
-        state[i] = state[i].with_frames(pins[i][0].frames, pins[i][0].target)
+        state[i] = pinned(state[i], pins[i])
         shortest = max(3, round(config.rest_s * fps))
         rests[i] = rest_intervals(
             points, moves_from[i], touched[:, i], usable, config.still_px, shortest
@@ -237,8 +236,7 @@ def refine_poses(
     falling = {i: r for i, r in rests.items() if i not in hung}
     for i, landed in fit_rests(problem, state, falling, touched).items():
         pins[i] += landed
-        for pin in landed:
-            state[i] = state[i].with_frames(pin.frames, pin.target)
+        state[i] = pinned(state[i], landed)
     fine = config.fine_rounds
     for k in range(fine):
         progress("fitting all frames under constraints", 0.65 + 0.3 * k / fine)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import cv2
+import numba
 import numpy as np
 
 from lucibot.core.geometry import pose_np
@@ -12,8 +13,9 @@ from lucibot.core.scene_view import SceneView
 from lucibot.core.tracks import Tracks
 from lucibot.perception.config import PoseConfig
 from lucibot.perception.contour import KNOWN_MARGIN_M, MOVING_MARGIN_M, edge_offsets, outlines
-from lucibot.perception.draw import DrawMesh, draw_depth
+from lucibot.perception.draw import DrawMesh, Windows, draw_windows
 from lucibot.perception.grid import Grid, visible_iou
+from lucibot.perception.jit import compiled
 from lucibot.perception.support import HeightMap, static_tops
 from lucibot.perception.trajectory import (
     Smoothness,
@@ -24,8 +26,6 @@ from lucibot.perception.trajectory import (
 )
 from lucibot.task import Task
 
-CHUNK = 48
-"""Frames drawn at once: bounds memory, large enough to keep the cores busy."""
 BEHIND_M = 0.006
 """What lies less than this behind the static scene is seen all the same: surfaces that touch."""
 
@@ -58,8 +58,8 @@ class Problem:
     """(H, W) known depth of the static scene."""
     depth_m: np.ndarray | None = None
     """(T, H, W) measured depth on the grid, where a depth model measures objects."""
-    carried: dict[int, np.ndarray] = field(default_factory=dict)
-    """Deformables' first depth, carried to the pixels around them."""
+    carried: dict[int, Windows] = field(default_factory=dict)
+    """(1,) deformables' first depth, carried to the pixels around them."""
 
     @property
     def margins_m(self) -> np.ndarray:
@@ -78,27 +78,27 @@ class Problem:
             velocity_m=1.0, velocity_rad=0.5, scale_step=c.scale_step, scale=c.scale_sigma,
         )  # fmt: skip
 
-    def draw(self, state: dict[int, Trajectory], frames: np.ndarray) -> np.ndarray:
-        """Depth (N, B, H, W) of every object, each drawn alone, at some frames."""
-        return self.draw_at({i: t[frames] for i, t in state.items()}, self.grid.label[frames])
+    def draw(self, state: dict[int, Trajectory], frames: np.ndarray) -> Windows:
+        """Depth (N, B) of every object, each drawn alone, at some frames."""
+        return self.draw_at({i: t[frames] for i, t in state.items()}, len(frames))
 
-    def draw_at(self, state: dict[int, Trajectory], label: np.ndarray) -> np.ndarray:
-        """Depth (N, B, H, W) of every object at the B poses of `state`; a deformable's is carried
-        over from the first moment."""
-        out = np.empty((len(self.task.objects), *label.shape), np.float32)
-        for i in range(len(out)):
+    def draw_at(self, state: dict[int, Trajectory], count: int) -> Windows:
+        """Depth (N, B) of every object at the B = `count` poses of `state`; a deformable's is
+        carried over from the first moment."""
+        out = []
+        for i in range(len(self.task.objects)):
             if i in self.meshes:
-                draw_depth(self.meshes[i], state[i].T_world_object, self.grid.camera, out[i])
-                if self.task.objects[i].joint is not None:
-                    self.hide(out[i])
+                out.append(self.draw_one(i, state[i]))
             else:
-                out[i] = self.carried[i]
-        return out
+                out.append(self.carried[i][np.zeros(count, int)])
+        return Windows.stack(out)
 
-    def hide(self, depth: np.ndarray) -> None:
-        """Leaves out of (B, H, W) drawn depth what the static scene hides. Only what hangs on a
-        joint is known so well against the scene that this can be said."""
-        depth[depth > self.background_m + BEHIND_M] = np.inf
+    def draw_one(self, i: int, trajectory: Trajectory) -> Windows:
+        """Depth (B,) of object i at the poses of `trajectory`, without what the static scene hides.
+        Only what hangs on a joint is known so well against the scene that this can be said."""
+        hung = self.task.objects[i].joint is not None
+        far = self.background_m + np.float32(BEHIND_M) if hung else None
+        return draw_windows(self.meshes[i], trajectory.T_world_object, self.grid.camera, far)
 
 
 def make_problem(task: Task, view: SceneView, tracks: Tracks, fps: float, config: PoseConfig,
@@ -107,52 +107,52 @@ def make_problem(task: Task, view: SceneView, tracks: Tracks, fps: float, config
     meshes, initial, carried = {}, {}, {}
     for i, o in enumerate(task.objects):
         if not o.is_rigid:
-            carried[i] = grid.carried_depth(i)
+            carried[i] = Windows.whole(grid.carried_depth(i)[None])
             continue
         meshes[i] = DrawMesh.from_trimesh(task.mesh(o), o.T_world_object)
         initial[i] = Trajectory.from_poses(pose_np(o.T_world_object)[None], meshes[i].anchor_m)
     size = (grid.camera.width, grid.camera.height)
     background = cv2.resize(view.background_depth_m, size, interpolation=cv2.INTER_NEAREST)
-    area = np.stack([grid.masks(i).sum((1, 2)) for i in range(len(task.objects))], 1)
     return Problem(
         task=task, grid=grid, config=config, fps=fps, meshes=meshes, initial=initial,
-        usable=~tracks.lost & (area >= 12), tops=static_tops(task), depth_m=depth_m,
+        usable=~tracks.lost & (grid.area_px >= 12), tops=static_tops(task), depth_m=depth_m,
         carried=carried, background_m=background,
     )  # fmt: skip
 
 
-def frame_terms(problem: Problem, i: int, trajectory: Trajectory, depths: np.ndarray,
-                label: np.ndarray, reach_px: float,
-                measured: np.ndarray | None = None):  # fmt: skip
-    """Normal equations (B, 7, 7), (B, 7) and outline costs (B,) of object i in some frames."""
+def frame_terms(problem: Problem, i: int, trajectory: Trajectory, depths: Windows,
+                frames: np.ndarray, reach_px: float):  # fmt: skip
+    """Normal equations (B, 7, 7), (B, 7) and outline costs (B,) of object i in some frames.
+
+    Args:
+        trajectory: (B,) of object i, as it is drawn in `depths`.
+        depths: (N, B).
+        frames: (B,) the frames to compare with.
+    """
     c, camera = problem.config, problem.grid.camera
-    depth = depths[i]
-    points, normals, z, weight = outlines(depth, c.outline_points)
+    points, normals, z, weight = outlines(depths[i], c.outline_points)
     offset, weight = edge_offsets(
-        points,
-        normals,
-        z,
-        weight,
-        np.isfinite(depth),
-        label,
-        i + 1,
-        depths,
-        problem.margins_m,
+        points, normals, z, weight, depths, problem.grid.label, frames, i + 1, problem.margins_m,
         reach_px,
-    )
-    H, g, cost = normal_equations(
+    )  # fmt: skip
+    return normal_equations(
         trajectory, camera, points, normals, z, offset, weight * c.mask_weight, c.mask_sigma_px
     )
-    if measured is not None:
-        ahead = camera.T_world_cam[:3, 2]
-        for b in range(len(depth)):
-            both = np.isfinite(depth[b]) & (label[b] == i + 1) & (measured[b] > 0)
-            if both.sum() >= 12:
-                off = float(np.median(measured[b][both] - depth[b][both]))
-                w = 1 / (c.depth_sigma_m**2 * (1 + (off / c.depth_sigma_m) ** 2))
-                H[b, :3, :3] += w * np.outer(ahead, ahead)
-                g[b, :3] += w * off * ahead
-    return H, g, cost
+
+
+def add_depth(H: np.ndarray, g: np.ndarray, problem: Problem, i: int, drawn: Windows,
+              frames: np.ndarray) -> None:  # fmt: skip
+    """Moves object i, drawn (B,) at some frames, along the view to its measured depth."""
+    ahead, sigma = problem.grid.camera.T_world_cam[:3, 2], problem.config.depth_sigma_m
+    for b, t in enumerate(frames):
+        depth, where = drawn.part(b)
+        label, measured = problem.grid.label[t][where], problem.depth_m[t][where]
+        both = np.isfinite(depth) & (label == i + 1) & (measured > 0)
+        if both.sum() >= 12:
+            off = float(np.median(measured[both] - depth[both]))
+            w = 1 / (sigma**2 * (1 + (off / sigma) ** 2))
+            H[b, :3, :3] += w * np.outer(ahead, ahead)
+            g[b, :3] += w * off * ahead
 
 
 def add_pin(H: np.ndarray, g: np.ndarray, trajectory: Trajectory, pin: Pin) -> None:
@@ -177,23 +177,50 @@ def add_floor(
 ) -> None:
     """Nothing goes below the table or the board: frames whose lowest point does are raised."""
     vertices = problem.meshes[i].vertices_m
-    vertices = vertices[:: max(1, len(vertices) // 400)]
-    T = trajectory.T_world_object
-    arm = vertices @ np.swapaxes(T[:, :3, :3], 1, 2)
-    world = arm + T[:, None, :3, 3]
-    gap = world[..., 2] - problem.tops.at(world[..., :2])
-    lowest = gap.argmin(1)
-    rows = np.arange(len(gap))
-    depth = -gap[rows, lowest]
-    below = depth > 0
+    vertices = np.ascontiguousarray(vertices[:: max(1, len(vertices) // 400)])
+    arm, gap = lowest_points(vertices, trajectory.T_world_object, problem.tops)
     J = np.zeros((len(gap), 7))
     J[:, 2] = 1
-    r = arm[rows, lowest]
-    J[:, 3], J[:, 4], J[:, 6] = r[:, 1], -r[:, 0], r[:, 2]
-    w = below / sigma_m**2
+    J[:, 3], J[:, 4], J[:, 6] = arm[:, 1], -arm[:, 0], arm[:, 2]
+    w = (gap < 0) / sigma_m**2
     H += w[:, None, None] * J[:, :, None] * J[:, None, :]
     # At most a centimetre a round, so that a wrong start is not thrown across the scene.
-    g += (w * np.minimum(depth, 0.01))[:, None] * J
+    g += (w * np.clip(-gap, 0, 0.01))[:, None] * J
+
+
+def lowest_points(
+    vertices: np.ndarray, T: np.ndarray, tops: HeightMap
+) -> tuple[np.ndarray, np.ndarray]:
+    """Of vertices (V, 3) at poses (B, 4, 4) the one that is the lowest over the tops below it: its
+    place against the anchor (B, 3) [m] in the world's axes, and its height over them (B,) [m]."""
+    arm, gap = np.zeros((len(T), 3)), np.full(len(T), np.inf)
+    _lowest_points(vertices, T, tops.lower_xy_m, tops.cell_m, tops.z, arm, gap)
+    return arm, gap
+
+
+@compiled
+def _lowest_points(vertices, T, lower_xy_m, cell_m, tops, arm, gap):
+    for b in numba.prange(len(T)):
+        for k in range(len(vertices)):
+            p, q, r = vertices[k, 0], vertices[k, 1], vertices[k, 2]
+            x = T[b, 0, 0] * p + T[b, 0, 1] * q + T[b, 0, 2] * r
+            y = T[b, 1, 0] * p + T[b, 1, 1] * q + T[b, 1, 2] * r
+            z = T[b, 2, 0] * p + T[b, 2, 1] * q + T[b, 2, 2] * r
+            i = int(np.floor((x + T[b, 0, 3] - lower_xy_m[0]) / cell_m))
+            j = int(np.floor((y + T[b, 1, 3] - lower_xy_m[1]) / cell_m))
+            if i < 0 or j < 0 or i >= tops.shape[0] or j >= tops.shape[1]:
+                continue
+            over = z + T[b, 2, 3] - tops[i, j]
+            if over < gap[b]:
+                gap[b] = over
+                arm[b, 0], arm[b, 1], arm[b, 2] = x, y, z
+
+
+def pinned(trajectory: Trajectory, pins: list[Pin]) -> Trajectory:
+    """A trajectory that keeps to its pins exactly."""
+    for pin in pins:
+        trajectory = trajectory.with_frames(pin.frames, pin.target)
+    return trajectory
 
 
 def joint_round(problem: Problem, state: dict[int, Trajectory], pins: dict[int, list[Pin]],
@@ -209,25 +236,16 @@ def joint_round(problem: Problem, state: dict[int, Trajectory], pins: dict[int, 
         for pin in pins.get(i, []):
             free[i][pin.frames] = False
     seen = np.any([*free.values(), np.zeros(frames, bool)], axis=0)
-    for part in chunks(np.flatnonzero(seen)):
-        label, depths = problem.grid.label[part], problem.draw(state, part)
-        for i in loose:
-            at = np.flatnonzero(free[i][part])
-            if len(at) == 0:
-                continue
-            rows = part[at]
-            # Most often all of them: then nothing is copied.
-            whole = len(at) == len(part)
-            measured = None if problem.depth_m is None else problem.depth_m[rows]
-            H[i][rows], g[i][rows], _ = frame_terms(
-                problem,
-                i,
-                state[i][rows],
-                depths if whole else depths[:, at],
-                label if whole else label[at],
-                reach_px,
-                measured,
-            )
+    drawn = np.flatnonzero(seen)
+    known = {i: pinned(t, pins.get(i, [])) for i, t in state.items()}
+    depths = problem.draw(known, drawn)
+    for i in loose:
+        rows = np.flatnonzero(free[i])
+        own = depths[:, np.searchsorted(drawn, rows)]
+        of_frames = frame_terms(problem, i, state[i][rows], own, rows, reach_px)[:2]
+        if problem.depth_m is not None:
+            add_depth(*of_frames, problem, i, own[i], rows)
+        H[i][rows], g[i][rows] = of_frames
     out = dict(state)
     for i in loose:
         trajectory = state[i]
@@ -237,11 +255,6 @@ def joint_round(problem: Problem, state: dict[int, Trajectory], pins: dict[int, 
         step = solve(trajectory, H[i], g[i], problem.smoothness)
         out[i] = trajectory.moved(clamp(step))
     return out
-
-
-def chunks(frames: np.ndarray) -> list[np.ndarray]:
-    """Frame indices in batches of at most CHUNK."""
-    return [frames[a : a + CHUNK] for a in range(0, len(frames), CHUNK)]
 
 
 def clamp(step: np.ndarray) -> np.ndarray:
@@ -257,10 +270,10 @@ def fits(problem: Problem, state: dict[int, Trajectory]) -> tuple[np.ndarray, np
     """IoU (T, N) over pixels that can be judged, and their share (T, N); 0 for deformables."""
     shape = (len(problem.grid), len(problem.task.objects))
     iou, seen = np.zeros(shape), np.zeros(shape)
-    for part in chunks(np.arange(shape[0])):
-        label, depths = problem.grid.label[part], problem.draw(state, part)
-        for i in state:
-            iou[part, i], seen[part, i] = visible_iou(
-                depths[i], label, i + 1, depths, problem.margins_m
-            )
+    every = np.arange(shape[0])
+    depths = problem.draw(state, every)
+    for i in state:
+        iou[:, i], seen[:, i] = visible_iou(
+            depths[i], problem.grid, every, i, depths, problem.margins_m
+        )
     return iou, seen

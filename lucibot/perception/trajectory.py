@@ -9,9 +9,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+import numba
 import numpy as np
 from scipy.linalg import solveh_banded
 from scipy.spatial.transform import Rotation
+
+from lucibot.perception.jit import compiled
 
 D = 7
 
@@ -146,16 +149,13 @@ def solve(
 
 def _banded(blocks: list[np.ndarray], n: int) -> np.ndarray:
     """Lower banded storage of the block matrix with `blocks[k][t]` coupling frames t and t + k."""
-    ab = np.zeros((3 * D, n * D))
+    ab = np.zeros((3 * D, n, D))
     for k, block in enumerate(blocks):
-        for t in range(n - k):
-            for c in range(D):
-                if k == 0:
-                    ab[: D - c, t * D + c] = block[t, c:, c]
-                else:
-                    # Entry (row r of frame t + k, column c of frame t).
-                    ab[k * D - c : (k + 1) * D - c, t * D + c] = block[t, c, :]
-    return ab
+        for c in range(D):
+            # Entry (row r of frame t + k, column c of frame t).
+            first = c if k == 0 else 0
+            ab[k * D + first - c : (k + 1) * D - c, : n - k, c] = block[: n - k, c, first:].T
+    return ab.reshape(3 * D, n * D)
 
 
 def normal_equations(
@@ -174,26 +174,48 @@ def normal_equations(
         points, normals, z, offset, weight: see `lucibot.perception.contour`.
         sigma_px: scale of the Cauchy loss; larger offsets count less and less.
     """
-    p_cam = np.stack(
-        [
-            (points[..., 0] - camera.cx) / camera.fx * z,
-            (points[..., 1] - camera.cy) / camera.fy * z,
-            z,
-        ],
-        axis=-1,
-    )
-    T = camera.T_world_cam
-    arm = p_cam @ T[:3, :3].T + T[:3, 3] - trajectory.position_m[:, None]
-    safe = np.maximum(z, 1e-3)
-    # Derivative of the pixel along the normal with respect to the point in the camera frame.
-    du, dv = normals[..., 0] * camera.fx / safe, normals[..., 1] * camera.fy / safe
-    along = -(du * p_cam[..., 0] + dv * p_cam[..., 1]) / safe
-    grad = np.stack([du, dv, along], axis=-1) @ T[:3, :3].T
-    J = np.concatenate([grad, np.cross(arm, grad), np.sum(grad * arm, -1, keepdims=True)], axis=-1)
-    r = offset / sigma_px
-    w = weight / (1 + r**2) / sigma_px**2
-    Jt = np.swapaxes(J, 1, 2)
-    H = (Jt * w[:, None]) @ J
-    g = (Jt @ (w * offset)[..., None])[..., 0]
-    cost = np.sum(weight * np.log1p(r**2), axis=1)
+    batch = len(z)
+    H, g, cost = np.zeros((batch, D, D)), np.zeros((batch, D)), np.zeros(batch)
+    _normal_equations(
+        trajectory.position_m, camera.T_world_cam, camera.fx, camera.fy, camera.cx, camera.cy,
+        points, normals, z, offset, weight, sigma_px, H, g, cost,
+    )  # fmt: skip
     return H, g, cost
+
+
+@compiled
+def _normal_equations(
+    position, T, fx, fy, cx, cy, points, normals, z, offset, weight, sigma_px, H, g, cost
+):
+    for b in numba.prange(len(z)):
+        J, p, d, arm, grad = np.empty(D), np.empty(3), np.empty(3), np.empty(3), np.empty(3)
+        for k in range(z.shape[1]):
+            if weight[b, k] == 0:
+                continue
+            depth = z[b, k]
+            p[0] = (points[b, k, 0] - cx) / fx * depth
+            p[1] = (points[b, k, 1] - cy) / fy * depth
+            p[2] = depth
+            # Derivative of the pixel along the normal with respect to the point in the camera
+            # frame.
+            d[0], d[1] = normals[b, k, 0] * fx / depth, normals[b, k, 1] * fy / depth
+            d[2] = -(d[0] * p[0] + d[1] * p[1]) / depth
+            for m in range(3):
+                arm[m] = T[m, 0] * p[0] + T[m, 1] * p[1] + T[m, 2] * p[2] + T[m, 3]
+                arm[m] -= position[b, m]
+                grad[m] = T[m, 0] * d[0] + T[m, 1] * d[1] + T[m, 2] * d[2]
+            J[0], J[1], J[2] = grad
+            J[3] = arm[1] * grad[2] - arm[2] * grad[1]
+            J[4] = arm[2] * grad[0] - arm[0] * grad[2]
+            J[5] = arm[0] * grad[1] - arm[1] * grad[0]
+            J[6] = arm[0] * grad[0] + arm[1] * grad[1] + arm[2] * grad[2]
+            r = offset[b, k] / sigma_px
+            w = weight[b, k] / (1 + r * r) / sigma_px**2
+            for m in range(D):
+                g[b, m] += w * offset[b, k] * J[m]
+                for n in range(m + 1):
+                    H[b, m, n] += w * J[m] * J[n]
+            cost[b] += weight[b, k] * np.log1p(r * r)
+        for m in range(D):
+            for n in range(m):
+                H[b, n, m] = H[b, m, n]
