@@ -40,6 +40,10 @@ def changed(config: RunConfig = QUICK, *, prefit=QUICK.optimize.prefit, weights=
     return replace(config, optimize=replace(optimize, weights=weights, prefit=prefit))
 
 
+BASE = "paper_terms"
+"""The setting that others are compared with."""
+BUDGET = QUICK.optimize.search.population * QUICK.optimize.search.generations
+"""Rollouts within which they are compared."""
 SETTINGS: dict[str, RunConfig] = {
     "paper": PRESETS["paper"],
     "quick": QUICK,
@@ -52,7 +56,7 @@ SETTINGS: dict[str, RunConfig] = {
     "wide": changed(sigma_position_m=0.008, sigma_rotation_deg=6.0),
     "narrow": changed(sigma_position_m=0.002, sigma_rotation_deg=1.5),
     "population_8": changed(population=8, generations=12, patience=6),
-    "population_32": changed(population=32, generations=4, patience=0),
+    "population_32": changed(population=32, generations=3, patience=0),
     "pycma": changed(optimizer=Pycma()),
     "sep_cma_es": changed(optimizer=Evosax(strategy="Sep_CMA_ES")),
     "cr_fm_nes": changed(optimizer=Evosax(strategy="CR_FM_NES")),
@@ -79,6 +83,8 @@ def main(argv: list[str]) -> int:
     ]  # fmt: skip
     rows = sweep.sweep(points, out=a.out, results=a.results, measured=trace)
     print("\n" + table(rows))
+    print(f"\nLowest loss within {BUDGET} rollouts over that of {BASE}, 90% interval, seeds:\n")
+    print(against(rows))
     return 0
 
 
@@ -131,6 +137,37 @@ def table(rows: list[sweep.Row]) -> str:
             f"| {sum(r['success'] for r, _ in pairs)} |"
         )
     return "\n".join(lines)
+
+
+def against(rows: list[sweep.Row], base: str = BASE) -> str:
+    """Markdown: the lowest loss of each setting within `BUDGET` rollouts over that of `base` on the
+    same seeds: the geometric mean and its 90% interval (bootstrap over the seeds), by task."""
+    by = {sweep.key(r): lowest(r["trace"], BUDGET) for r in rows if "trace" in r}
+    tasks = list(dict.fromkeys(t for t, _, _ in by))
+    ratios: dict[str, dict[str, list[float]]] = {}
+    for (task, seed, setting), loss in by.items():
+        if setting in SETTINGS and setting not in ("paper", base) and (task, seed, base) in by:
+            of_task = ratios.setdefault(setting, {}).setdefault(task, [])
+            of_task.append(float(np.log(loss / by[task, seed, base])))
+    lines = [f"| setting | {' | '.join(tasks)} |", "|" + " --- |" * (1 + len(tasks))]
+    for setting in (s for s in SETTINGS if s in ratios):
+        cells = [mean_interval(ratios[setting].get(t, [])) for t in tasks]
+        lines.append(f"| {setting} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def lowest(trace: list[list[float]], rollouts: int) -> float:
+    """The lowest loss of the first so many rollouts."""
+    return min(loss for k, loss in trace if k <= rollouts)
+
+
+def mean_interval(logs: list[float], draws: int = 4000) -> str:
+    """Geometric mean and 90% interval of ratios given by their logarithms."""
+    if not logs:
+        return ""
+    each = np.random.default_rng(0).choice(logs, (draws, len(logs))).mean(1)
+    low, high = np.exp(np.quantile(each, (0.05, 0.95)))
+    return f"{np.exp(np.mean(logs)):.2f} ({low:.2f} to {high:.2f}), {len(logs)}"
 
 
 def spread(needed: np.ndarray) -> str:
