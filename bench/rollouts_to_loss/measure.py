@@ -129,10 +129,11 @@ def table(rows: list[sweep.Row]) -> str:
         needed, papers = np.array(
             [[rollouts_to(t["trace"], p["trace"][-1][1]) for t in (r, p)] for r, p in pairs]
         ).T
+        share = np.median(needed / papers)
         ratio = np.array([r["trace"][-1][1] / p["trace"][-1][1] for r, p in pairs])
         lines.append(
             f"| {task} | {setting} | {len(pairs)} | {np.isfinite(needed).sum()} | {spread(needed)} "
-            f"| {np.median(needed / papers):.1%} "
+            f"| {f'{share:.1%}' if np.isfinite(share) else 'never'} "
             f"| {np.median(ratio):.2f} ({ratio.min():.2f} to {ratio.max():.2f}) "
             f"| {sum(r['success'] for r, _ in pairs)} |"
         )
