@@ -74,7 +74,7 @@ STAGES: tuple[Stage, ...] = (
     Stage(number=10, name="scene", version=1, needs=(), config="scene", shared=True),
     Stage(number=20, name="imagine", version=2, needs=("scene",), config="video", seeded=True),
     Stage(number=30, name="select", version=5, needs=("scene", "imagine"), config="select"),
-    Stage(number=40, name="perceive", version=9, needs=("scene", "imagine", "select"),
+    Stage(number=40, name="perceive", version=10, needs=("scene", "imagine", "select"),
           config="perceive"),
     Stage(number=50, name="optimize", version=3, needs=("scene", "perceive"), config="optimize",
           seeded=True, keep=("checkpoints",), begins_early=True),

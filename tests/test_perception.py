@@ -392,6 +392,17 @@ def test_parts_are_split_by_a_gap_or_a_valley_and_not_by_a_notch():
     assert len(connected_parts(bridged)) == 2
 
 
+def test_the_grain_of_a_surface_parts_nothing():
+    """Sand has valleys of lightness all over: a heap apart from the rest is all that counts."""
+    mask = np.zeros((80, 140), bool)
+    mask[30:70, 20:120] = True
+    mask[5:25, 60:100] = True
+    grain = np.random.default_rng(0).random((80, 140, 1)) < 0.1
+    image = np.where(cv2.dilate(grain.astype(np.uint8), np.ones((2, 2)))[..., None] > 0, 120, 200)
+    parts = connected_parts(mask, image.repeat(3, 2).astype(np.uint8))
+    assert sorted(int(p.sum()) for p in parts) == [20 * 40, 40 * 100]
+
+
 def test_keyframes_hold_the_switches_and_end_with_the_goal():
     held = np.zeros((100, 2), bool)
     held[10:70, 0] = True

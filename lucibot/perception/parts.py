@@ -20,6 +20,9 @@ VALLEY = 8
 """Depth of a valley of lightness, of 255: some four times what compression leaves of noise."""
 LEAST_SHARE = 0.1
 """A piece smaller than this share of its object's visible area is a crumb, or noise."""
+CUT_KEEPS = 0.8
+"""A slit leaves at least this share of a mask in pieces that are no crumbs; valleys that leave less
+are the grain of a surface, sand's for instance."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,15 +82,16 @@ def connected_parts(mask: np.ndarray, image: np.ndarray | None = None) -> list[n
     """
     if not mask.any():
         return []
-    core = mask.astype(np.uint8)
+    core = cv2.erode(mask.astype(np.uint8), np.ones((3, 3), np.uint8))
+    label, big = _pieces(core)
     if image is not None:
-        core[_valleys(mask, image)] = 0
-    core = cv2.erode(core, np.ones((3, 3), np.uint8))
-    count, label = cv2.connectedComponents(core, connectivity=4)
-    area = (label > 0).sum()
-    big = [k for k in range(1, count) if (label == k).sum() >= LEAST_SHARE * area]
+        slit = mask & ~_valleys(mask, image)
+        by_slits = _pieces(cv2.erode(slit.astype(np.uint8), np.ones((3, 3), np.uint8)))
+        if np.isin(*by_slits).sum() >= CUT_KEEPS * core.sum():
+            label, big = by_slits
     if not big:
         return [mask]
+    area = (label > 0).sum()
     distance = np.stack(
         [cv2.distanceTransform((label != k).astype(np.uint8), cv2.DIST_L2, 5) for k in big]
     )
@@ -96,6 +100,13 @@ def connected_parts(mask: np.ndarray, image: np.ndarray | None = None) -> list[n
     near = distance.min(0) <= max(3.0, 0.15 * np.sqrt(area))
     parts = [mask & near & (owner == k) for k in range(len(big))]
     return sorted(parts, key=lambda m: float(np.nonzero(m)[1].mean()))
+
+
+def _pieces(core: np.ndarray) -> tuple[np.ndarray, list[int]]:
+    """Connected pieces of a mask, numbered (H, W), and the numbers of those that are no crumbs."""
+    count, label = cv2.connectedComponents(core, connectivity=4)
+    sizes = np.bincount(label.reshape(-1), minlength=count)[1:]
+    return label, [k + 1 for k in np.flatnonzero(sizes >= LEAST_SHARE * sizes.sum()).tolist()]
 
 
 def _valleys(mask: np.ndarray, image: np.ndarray) -> np.ndarray:
