@@ -40,10 +40,10 @@ def put(zbuffer: qd.template(), index, z, tag, serial: qd.template()):
 
 
 @qd.func
-def span(low, high, g, inverse_g, w, e):
+def span(low, high, g, w, e):
     """Narrow low..high to the x where g * x + w >= e."""
     if qd.abs(g) > 1e-20:
-        x = (e - w) * inverse_g
+        x = (e - w) / g
         if g > 0.0:
             low = qd.max(low, x)
         else:
@@ -124,15 +124,12 @@ def fill_triangle(
         low_z = qd.min(a[2], b[2], c[2])
         high_z = qd.max(a[2], b[2], c[2])
         last = qd.cast(x1 - x0, qd.f32)
-        ia = 1.0 / ga
-        ib = 1.0 / gb
-        ic = 1.0 / gc
         for r in range((to_row - from_row - lane + lanes - 1) // lanes):
             j = from_row + lane + r * lanes
             y = qd.cast(j, qd.f32)
-            low, high = span(0.0, last, ga, ia, ha * y + ka, ea)
-            low, high = span(low, high, gb, ib, hb * y + kb, eb)
-            low, high = span(low, high, gc, ic, hc * y + kc, ec)
+            low, high = span(0.0, last, ga, ha * y + ka, ea)
+            low, high = span(low, high, gb, hb * y + kb, eb)
+            low, high = span(low, high, gc, hc * y + kc, ec)
             z0 = hz * y + kz
             row = base + (y0 + j) * width + x0
             # `low` may lie beyond the row, but `high` does not, so the casts are safe.
