@@ -216,23 +216,17 @@ def _add_objects(gs, scene, task: Task, scratch: Path, particles_as: str) -> dic
 
 
 def _add_object(gs, scene, task: Task, obj: ObjectSpec, scratch: Path, particles_as: str):
-    # Genesis's own default stretches the first mesh over the particles, across any cut.
-    mode = {"surface": "recon", "spheres": "particle"}[particles_as]
-    if obj.is_rigid:
-        look = surface(gs, task, obj.look)
-    else:
-        look = surface(gs, task, obj.look or mean_look(task.mesh(obj)), vis_mode=mode)
+    collides, couples = task.spec.simulation.rigid_collision, _has_particles(task)
     if obj.is_rigid:
         # Where rigid bodies do not collide nothing would carry a body's weight.
-        material = rigid_material(
-            gs, obj.material, compensated=not task.spec.simulation.rigid_collision,
-            couples=_has_particles(task),
-        )  # fmt: skip
-        morph = rigid_morph(
-            gs, task, obj, scratch, collides=task.spec.simulation.rigid_collision,
-            couples=_has_particles(task),
-        )  # fmt: skip
-        return scene.add_entity(morph, material=material, surface=look)
+        return scene.add_entity(
+            rigid_morph(gs, task, obj, scratch, collides=collides, couples=couples),
+            material=rigid_material(gs, obj.material, compensated=not collides, couples=couples),
+            surface=surface(gs, task, obj.look),
+        )
+    # Genesis's own default stretches the first mesh over the particles, across any cut.
+    mode = {"surface": "recon", "spheres": "particle"}[particles_as]
+    look = surface(gs, task, obj.look or mean_look(task.mesh(obj)), vis_mode=mode)
     file = scratch / f"{obj.name}.obj"
     task.mesh(obj).export(file)
     T = obj.T_world_object
