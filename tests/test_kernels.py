@@ -565,13 +565,14 @@ def test_what_is_near_a_surface_is_its_twin(reach, lanes, monkeypatch):
         lk.Surface(a, 0.0)
 
 
+@pytest.mark.parametrize("width", [16, 17])
 @pytest.mark.parametrize("lanes", [1, 7])
 @pytest.mark.parametrize("most", [1, 20, 64, 100_000])
-def test_unproject_is_its_twin(most, lanes, monkeypatch):
-    """With several lanes, too, as on a GPU."""
+def test_unproject_is_its_twin(most, lanes, width, monkeypatch):
+    """With several lanes, too, as on a GPU; of images that fill their words and such that do not."""
     monkeypatch.setattr(points_module, "_CPU_LANES", lanes)
-    mask = torch.rand(5, 13, 17) < torch.tensor([0.0, 0.01, 0.3, 0.9, 1.0])[:, None, None]
-    depth, rays = torch.rand(5, 13, 17) + 0.5, torch.randn(13, 17, 3)
+    mask = torch.rand(5, 13, width) < torch.tensor([0.0, 0.01, 0.3, 0.9, 1.0])[:, None, None]
+    depth, rays = torch.rand(5, 13, width) + 0.5, torch.randn(13, width, 3)
     centre = torch.randn(3)
     got = lk.unproject(mask, depth, rays, centre, most)
     expected = twins.unproject(mask, depth, rays, centre, most)

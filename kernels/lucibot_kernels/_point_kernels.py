@@ -7,35 +7,46 @@ LIMIT_BITS = 0x49742400  # 1e6 as f32: what lies farther away is diverged, near 
 F32 = qd.types.ndarray(dtype=qd.f32, ndim=1)
 I32 = qd.types.ndarray(dtype=qd.i32, ndim=1)
 U8 = qd.types.ndarray(dtype=qd.u8, ndim=1)
+WORDS = qd.types.ndarray(ndim=1)  # i64 (eight pixels) or u8 (one)
+
+
+@qd.func
+def stretch(lane, lanes, words):
+    """First and last word, exclusive, of a lane's stretch of an image."""
+    first = qd.cast(lane, qd.i64) * words // lanes
+    last = (qd.cast(lane, qd.i64) + 1) * words // lanes
+    return qd.cast(first, qd.i32), qd.cast(last, qd.i32)
 
 
 @qd.kernel
 def count(
-    # In: masks (B, pixels).
+    # In: masks (B, words, size).
     mask: U8,
-    pixels: qd.i32,
+    words: qd.i32,
     # Out: (B, lanes), how many pixels each lane's stretch of the image has.
     found: I32,
     lanes: qd.i32,
+    size: qd.template(),
 ):
     for item in range(found.shape[0]):
-        b = item // lanes
-        first = qd.cast(item % lanes, qd.i64) * pixels // lanes
-        last = (qd.cast(item % lanes, qd.i64) + 1) * pixels // lanes
+        first, last = stretch(item % lanes, lanes, words)
+        o = item // lanes * words * size
         n = 0
-        for p in range(qd.cast(first, qd.i32), qd.cast(last, qd.i32)):
-            n += qd.cast(mask[b * pixels + p] != 0, qd.i32)
+        for p in range(first * size, last * size):
+            n += qd.cast(mask[o + p] != 0, qd.i32)
         found[item] = n
 
 
 @qd.kernel
 def unproject(
-    # In: masks and depths (B, pixels), rays (pixels, 3), the camera's centre (3,).
+    # In: masks (B, words, size), the same as words of `size` pixels (B, words), depths (B, pixels),
+    # rays (pixels, 3), the camera's centre (3,).
     mask: U8,
+    word: WORDS,
     depth: F32,
     ray: F32,
     centre: F32,
-    pixels: qd.i32,
+    words: qd.i32,
     # In: (B, lanes) pixels before each lane's stretch, (B,) all pixels.
     before: I32,
     total: I32,
@@ -43,20 +54,30 @@ def unproject(
     lanes: qd.i32,
     # Out: (B, most, 3); only what is found is written.
     out: F32,
+    size: qd.template(),
 ):
     for item in range(before.shape[0]):
         b = item // lanes
-        first = qd.cast(item % lanes, qd.i64) * pixels // lanes
-        last = (qd.cast(item % lanes, qd.i64) + 1) * pixels // lanes
+        first, last = stretch(item % lanes, lanes, words)
         step = qd.max((total[b] + most - 1) // most, 1)
-        rank = before[item]
-        for p in range(qd.cast(first, qd.i32), qd.cast(last, qd.i32)):
-            if mask[b * pixels + p] != 0:
-                if rank % step == 0:
-                    o = 3 * (b * most + rank // step)
-                    for k in qd.static(range(3)):
-                        out[o + k] = centre[k] + ray[3 * p + k] * depth[b * pixels + p]
-                rank += 1
+        # The next pixel that gives a point is found by counting down: dividing for each of them
+        # would take most of the time.
+        slot = (before[item] + step - 1) // step
+        left = slot * step - before[item]
+        for w in range(first, last):
+            # Most words of an image are empty.
+            if word[b * words + w] != 0:
+                for k in range(size):
+                    p = w * size + k
+                    at = b * words * size + p
+                    if mask[at] != 0:
+                        if left == 0:
+                            o = 3 * (b * most + slot)
+                            for i in qd.static(range(3)):
+                                out[o + i] = centre[i] + ray[3 * p + i] * depth[at]
+                            left = step
+                            slot += 1
+                        left -= 1
 
 
 @qd.func

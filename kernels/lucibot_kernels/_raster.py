@@ -73,71 +73,85 @@ def fill_triangle(
 
     Only pixels in the window count; all others are as if it were the whole image, to the bit.
     """
-    low_u = qd.min(a[0], b[0], c[0])
-    low_v = qd.min(a[1], b[1], c[1])
-    high_u = qd.max(a[0], b[0], c[0])
-    high_v = qd.max(a[1], b[1], c[1])
-    # Pixels whose centres lie in the box; clamped as floats, because casts overflow.
-    w = qd.cast(width, qd.f32)
-    h = qd.cast(height, qd.f32)
-    x0 = qd.cast(qd.ceil(qd.min(qd.max(low_u, 0.0), w + 1.0) - 0.5), qd.i32)
-    y0 = qd.cast(qd.ceil(qd.min(qd.max(low_v, 0.0), h + 1.0) - 0.5), qd.i32)
-    x1 = qd.cast(qd.floor(qd.max(qd.min(high_u, w), -1.0) - 0.5), qd.i32)
-    y1 = qd.cast(qd.floor(qd.max(qd.min(high_v, h), -1.0) - 0.5), qd.i32)
-    # Coordinates relative to the first pixel centre keep the products below small and exact.
-    u = qd.cast(x0, qd.f32) + 0.5
-    v = qd.cast(y0, qd.f32) + 0.5
-    ax = a[0] - u
-    ay = a[1] - v
-    bx = b[0] - u
-    by = b[1] - v
-    cx = c[0] - u
-    cy = c[1] - v
-    area = (bx - ax) * (cy - ay) - (by - ay) * (cx - ax)
+    area = (b[0] - a[0]) * (c[1] - a[1]) - (b[1] - a[1]) * (c[0] - a[0])
     # Since v points down, corners that turn counter-clockwise to the eye have a negative area.
-    visible = area < 0.0 or (cull == 0 and area > 0.0)
-    from_row = qd.max(window[1] - y0, 0)
-    from_column = qd.max(window[0] - x0, 0)
-    to_row = qd.min(window[3], y1 + 1) - y0
-    to_column = qd.min(window[2], x1 + 1) - x0
-    if to_column > from_column and to_row > from_row and visible and qd.abs(area) > 1e-12:
-        s = 1.0 / area
-        # Barycentric weights, affine in the pixel: w = g * x + h * y + k.
-        ga = (by - cy) * s
-        ha = (cx - bx) * s
-        ka = (bx * cy - by * cx) * s
-        gb = (cy - ay) * s
-        hb = (ax - cx) * s
-        kb = (cx * ay - cy * ax) * s
-        gc = (ay - by) * s
-        hc = (bx - ax) * s
-        kc = (ax * by - ay * bx) * s
-        # Rounding must not open cracks between neighbours: pixels on an edge belong to both.
-        eps = -1e-6 * qd.abs(s)
-        ea = eps * (qd.abs(bx * cy) + qd.abs(by * cx))
-        eb = eps * (qd.abs(cx * ay) + qd.abs(cy * ax))
-        ec = eps * (qd.abs(ax * by) + qd.abs(ay * bx))
-        # 1/z is affine on the screen too; slivers extrapolate it, so it is kept between corners.
-        gz = ga * a[2] + gb * b[2] + gc * c[2]
-        hz = ha * a[2] + hb * b[2] + hc * c[2]
-        kz = ka * a[2] + kb * b[2] + kc * c[2]
-        low_z = qd.min(a[2], b[2], c[2])
-        high_z = qd.max(a[2], b[2], c[2])
-        last = qd.cast(x1 - x0, qd.f32)
-        for r in range((to_row - from_row - lane + lanes - 1) // lanes):
-            j = from_row + lane + r * lanes
-            y = qd.cast(j, qd.f32)
-            low, high = span(0.0, last, ga, ha * y + ka, ea)
-            low, high = span(low, high, gb, hb * y + kb, eb)
-            low, high = span(low, high, gc, hc * y + kc, ec)
-            z0 = hz * y + kz
-            row = base + (y0 + j) * width + x0
-            # `low` may lie beyond the row, but `high` does not, so the casts are safe.
-            i0 = qd.cast(qd.ceil(qd.min(low, last + 1.0)), qd.i32)
-            i1 = qd.cast(qd.floor(qd.max(high, -1.0)), qd.i32)
-            for i in range(qd.max(i0, from_column), qd.min(i1 + 1, to_column)):
-                inverse_z = qd.max(qd.min(gz * qd.cast(i, qd.f32) + z0, high_z), low_z)
-                put(zbuffer, row + i, 1.0 / inverse_z, tag, serial)
+    if area < -1e-12 or (cull == 0 and area > 1e-12):
+        low_u = qd.min(a[0], b[0], c[0])
+        low_v = qd.min(a[1], b[1], c[1])
+        high_u = qd.max(a[0], b[0], c[0])
+        high_v = qd.max(a[1], b[1], c[1])
+        # Pixels whose centres lie in the box; clamped as floats, because casts overflow.
+        w = qd.cast(width, qd.f32)
+        h = qd.cast(height, qd.f32)
+        x0 = qd.cast(qd.ceil(qd.min(qd.max(low_u, 0.0), w + 1.0) - 0.5), qd.i32)
+        y0 = qd.cast(qd.ceil(qd.min(qd.max(low_v, 0.0), h + 1.0) - 0.5), qd.i32)
+        x1 = qd.cast(qd.floor(qd.max(qd.min(high_u, w), -1.0) - 0.5), qd.i32)
+        y1 = qd.cast(qd.floor(qd.max(qd.min(high_v, h), -1.0) - 0.5), qd.i32)
+        # Coordinates relative to the first pixel centre keep the products below small and exact.
+        u = qd.cast(x0, qd.f32) + 0.5
+        v = qd.cast(y0, qd.f32) + 0.5
+        ax = a[0] - u
+        ay = a[1] - v
+        bx = b[0] - u
+        by = b[1] - v
+        cx = c[0] - u
+        cy = c[1] - v
+        from_row = qd.max(window[1] - y0, 0)
+        from_column = qd.max(window[0] - x0, 0)
+        to_row = qd.min(window[3], y1 + 1) - y0
+        to_column = qd.min(window[2], x1 + 1) - x0
+        if to_column > from_column and to_row > from_row:
+            s = 1.0 / area
+            # Barycentric weights, affine in the pixel: w = g * x + h * y + k.
+            ga = (by - cy) * s
+            ha = (cx - bx) * s
+            ka = (bx * cy - by * cx) * s
+            gb = (cy - ay) * s
+            hb = (ax - cx) * s
+            kb = (cx * ay - cy * ax) * s
+            gc = (ay - by) * s
+            hc = (bx - ax) * s
+            kc = (ax * by - ay * bx) * s
+            # Rounding must not open cracks between neighbours: pixels on an edge belong to both.
+            eps = -1e-6 * qd.abs(s)
+            ea = eps * (qd.abs(bx * cy) + qd.abs(by * cx))
+            eb = eps * (qd.abs(cx * ay) + qd.abs(cy * ax))
+            ec = eps * (qd.abs(ax * by) + qd.abs(ay * bx))
+            # 1/z is affine on the screen too; slivers extrapolate it, so it is kept between corners.
+            gz = ga * a[2] + gb * b[2] + gc * c[2]
+            hz = ha * a[2] + hb * b[2] + hc * c[2]
+            kz = ka * a[2] + kb * b[2] + kc * c[2]
+            low_z = qd.min(a[2], b[2], c[2])
+            high_z = qd.max(a[2], b[2], c[2])
+            # Line by line, along rows or columns, whichever are fewer: most faces are slivers.
+            tall = y1 - y0 > x1 - x0
+            step_p = qd.select(tall, 1, width)
+            step_q = qd.select(tall, width, 1)
+            from_p = qd.select(tall, from_column, from_row)
+            to_p = qd.select(tall, to_column, to_row)
+            from_q = qd.select(tall, from_row, from_column)
+            to_q = qd.select(tall, to_row, to_column)
+            last = qd.cast(qd.select(tall, y1 - y0, x1 - x0), qd.f32)
+            if tall:
+                ga, ha = ha, ga
+                gb, hb = hb, gb
+                gc, hc = hc, gc
+                gz, hz = hz, gz
+            first = base + y0 * width + x0
+            for r in range((to_p - from_p - lane + lanes - 1) // lanes):
+                j = from_p + lane + r * lanes
+                p = qd.cast(j, qd.f32)
+                low, high = span(0.0, last, ga, ha * p + ka, ea)
+                low, high = span(low, high, gb, hb * p + kb, eb)
+                low, high = span(low, high, gc, hc * p + kc, ec)
+                z0 = hz * p + kz
+                line = first + j * step_p
+                # `low` may lie beyond the line, but `high` does not, so the casts are safe.
+                i0 = qd.cast(qd.ceil(qd.min(low, last + 1.0)), qd.i32)
+                i1 = qd.cast(qd.floor(qd.max(high, -1.0)), qd.i32)
+                for i in range(qd.max(i0, from_q), qd.min(i1 + 1, to_q)):
+                    inverse_z = qd.max(qd.min(gz * qd.cast(i, qd.f32) + z0, high_z), low_z)
+                    put(zbuffer, line + i * step_q, 1.0 / inverse_z, tag, serial)
 
 
 @qd.func

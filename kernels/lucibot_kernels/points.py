@@ -40,13 +40,16 @@ def unproject(
         k = kernels("_point_kernels", device)
         lanes = _CPU_LANES if device.type == "cpu" else _GPU_LANES
         flat = mask.view(torch.uint8).view(-1)
+        # Eight pixels a word where every image starts on a word, else one.
+        size = 8 if pixels % 8 == 0 and flat.storage_offset() % 8 == 0 else 1
+        words = flat.view(torch.int64) if size == 8 else flat
         found = torch.empty(batch, lanes, dtype=torch.int32, device=device)
-        k.count(flat, pixels, found.view(-1), lanes)
+        k.count(flat, pixels // size, found.view(-1), lanes, size)
         upto = found.cumsum(1, dtype=torch.int32)
         before, total = (upto - found).view(-1), upto[:, -1].contiguous()
         k.unproject(
-            flat, nonempty(depth.view(-1)), rays.view(-1), centre, pixels, before, total,
-            most, lanes, out.view(-1),
+            flat, words, nonempty(depth.view(-1)), rays.view(-1), centre, pixels // size, before,
+            total, most, lanes, out.view(-1), size,
         )  # fmt: skip
     return out
 

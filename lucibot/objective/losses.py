@@ -102,7 +102,7 @@ class Losses:
         target_seen = _is_any(seen.label, self._targets)
         terms = {
             "target_iou": 1 - label_iou(
-                target_seen.int(), 1, self._target_masks[-1], self._valid[-1]
+                seen.label, self._targets, self._target_masks[-1], self._valid[-1]
             ),
             "actuator_chamfer": torch.stack([
                 self._chamfer(seen.label == a, seen.depth, cloud)
