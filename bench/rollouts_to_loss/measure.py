@@ -7,8 +7,8 @@ loss, by the paper's terms, that the paper's protocol has found at its end: CMA-
 128 full rollouts, from the estimated poses. A search may be led by other terms; its rollouts are
 judged by the paper's.
 
-Writes one entry a run into results.json and can be stopped and started again. `--settings list`
-prints what there is.
+Writes one entry a run into results.json and, made from it, table.md and settings.md; it can be stopped
+and started again. `--settings list` prints what there is.
 """
 
 from __future__ import annotations
@@ -28,6 +28,8 @@ from lucibot.optimize.config import CEM, Evosax, Pycma
 from lucibot.sweep import Point
 from lucibot.task import Task, load_task, task_names
 
+from .tables import settings_tables, table
+
 HERE = Path(__file__).parent
 RESULTS = HERE / "results.json"
 QUICK = PRESETS["quick"]
@@ -40,6 +42,8 @@ def changed(config: RunConfig = QUICK, *, prefit=QUICK.optimize.prefit, weights=
     return replace(config, optimize=replace(optimize, weights=weights, prefit=prefit))
 
 
+MAIN = ("paper", "paper_terms", "quick")
+"""The settings that are run on every task."""
 BASE = "paper_terms"
 """The setting that others are compared with."""
 BUDGET = QUICK.optimize.search.population * QUICK.optimize.search.generations
@@ -82,9 +86,13 @@ def main(argv: list[str]) -> int:
         for seed in sweep.seeds(a.seeds)
     ]  # fmt: skip
     rows = sweep.sweep(points, out=a.out, results=a.results, measured=trace)
-    print("\n" + table(rows))
-    print(f"\nLowest loss within {BUDGET} rollouts over that of {BASE}, 90% interval, seeds:\n")
-    print(against(rows))
+    order = list(SETTINGS)
+    for name, text in (
+        ("table", table(rows, order, MAIN)),
+        ("settings", settings_tables(rows, order, MAIN, BASE, BUDGET)),
+    ):
+        (a.results.parent / f"{name}.md").write_text(text)
+        print("\n" + text)
     return 0
 
 
@@ -101,82 +109,6 @@ def trace(run: Path, task: Task, point: Point) -> sweep.Row:
         "trace": [[int(k) + 1, round(float(best[k]), 5)] for k in falls],
         "paper_loss": round(float(PAPER_WEIGHTS.total(chosen)), 5),
     }
-
-
-def rollouts_to(trace: list[list[float]], loss: float) -> float:
-    """Rollouts until the loss is reached; inf if it never is."""
-    return next((k for k, reached in trace if reached <= loss), np.inf)
-
-
-def table(rows: list[sweep.Row]) -> str:
-    """Markdown: a line for each task and setting.
-
-    Of a seed every rollout takes the same simulation steps, whatever the setting.
-    """
-    lines = [
-        "| task | setting | seeds | reach it | rollouts to it | of the paper's steps "
-        "| loss over paper's | solved |",
-        "|" + " --- |" * 8,
-    ]
-    by = {sweep.key(r): r for r in rows if "trace" in r}
-    for task, setting in dict.fromkeys((t, s) for t, _, s in by):
-        pairs = [
-            (r, by[task, seed, "paper"]) for (t, seed, s), r in by.items()
-            if (t, s) == (task, setting) and (task, seed, "paper") in by
-        ]  # fmt: skip
-        if not pairs:
-            continue
-        needed, papers = np.array(
-            [[rollouts_to(t["trace"], p["trace"][-1][1]) for t in (r, p)] for r, p in pairs]
-        ).T
-        share = np.median(needed / papers)
-        ratio = np.array([r["trace"][-1][1] / p["trace"][-1][1] for r, p in pairs])
-        lines.append(
-            f"| {task} | {setting} | {len(pairs)} | {np.isfinite(needed).sum()} | {spread(needed)} "
-            f"| {f'{share:.1%}' if np.isfinite(share) else 'never'} "
-            f"| {np.median(ratio):.2f} ({ratio.min():.2f} to {ratio.max():.2f}) "
-            f"| {sum(r['success'] for r, _ in pairs)} |"
-        )
-    return "\n".join(lines)
-
-
-def against(rows: list[sweep.Row], base: str = BASE) -> str:
-    """Markdown: the lowest loss of each setting within `BUDGET` rollouts over that of `base` on the
-    same seeds: the geometric mean and its 90% interval (bootstrap over the seeds), by task."""
-    by = {sweep.key(r): lowest(r["trace"], BUDGET) for r in rows if "trace" in r}
-    tasks = list(dict.fromkeys(t for t, _, _ in by))
-    ratios: dict[str, dict[str, list[float]]] = {}
-    for (task, seed, setting), loss in by.items():
-        if setting in SETTINGS and setting not in ("paper", base) and (task, seed, base) in by:
-            of_task = ratios.setdefault(setting, {}).setdefault(task, [])
-            of_task.append(float(np.log(loss / by[task, seed, base])))
-    lines = [f"| setting | {' | '.join(tasks)} |", "|" + " --- |" * (1 + len(tasks))]
-    for setting in (s for s in SETTINGS if s in ratios):
-        cells = [mean_interval(ratios[setting].get(t, [])) for t in tasks]
-        lines.append(f"| {setting} | {' | '.join(cells)} |")
-    return "\n".join(lines)
-
-
-def lowest(trace: list[list[float]], rollouts: int) -> float:
-    """The lowest loss of the first so many rollouts."""
-    return min(loss for k, loss in trace if k <= rollouts)
-
-
-def mean_interval(logs: list[float], draws: int = 4000) -> str:
-    """Geometric mean and 90% interval of ratios given by their logarithms."""
-    if not logs:
-        return ""
-    each = np.random.default_rng(0).choice(logs, (draws, len(logs))).mean(1)
-    low, high = np.exp(np.quantile(each, (0.05, 0.95)))
-    return f"{np.exp(np.mean(logs)):.2f} ({low:.2f} to {high:.2f}), {len(logs)}"
-
-
-def spread(needed: np.ndarray) -> str:
-    def word(k: float) -> str:
-        return f"{k:.0f}" if np.isfinite(k) else "never"
-
-    middle = np.sort(needed)[(len(needed) - 1) // 2 : len(needed) // 2 + 1]
-    return f"{word(middle[-1])} ({word(needed.min())} to {word(needed.max())})"
 
 
 def parse(argv: list[str]) -> argparse.Namespace:
