@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 from einops import rearrange
-from lucibot_kernels import Observer, mask_iou
+from lucibot_kernels import Observer, Wanted
 
 from lucibot.core.geometry import compose_rotvec, rotvec_to_quat
 from lucibot.core.progress import Progress, silent
@@ -107,17 +107,22 @@ class _Drawing:
             background_depth_m=torch.as_tensor(background_depth_m, dtype=torch.float32).to(device),
         )  # fmt: skip
         self._device = device
-        self._masks = torch.as_tensor(sup.actuator_masks[ks, a], device=device).contiguous()
+        # Of a closed surface only what faces the camera is seen.
+        self._closed = bool(mesh.is_watertight and mesh.volume > 0)
         # Where another object is seen, this one may be hidden behind it: such pixels do not count.
+        mask = sup.actuator_masks[ks, a]
         others = np.delete(sup.actuator_masks[ks], a, axis=1).any(1) | sup.target_masks[ks]
-        valid = sup.valid[ks] & (~others | sup.actuator_masks[ks, a])
-        self._valid = torch.as_tensor(valid, device=device).contiguous()
+        valid = sup.valid[ks] & (~others | mask)
+        self._wanted = Wanted(
+            [1], torch.as_tensor(mask[:, None], device=device).contiguous(),
+            torch.as_tensor(valid, device=device).contiguous(),
+        )  # fmt: skip
 
     def iou(self, poses: np.ndarray) -> np.ndarray:
         """Poses (P, n, 6) to IoU (P, n)."""
-        flat = torch.as_tensor(rearrange(poses, "p n c -> (p n) 1 c")).to(self._device)
-        seen = self._observer.observe(
-            flat[..., :3].float().contiguous(), rotvec_to_quat(flat[..., 3:]).float().contiguous()
-        )
-        drawn = rearrange(seen.label == 1, "(p n) h w -> p n h w", n=poses.shape[1])
-        return mask_iou(drawn, self._masks, self._valid).cpu().numpy()
+        flat = torch.as_tensor(rearrange(poses, "p n c -> (n p) 1 c")).to(self._device)
+        found = self._observer.overlap(
+            self._wanted, flat[..., :3].float().contiguous(),
+            rotvec_to_quat(flat[..., 3:]).float().contiguous(), cull_backfaces=self._closed,
+        )  # fmt: skip
+        return rearrange(found, "(n p) 1 -> p n", n=poses.shape[1]).cpu().numpy()
