@@ -1,5 +1,6 @@
 """The optimizer, its coordinates, resuming, and poses that penetrate nothing."""
 
+from types import SimpleNamespace
 from typing import get_args, get_type_hints
 
 import numpy as np
@@ -9,10 +10,13 @@ from lucibot.core.errors import RunFailed
 from lucibot.core.geometry import pose_np
 from lucibot.objective.evaluation import Evaluation
 from lucibot.optimize.clearance import Clearance
-from lucibot.optimize.config import CEM, Evosax, Pycma, SearchConfig
+from lucibot.optimize.config import CEM, Evosax, PrefitConfig, Pycma, SearchConfig
 from lucibot.optimize.parametrization import Parametrization
+from lucibot.optimize.prefit import prefit
 from lucibot.optimize.search import evaluate_once, search
 from lucibot.optimize.strategies import strict_ranks
+from lucibot.perception.draw import DrawMesh, draw_depth, fit_camera
+from lucibot.perception.trajectory import Trajectory
 from lucibot.task import load_task
 
 STRATEGIES = [Evosax(strategy=s) for s in get_args(get_type_hints(Evosax)["strategy"])]
@@ -166,3 +170,30 @@ def test_steps_along_the_line_of_sight_are_larger():
     ray = -camera / np.linalg.norm(camera)
     assert (moved @ ray).std() == pytest.approx(0.016, rel=0.05)
     assert (moved @ [1.0, 0, 0]).std() == pytest.approx(0.004, rel=0.05)
+
+
+def test_poses_are_fitted_to_their_masks_by_drawing():
+    """Masks come from perception's rasteriser, another one than the fit draws with."""
+    task = load_task("hammer_peg")
+    (hammer,) = task.actuators
+    camera, mesh = fit_camera(task.camera, 160), task.mesh(hammer)
+    true = np.repeat(pose_np(hammer.T_world_object)[None, None], 3, axis=0)
+    true[:, 0, :3] += [[0.02, 0, 0.05], [-0.02, 0.03, 0.08], [0, 0, 0.1]]
+    poses = Trajectory.from_poses(true[:, 0], np.zeros(3))
+    drawn = DrawMesh(vertices_m=mesh.vertices, faces=mesh.faces, anchor_m=np.zeros(3))
+    masks = np.isfinite(draw_depth(drawn, poses.T_world_object, camera))
+    shift = np.array([0.006, -0.006, 0.004, 0.03, -0.02, 0.03])
+    seen = SimpleNamespace(
+        camera=camera, waypoints=true + shift, held=np.array([[True], [True], [False]]),
+        waypoint_confidence=np.ones((3, 1)), actuator_masks=masks[:, None],
+        target_masks=np.zeros_like(masks), valid=np.ones_like(masks),
+    )  # fmt: skip
+    # Half of the second keyframe's mask is missing where the target is seen, which says nothing.
+    half = int(np.median(masks[1].nonzero()[1]))
+    seen.target_masks[1, :, :half] = masks[1, :, :half]
+    seen.actuator_masks[1, 0, :, :half] = False
+    nothing = np.full(masks.shape[1:], np.inf, np.float32)
+    fitted, iou = prefit(task, seen, nothing, PrefitConfig(), seed=0)
+    np.testing.assert_array_equal(fitted[2], seen.waypoints[2].astype(np.float32))
+    assert (iou["before"][:2] < 0.8).all() and (iou["after"][:2] > 0.9).all()
+    assert np.isnan(iou["after"][2])
