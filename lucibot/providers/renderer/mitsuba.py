@@ -21,7 +21,6 @@ import numpy as np
 
 from lucibot.core.errors import RunFailed
 from lucibot.core.progress import Progress, silent
-from lucibot.providers.renderer.denoise import denoise
 from lucibot.providers.renderer.surfaces import linear_to_srgb, task_surfaces
 from lucibot.task import Task
 
@@ -80,6 +79,9 @@ class PathTracer:
         buffers = self.trace(task, foreground=foreground)
         color = buffers.color
         if self.config.denoise:
+            # Imports numba, which takes half a second: not for everybody who reads a config.
+            from lucibot.providers.renderer.denoise import denoise
+
             color = denoise(
                 color, albedo=buffers.albedo, normal=buffers.normal, depth=buffers.ray_length_m
             )
