@@ -10,8 +10,8 @@ Methods:
   full        the quick preset
   estimated   no search: the poses that perception estimated, lifted out of static bodies
   drawn       no search: the same, fitted by drawing
-  paper_terms the quick preset's search with the paper's loss terms only
-  paper       the paper preset: its terms, 5 generations of 128, from the estimated poses
+
+What the paper's loss terms and its protocol find is measured by rollouts_to_loss.
 """
 
 from __future__ import annotations
@@ -23,7 +23,6 @@ from pathlib import Path
 from lucibot import sweep
 from lucibot.config import PRESETS, RunConfig
 from lucibot.core.errors import unknown_name
-from lucibot.objective.weights import PAPER_WEIGHTS
 from lucibot.sweep import Point
 from lucibot.task import Task, task_names
 
@@ -48,10 +47,6 @@ def methods() -> dict[str, RunConfig]:
         "full": quick,
         "estimated": no_search(quick, prefit=None),
         "drawn": no_search(quick),
-        "paper_terms": dataclasses.replace(
-            quick, optimize=dataclasses.replace(quick.optimize, weights=PAPER_WEIGHTS)
-        ),
-        "paper": PRESETS["paper"],
     }
 
 

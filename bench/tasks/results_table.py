@@ -6,8 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-SHORT = {"full": "solved", "estimated": "estimated poses", "drawn": "drawn fit",
-         "paper_terms": "paper's terms", "paper": "paper preset"}  # fmt: skip
+SHORT = {"full": "solved", "estimated": "estimated poses", "drawn": "drawn fit"}
 
 
 def table(rows: list[dict]) -> str:
