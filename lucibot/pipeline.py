@@ -76,7 +76,7 @@ STAGES: tuple[Stage, ...] = (
     Stage(number=30, name="select", version=5, needs=("scene", "imagine"), config="select"),
     Stage(number=40, name="perceive", version=10, needs=("scene", "imagine", "select"),
           config="perceive"),
-    Stage(number=50, name="optimize", version=3, needs=("scene", "perceive"), config="optimize",
+    Stage(number=50, name="optimize", version=4, needs=("scene", "perceive"), config="optimize",
           seeded=True, keep=("checkpoints",), begins_early=True),
     Stage(number=60, name="execute", version=4, needs=("perceive", "optimize"), config="execute",
           begins_early=True),

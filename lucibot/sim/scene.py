@@ -95,7 +95,7 @@ class SimScene:
             view(x) for x in (dofs.ctrl_mode, dofs.ctrl_pos, dofs.ctrl_vel, dofs.ctrl_force)
         ]
         self._controls = {name: [x[d] for x in controls] for name, d in self._dofs.items()}
-        self._held: set[str] = set()  # Bodies whose servo is on.
+        self._servoed: set[str] = set()  # Bodies whose servo is on.
         self._errors = view(rigid._errno)
         self._contacts = []
         if self.collides:
@@ -133,7 +133,7 @@ class SimScene:
         so it is zeroed here.
         """
         self._scene.reset()
-        self._held = set()
+        self._servoed.clear()
         if self._quick is not None:
             self._quick.reset()
         for grip in self.grips.values():
@@ -155,9 +155,9 @@ class SimScene:
             velocity: (6, B) linear [m/s] and angular [rad/s] velocity, world axes.
         """
         mode, position, speed, _ = self._controls[name]
-        if name not in self._held:
+        if name not in self._servoed:
             mode.fill_(self._servo_on)
-            self._held.add(name)
+            self._servoed.add(name)
         position.copy_(pose_euler)
         speed.copy_(velocity)
 
@@ -166,7 +166,7 @@ class SimScene:
         mode, _, _, force = self._controls[name]
         mode.fill_(self._servo_off)
         force.zero_()
-        self._held.discard(name)
+        self._servoed.discard(name)
 
     def set_joint(self, name: str, value: Tensor) -> None:
         """Put a body on a joint at values (B,) [rad or m], at rest."""
