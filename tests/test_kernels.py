@@ -1,8 +1,12 @@
-"""The kernels against their readable twins, against closed forms, and on bad input."""
+"""The kernels against their readable twins, against closed forms, and on bad input.
+
+`LUCIBOT_TEST_DEVICE=cuda pytest tests/test_kernels.py` tries them on a GPU.
+"""
 
 from __future__ import annotations
 
 import math
+import os
 import subprocess
 import sys
 
@@ -15,6 +19,8 @@ from lucibot_kernels import points as points_module
 from lucibot_kernels import runtime, twins
 
 I32 = torch.int32
+DEVICE = os.environ.get("LUCIBOT_TEST_DEVICE", "cpu")
+torch.set_default_device(DEVICE)
 
 
 @pytest.fixture(autouse=True)
@@ -321,7 +327,9 @@ def test_observe_names_what_is_wrong():
     pose = torch.zeros(2, 2, 3), torch.ones(2, 2, 4)
     with pytest.raises(ValueError, match=r"quaternion: expected .*\(B, Nb, 4\) with B=2, Nb=2"):
         observer.observe(pose[0], torch.ones(3, 2, 4))
-    with pytest.raises(TypeError, match=r"position_m: .*float32.* got float64 \(2, 2, 3\) on cpu"):
+    with pytest.raises(
+        TypeError, match=r"position_m: .*float32.* got float64 \(2, 2, 3\) on " + DEVICE
+    ):
         observer.observe(pose[0].double(), pose[1])
     with pytest.raises(ValueError, match="position_m: expected a contiguous"):
         observer.observe(torch.zeros(2, 2, 6)[..., ::2], pose[1])
@@ -402,12 +410,19 @@ def cloud(kind: str, *shape: int) -> torch.Tensor:
     return x
 
 
+@pytest.fixture(params=["few threads", "many"])
+def threads(request, monkeypatch):
+    """As a CPU compares clouds, and as a GPU does."""
+    if request.param == "many":
+        monkeypatch.setattr(clouds_module, "_few_threads", lambda device: False)
+
+
 KINDS = ["cube", "plane", "line", "same", "outlier", "far", "away from the origin", "lattice"]
 
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("other", ["cube", "plane", "lattice"])
-def test_clouds_are_their_twins(kind, other):
+def test_clouds_are_their_twins(kind, other, threads):
     a, b = cloud(kind, 3, 150), cloud(other, 3, 97)
     nearest, least, both = lk.nearest_distance(a, b), lk.min_distance(a, b), lk.chamfer(a, b)
     exact = torch.stack([twins.nearest_distance(x, y) for x, y in zip(a, b, strict=True)])
@@ -421,7 +436,7 @@ def test_clouds_are_their_twins(kind, other):
 
 
 @pytest.mark.parametrize(("batch", "n", "m"), [(1, 1, 1), (2, 1, 300), (4, 700, 3), (0, 5, 5)])
-def test_clouds_of_any_size_and_shared_clouds(batch, n, m):
+def test_clouds_of_any_size_and_shared_clouds(batch, n, m, threads):
     a, b = torch.randn(batch, n, 3), torch.randn(m, 3)
     genesis_layout = a.transpose(0, 1).contiguous().transpose(0, 1)
     both = lk.chamfer(genesis_layout, b)
@@ -435,7 +450,7 @@ def test_clouds_of_any_size_and_shared_clouds(batch, n, m):
         )
 
 
-def test_padding_is_not_there():
+def test_padding_is_not_there(threads):
     a, b = torch.rand(3, 60, 3), torch.rand(3, 80, 3)
     a[0, 10:20, 1] = torch.nan
     a[1, 5:, 0] = torch.inf
@@ -456,7 +471,7 @@ def test_padding_is_not_there():
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("shared", [False, True])
-def test_a_least_distance_within_reach_is_the_least_distance(kind, shared):
+def test_a_least_distance_within_reach_is_the_least_distance(kind, shared, threads):
     a, b = cloud(kind, 4, 150), cloud("cube", 97) if shared else cloud("cube", 4, 97)
     a[0] += 0.9
     a[1] += 3.0
@@ -481,7 +496,7 @@ def test_small_clouds_compared_point_by_point_give_the_bits_of_grids(kind, monke
         assert torch.equal(x.a_to_b, y.a_to_b) and torch.equal(x.b_to_a, y.b_to_a)
 
 
-def test_empty_clouds_have_a_defined_distance():
+def test_empty_clouds_have_a_defined_distance(threads):
     some, gone = torch.rand(2, 4, 3), torch.full((2, 3, 3), torch.nan)
     for nothing in (gone, torch.zeros(2, 0, 3)):
         assert torch.isinf(torch.stack(lk.chamfer(some, nothing))).all()
@@ -603,7 +618,7 @@ def test_importing_the_package_is_light():
 
 
 def test_the_runtime_is_started_once_and_never_replaced():
-    up = lk.ensure_initialized("cpu")
+    up = lk.ensure_initialized(DEVICE)
     program = runtime._quadrants().lang.impl.get_runtime()._prog
     assert lk.ensure_initialized("cuda") == up == runtime.active_device()
     assert runtime._quadrants().lang.impl.get_runtime()._prog is program

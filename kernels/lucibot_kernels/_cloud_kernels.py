@@ -5,6 +5,9 @@ A grid sorts the points of one cloud by cell: `start[c]` to `start[c + 1]` are t
 `frame` holds a cloud's least corner (3), its extent (3) and the edge of a cell (1) [m]; `size` its
 number of cells along x, y, z and of points.
 
+Grids are sorted and looked through by one thread a cloud, as a CPU does. A GPU compares all points
+(`place`, `nearest_of_all_parallel`): 32 threads that look at the same point read it once.
+
 Quadrants compiles with fast_math, so finiteness is tested on the bits.
 """
 
@@ -17,7 +20,9 @@ FRAME = 7
 SIZE = 4
 CELLS_PER_POINT = 2
 FAR2 = 3e38  # a squared distance beyond all others
-TOGETHER = 4  # queries that share a look through a small cloud
+APART = 1e19  # where points are put that do not exist; 9e18 from all others or more
+APART2 = 5e37  # a squared distance beyond those of points that do exist
+TOGETHER = 4  # queries of one thread that share a look through a cloud
 MARGIN = 1.00001  # rounding must not exclude the nearest point
 LIMIT_BITS = 0x5D5E0B6B  # 1e18 as f32: squares of larger numbers overflow
 
@@ -299,21 +304,17 @@ def nearest(
     # Out: (clouds, N) [m^2], in the queries' first order; not touched for unusable queries.
     distance2: F32,
     clouds: qd.i32,
-    groups: qd.i32,
 ):
-    for item in range(clouds * groups):
-        cloud = item // groups
-        group = item % groups
+    for cloud in range(clouds):
         a = cloud % query_clouds
         b = cloud % target_clouds
-        used = query_size[a * SIZE + 3]
         if size[b * SIZE + 3] > 0:
             x0 = 0.0
             y0 = 0.0
             z0 = 0.0
             last = -1.0
-            for k in range((used - group + groups - 1) // groups):
-                i = a * queries + group + k * groups
+            for k in range(query_size[a * SIZE + 3]):
+                i = a * queries + k
                 x = query[3 * i]
                 y = query[3 * i + 1]
                 z = query[3 * i + 2]
@@ -360,6 +361,30 @@ def pack(
         used[cloud] = count
 
 
+@qd.func
+def nearest2_of_all(
+    query: qd.template(), queries, p, first, last, target: qd.template(), points, q, count,
+    together: qd.template(),
+):  # fmt: skip
+    """Squared distances [m^2] from `together` packed queries, the first one `first`, to the nearest
+    of the first `count` packed points of a cloud; those behind `last` repeat it."""
+    x0 = q * 3 * points
+    y0 = x0 + points
+    z0 = y0 + points
+    at = qd.Vector([p * 3 * queries + qd.min(first + k, last) for k in range(together)])
+    x = qd.Vector([query[at[k]] for k in range(together)])
+    y = qd.Vector([query[at[k] + queries] for k in range(together)])
+    z = qd.Vector([query[at[k] + 2 * queries] for k in range(together)])
+    best = qd.Vector([FAR2 for _ in range(together)])
+    for j in range(count):
+        for k in qd.static(range(together)):
+            dx = target[x0 + j] - x[k]
+            dy = target[y0 + j] - y[k]
+            dz = target[z0 + j] - z[k]
+            best[k] = qd.min(best[k], dx * dx + dy * dy + dz * dz)
+    return best
+
+
 @qd.kernel
 def nearest_of_all(
     # In: packed queries (clouds or 1, 3, N) with their order and sizes.
@@ -379,29 +404,73 @@ def nearest_of_all(
         p = cloud % query_used.shape[0]
         q = cloud % target_used.shape[0]
         used = query_used[p]
-        x0 = q * 3 * points
-        y0 = x0 + points
-        z0 = y0 + points
         if target_used[q] > 0:
             for block in range((used + TOGETHER - 1) // TOGETHER):
-                # The last block repeats its last query.
-                at = qd.Vector([
-                    p * 3 * queries + qd.min(TOGETHER * block + k, used - 1)
-                    for k in range(TOGETHER)
-                ])  # fmt: skip
-                x = qd.Vector([query[at[k]] for k in range(TOGETHER)])
-                y = qd.Vector([query[at[k] + queries] for k in range(TOGETHER)])
-                z = qd.Vector([query[at[k] + 2 * queries] for k in range(TOGETHER)])
-                best = qd.Vector([FAR2 for _ in range(TOGETHER)])
-                for j in range(target_used[q]):
-                    for k in qd.static(range(TOGETHER)):
-                        dx = target[x0 + j] - x[k]
-                        dy = target[y0 + j] - y[k]
-                        dz = target[z0 + j] - z[k]
-                        best[k] = qd.min(best[k], dx * dx + dy * dy + dz * dz)
+                first = TOGETHER * block
+                best = nearest2_of_all(
+                    query, queries, p, first, used - 1, target, points, q, target_used[q], TOGETHER
+                )
                 for k in qd.static(range(TOGETHER)):
-                    i = p * queries + qd.min(TOGETHER * block + k, used - 1)
+                    i = p * queries + qd.min(first + k, used - 1)
                     distance2[cloud * queries + order[i]] = best[k]
+
+
+@qd.kernel
+def place(
+    # In: points (clouds, N, 3) at these strides, number of points in use (clouds,).
+    point: F32,
+    stride_cloud: qd.i32,
+    stride_point: qd.i32,
+    length: I32,
+    points: qd.i32,
+    # Out: coordinates (clouds, 3, N), APART for points that are not usable, and how many are
+    # (clouds,), 0 at first.
+    packed: F32,
+    used: I32,
+):
+    for item in range(used.shape[0] * points):
+        cloud = item // points
+        i = item % points
+        o = cloud * stride_cloud + i * stride_point
+        p = qd.Vector([APART, 0.0, 0.0])
+        if i < length[cloud] and usable(point[o], point[o + 1], point[o + 2]):
+            p = qd.Vector([point[o], point[o + 1], point[o + 2]])
+            qd.atomic_add(used[cloud], 1)
+        for k in qd.static(range(3)):
+            packed[(cloud * 3 + k) * points + i] = p[k]
+
+
+@qd.kernel
+def nearest_of_all_parallel(
+    # In: placed queries (clouds or 1, 3, N) and the placed clouds (clouds or 1, 3, M) to look
+    # through.
+    query: F32,
+    queries: qd.i32,
+    query_clouds: qd.i32,
+    target: F32,
+    points: qd.i32,
+    target_clouds: qd.i32,
+    # Out: (clouds, N) [m^2]; not touched for unusable queries and those without a neighbour.
+    distance2: F32,
+    clouds: qd.i32,
+    together: qd.template(),
+):
+    blocks = (queries + together - 1) // together
+    for item in range(clouds * blocks):
+        cloud = item // blocks
+        p = cloud % query_clouds
+        first = item % blocks * together
+        best = nearest2_of_all(
+            query, queries, p, first, queries - 1, target, points, cloud % target_clouds, points,
+            together,
+        )  # fmt: skip
+        for k in qd.static(range(together)):
+            if (
+                first + k < queries
+                and query[p * 3 * queries + first + k] < APART
+                and best[k] < APART2
+            ):
+                distance2[cloud * queries + first + k] = best[k]
 
 
 @qd.kernel
@@ -421,27 +490,23 @@ def least(
     # In and out: (clouds,) squared distance [m^2], FAR2 at first.
     distance2: F32,
     clouds: qd.i32,
-    groups: qd.i32,
 ):
-    for item in range(clouds * groups):
-        cloud = item // groups
-        group = item % groups
+    for cloud in range(clouds):
         a = cloud % query_clouds
         b = cloud % target_clouds
         used = query_size[a * SIZE + 3]
-        if size[b * SIZE + 3] > 0 and group < used:
-            best = distance2[cloud]
-            if groups == 1:
-                # Any pair is a bound that lets most queries end at once.
-                i = a * queries
-                j = b * points
-                best = scan(
-                    sorted, j, j + 1, query[3 * i], query[3 * i + 1], query[3 * i + 2], best
-                )
-            for k in range((used - group + groups - 1) // groups):
-                i = a * queries + group + k * groups
+        if size[b * SIZE + 3] > 0 and used > 0:
+            # Any pair is a bound that lets most queries end at once.
+            i = a * queries
+            j = b * points
+            best = scan(
+                sorted, j, j + 1, query[3 * i], query[3 * i + 1], query[3 * i + 2],
+                distance2[cloud],
+            )  # fmt: skip
+            for k in range(used):
+                i = a * queries + k
                 best = nearest2(
                     query[3 * i], query[3 * i + 1], query[3 * i + 2], best,
                     frame, size, start, sorted, b, points, cells,
                 )  # fmt: skip
-            qd.atomic_min(distance2[cloud], best)
+            distance2[cloud] = best

@@ -1,8 +1,8 @@
 """Distances between point clouds: nearest neighbours, symmetric Chamfer, smallest distance.
 
 Exact: a uniform grid only decides which points need not be looked at. A CPU compares small clouds
-point by point instead, many pairs in one instruction. Points with a coordinate that
-is not finite, or beyond 1e18 m, do not exist: NaN is padding, and a diverged particle is ignored.
+point by point instead, many pairs in one instruction, and a GPU all of them. Points with a coordinate
+that is not finite, or beyond 1e18 m, do not exist: NaN is padding, and a diverged particle is ignored.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ _CELLS_PER_POINT = 2
 _FAR2 = 3e38
 _FEW_PAIRS = 2048 * 2048
 """Up to so many a CPU takes less time for all of them than for grids; measured."""
+_GPU_TOGETHER = 4
+"""Queries of a GPU's thread, which share a look through a cloud."""
 
 
 class Chamfer(NamedTuple):
@@ -54,7 +56,7 @@ class _Grids(NamedTuple):
     @property
     def used(self) -> torch.Tensor:
         """(clouds,) how many points exist."""
-        return self.size.view(-1, 4)[:, 3]
+        return self.size.view(-1, 4)[: self.clouds, 3]
 
 
 def chamfer(
@@ -73,14 +75,9 @@ def chamfer(
     Two clouds without points are 0 apart; one without points is infinitely far from any other.
     """
     ca, cb, batch = _checked(a, b, a_length, b_length)
-    if a.device.type == "cpu" and ca.points * cb.points <= _FEW_PAIRS:
-        pa, pb = ca.packed(), cb.packed()
-        squared = _nearest2_of_all(pa, pb, batch), _nearest2_of_all(pb, pa, batch)
-        used = pa.used, pb.used
-    else:
-        ga, gb = ca.grids(), cb.grids()
-        squared = _nearest2(ga, gb, batch), _nearest2(gb, ga, batch)
-        used = ga.used[: ga.clouds], gb.used[: gb.clouds]
+    a, b = _prepared(ca, cb)
+    squared = _nearest2(a, b, batch), _nearest2(b, a, batch)
+    used = a.used, b.used
     return Chamfer(_mean(squared[0], *used), _mean(squared[1], *used[::-1]))
 
 
@@ -96,12 +93,12 @@ def nearest_distance(
     Arguments as in `chamfer`. NaN for points of a that do not exist; infinite where b is empty.
     """
     ca, cb, batch = _checked(a, b, a_length, b_length)
-    ga, gb = ca.grids(), cb.grids()
-    distance = _nearest2(ga, gb, batch, torch.nan).sqrt()
-    nowhere = (gb.used[: gb.clouds] == 0)[:, None]
+    queries, targets = _prepared(ca, cb)
+    distance = _nearest2(queries, targets, batch, torch.nan).sqrt()
+    nowhere = (targets.used == 0)[:, None]
     exists = torch.isfinite(a).all(dim=-1) & (a.abs() < 1e18).all(dim=-1)
     if a_length is not None:
-        exists &= torch.arange(ga.points, device=a.device) < a_length[:, None]
+        exists &= torch.arange(ca.points, device=a.device) < a_length[:, None]
     return torch.where(nowhere & exists, torch.inf, distance)
 
 
@@ -120,6 +117,10 @@ def min_distance(
         looking at what lies out of reach.
     """
     ca, cb, batch = _checked(a, b, a_length, b_length)
+    if not _few_threads(a.device):
+        some = torch.full((batch, 1), _FAR2, device=a.device)
+        each = _nearest2(ca.placed(), cb.placed(), batch, _FAR2)
+        return _root(torch.cat([some, each], 1).amin(1))
     if within_m is None or not batch:
         ga, gb = ca.grids(), cb.grids()
     else:
@@ -129,10 +130,13 @@ def min_distance(
         kernels("_cloud_kernels", a.device).least(
             ga.sorted, ga.size, ga.points, ga.clouds,
             gb.frame, gb.size, gb.start, gb.sorted, gb.points, gb.cells, gb.clouds,
-            least2, batch, _groups(ga),
+            least2, batch,
         )  # fmt: skip
-    least2 = least2[:batch]
-    return torch.where(least2 < _FAR2, least2.sqrt(), torch.inf)
+    return _root(least2[:batch])
+
+
+def _root(squared: torch.Tensor) -> torch.Tensor:
+    return torch.where(squared < _FAR2, squared.sqrt(), torch.inf)
 
 
 def _checked(a, b, a_length, b_length) -> tuple[_Clouds, _Clouds, int]:
@@ -159,6 +163,19 @@ def _within(a: _Clouds, b: _Clouds, within_m: float) -> tuple[_Grids, _Grids]:
     return a.grids(both), b.grids(None if shared else both)
 
 
+def _few_threads(device: torch.device) -> bool:
+    return device.type == "cpu"
+
+
+def _prepared(a: _Clouds, b: _Clouds) -> tuple[_Cloudlike, _Cloudlike]:
+    """Both as their device compares them fastest."""
+    if not _few_threads(a.device):
+        return a.placed(), b.placed()
+    if a.points * b.points <= _FEW_PAIRS:
+        return a.packed(), b.packed()
+    return a.grids(), b.grids()
+
+
 class _Packed(NamedTuple):
     """The usable points of clouds, one after another; see `_cloud_kernels.pack`."""
 
@@ -166,6 +183,17 @@ class _Packed(NamedTuple):
     order: torch.Tensor
     used: torch.Tensor
     points: int
+
+
+class _Placed(NamedTuple):
+    """All points of clouds, those that are not usable far away; see `_cloud_kernels.place`."""
+
+    coordinates: torch.Tensor
+    used: torch.Tensor
+    points: int
+
+
+_Cloudlike = _Grids | _Packed | _Placed
 
 
 class _Clouds:
@@ -178,36 +206,47 @@ class _Clouds:
         device = memory.device
         if length is None:
             length = torch.full((clouds,), points, dtype=torch.int32, device=device)
-        check(name, length, torch.int32, ("B",), dims={"B": clouds}, device=device)
-        if clouds and not (0 <= int(length.min()) and int(length.max()) <= points):
-            raise ValueError(
-                f"{name}: expected 0..{points} points, got {int(length.min())}..{int(length.max())}"
-            )
+        else:
+            check(name, length, torch.int32, ("B",), dims={"B": clouds}, device=device)
+            if clouds and not (0 <= int(length.min()) and int(length.max()) <= points):
+                raise ValueError(
+                    f"{name}: expected 0..{points} points, "
+                    f"got {int(length.min())}..{int(length.max())}"
+                )
         self._layout = nonempty(memory), stride_cloud, stride_point, length
-        self.clouds, self.points, self._device = clouds, points, device
+        self.clouds, self.points, self.device = clouds, points, device
 
     def boxes(self) -> torch.Tensor:
         """(clouds, 6) least and greatest corner [m]; huge and -huge where there is no point."""
-        box = torch.empty(self.clouds, 6, device=self._device)
-        kernels("_cloud_kernels", self._device).bounds(*self._layout, box.view(-1))
+        box = torch.empty(self.clouds, 6, device=self.device)
+        kernels("_cloud_kernels", self.device).bounds(*self._layout, box.view(-1))
         return box
 
     def packed(self) -> _Packed:
-        coordinates = torch.empty(max(self.clouds * 3 * self.points, 1), device=self._device)
+        coordinates = torch.empty(max(self.clouds * 3 * self.points, 1), device=self.device)
         order, used = (
-            torch.zeros(n, dtype=torch.int32, device=self._device)
+            torch.zeros(n, dtype=torch.int32, device=self.device)
             for n in (max(self.clouds * self.points, 1), self.clouds)
         )
         if self.clouds:
-            kernels("_cloud_kernels", self._device).pack(
+            kernels("_cloud_kernels", self.device).pack(
                 *self._layout, self.points, coordinates, order, used
             )
         return _Packed(coordinates, order, used, self.points)
 
+    def placed(self) -> _Placed:
+        coordinates = torch.empty(max(self.clouds * 3 * self.points, 1), device=self.device)
+        used = torch.zeros(self.clouds, dtype=torch.int32, device=self.device)
+        if self.clouds * self.points:
+            kernels("_cloud_kernels", self.device).place(
+                *self._layout, self.points, coordinates, used
+            )
+        return _Placed(coordinates, used, self.points)
+
     def grids(self, box: torch.Tensor | None = None) -> _Grids:
         """All points, or those within `box`, sorted by cell."""
         cells = max(8, _CELLS_PER_POINT * self.points)
-        on = {"device": self._device}
+        on = {"device": self.device}
         # A kernel cannot be given an array without elements, hence the ones.
         some, all_points = max(self.clouds, 1), max(self.clouds * self.points, 1)
         grids = _Grids(
@@ -222,38 +261,36 @@ class _Clouds:
         )
         if self.clouds:
             boxes = grids.frame if box is None else box.view(-1)
-            kernels("_cloud_kernels", self._device).build_grids(
+            kernels("_cloud_kernels", self.device).build_grids(
                 *self._layout, boxes, self.points, cells, *grids[:5], box is not None
             )
         return grids
 
 
-def _groups(queries: _Grids) -> int:
-    """Threads a cloud: on the CPU one, so that each query starts from the one before."""
-    return 1 if queries.sorted.device.type == "cpu" else max(queries.points, 1)
-
-
-def _nearest2(a: _Grids, b: _Grids, batch: int, missing: float = 0.0) -> torch.Tensor:
+def _nearest2(a: _Cloudlike, b: _Cloudlike, batch: int, missing: float = 0.0) -> torch.Tensor:
     """(batch, N) squared distances [m^2]; `missing` for points that do not exist or have no
     neighbour."""
-    squared = torch.full((batch, a.points), missing, dtype=torch.float32, device=a.sorted.device)
-    if squared.numel():
-        kernels("_cloud_kernels", squared.device).nearest(
-            a.sorted, a.order, a.size, a.points, a.clouds,
-            b.frame, b.size, b.start, b.sorted, b.points, b.cells, b.clouds,
-            squared.view(-1), batch, _groups(a),
-        )  # fmt: skip
-    return squared
-
-
-def _nearest2_of_all(a: _Packed, b: _Packed, batch: int) -> torch.Tensor:
-    """The same; 0 for what has no neighbour."""
-    squared = torch.zeros(batch, a.points)
-    if squared.numel():
-        kernels("_cloud_kernels", squared.device).nearest_of_all(
-            a.coordinates, a.order, a.used, a.points, b.coordinates, b.used, b.points,
-            squared.view(-1), batch,
-        )  # fmt: skip
+    squared = torch.full((batch, a.points), missing, dtype=torch.float32, device=a.used.device)
+    if not squared.numel() or not b.points:
+        return squared
+    k = kernels("_cloud_kernels", squared.device)
+    match a, b:
+        case _Placed(), _Placed():
+            k.nearest_of_all_parallel(
+                a.coordinates, a.points, len(a.used), b.coordinates, b.points, len(b.used),
+                squared.view(-1), batch, _GPU_TOGETHER,
+            )  # fmt: skip
+        case _Packed(), _Packed():
+            k.nearest_of_all(
+                a.coordinates, a.order, a.used, a.points, b.coordinates, b.used, b.points,
+                squared.view(-1), batch,
+            )  # fmt: skip
+        case _Grids(), _Grids():
+            k.nearest(
+                a.sorted, a.order, a.size, a.points, a.clouds,
+                b.frame, b.size, b.start, b.sorted, b.points, b.cells, b.clouds,
+                squared.view(-1), batch,
+            )  # fmt: skip
     return squared
 
 

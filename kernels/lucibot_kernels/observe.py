@@ -87,7 +87,7 @@ class Observer:
         background_label: torch.Tensor | None = None,
         background_depth_m: torch.Tensor | None = None,
         roi: Sequence[int] | None = None,
-        device: str | torch.device = "cpu",
+        device: str | torch.device | None = None,
     ) -> None:
         """Everything that stays the same from frame to frame.
 
@@ -102,6 +102,7 @@ class Observer:
         Labels are 0..255; faces and particles together fewer than 2^23.
         roi: (left, top, width, height) [pixels], the only part of the image to draw: outputs have
             its size. Backgrounds are still given for the whole image.
+        device: where all tensors live; torch's default device by default.
         """
         # The device of a tensor carries an index ("cuda:0") that its name may lack.
         self.device = torch.empty(0, device=device).device
@@ -112,7 +113,8 @@ class Observer:
                 f"got {(left, top, w, h)}"
             )
         self.width, self.height = w, h
-        T = np.asarray(T_cam_world, dtype=np.float64)
+        T = T_cam_world.cpu() if isinstance(T_cam_world, torch.Tensor) else T_cam_world
+        T = np.asarray(T, dtype=np.float64)
         if T.shape != (4, 4) or not np.isfinite(T).all():
             raise ValueError(f"T_cam_world: expected a finite (4, 4) matrix, got shape {T.shape}")
         intrinsics = np.array([fx, fy, cx - left, cy - top], dtype=np.float64)

@@ -177,7 +177,9 @@ def linked_groups(
     for b in range(B):
         if N == 0 or not torch.isfinite(points[b]).all():
             continue
-        pairs = cKDTree(points[b].double().numpy()).query_pairs(reach_m, output_type="ndarray")
+        pairs = cKDTree(points[b].double().cpu().numpy()).query_pairs(
+            reach_m, output_type="ndarray"
+        )
         links = coo_matrix((np.ones(len(pairs), bool), pairs.T), shape=(N, N))
         _, component = connected_components(links, directed=False)
         sizes = np.bincount(component)

@@ -55,6 +55,9 @@ def build_scene(
         _add_background(gs, scene, task, Path(scratch), drawn=camera is not None)
         entities = _add_objects(gs, scene, task, Path(scratch), particles_as)
         filming = None if camera is None else _add_camera(scene, camera)
+        if filming is None:
+            # Without a picture to draw no OpenGL context is needed, nor a driver that gives one.
+            scene.visualizer.rasterizer.build = lambda: None
         particles = _build(scene, task, n_envs, own_kernels)
     _set_servos(task, entities)
     # Genesis ends the whole batch when one environment goes wrong; here that environment is
