@@ -28,6 +28,13 @@ def _seed():
     torch.manual_seed(0)
 
 
+@pytest.fixture(params=["few threads", "many"])
+def threads(request, monkeypatch):
+    """As a CPU works, and as a GPU does."""
+    if request.param == "many":
+        monkeypatch.setattr(runtime, "few_threads", lambda device: False)
+
+
 # --- observe ------------------------------------------------------------------------------------
 
 
@@ -114,12 +121,10 @@ def draw(cam: dict, fixed: dict, scene: dict, **options) -> lk.Observation:
     )
 
 
-@pytest.mark.parametrize("parallel", [False, True], ids=["serial", "parallel"])
 @pytest.mark.parametrize(("batch", "particles"), [(1, 0), (1, 7), (3, 11), (0, 4)])
-def test_observe_is_its_twin(batch, particles, parallel, monkeypatch):
-    if parallel:  # the GPU's passes, with room for two environments at a time
-        monkeypatch.setattr(observe_module, "cpu_threads", lambda: None)
-        monkeypatch.setattr(observe_module, "_GPU_SCRATCH_BYTES", 2 * 8 * 61 * 47)
+def test_observe_is_its_twin(batch, particles, threads, monkeypatch):
+    # On a GPU room for two environments at a time.
+    monkeypatch.setattr(observe_module, "_GPU_SCRATCH_BYTES", 2 * 8 * 61 * 47)
     cam = camera()
     fixed, scene = {**meshes(), **backgrounds(cam)}, random_scene(batch, particles)
     seen = draw(cam, fixed, scene, with_face=True)
@@ -263,7 +268,7 @@ def test_the_passes_of_the_gpu_give_the_bits_of_the_cpu(monkeypatch):
     cam = camera()
     fixed, scene = {**meshes(), **backgrounds(cam)}, random_scene(5, 60)
     serial = draw(cam, fixed, scene, with_face=True)
-    monkeypatch.setattr(observe_module, "cpu_threads", lambda: None)
+    monkeypatch.setattr(runtime, "few_threads", lambda device: False)
     parallel = draw(cam, fixed, scene, with_face=True)
     for name in ("label", "depth", "face"):
         assert torch.equal(getattr(serial, name), getattr(parallel, name))
@@ -295,7 +300,7 @@ def test_labels_of_particles_may_differ_from_environment_to_environment():
 
 @pytest.mark.parametrize("wanted", [[3], [1, 7], [8, 3], [200]])
 @pytest.mark.parametrize("cam", [camera(), FRONT], ids=["apart", "amidst"])
-def test_the_overlap_is_that_of_the_picture(cam, wanted):
+def test_the_overlap_is_that_of_the_picture(cam, wanted, threads):
     """To the bit; also with bodies off the screen, behind the camera, across its plane or gone."""
     fixed, scene = {**meshes(), **backgrounds(cam)}, random_scene(9, 25)
     scene["position_m"][1] += torch.tensor([0.0, 5.0, 0.0])
@@ -308,7 +313,8 @@ def test_the_overlap_is_that_of_the_picture(cam, wanted):
     mask, valid = torch.rand(3, len(wanted), *shape) > 0.5, torch.rand(3, *shape) > 0.3
     radius, label = scene["particle_radius_m"], scene["particle_label"]
     observer = lk.Observer(**cam, **fixed, particle_radius_m=radius, particle_label=label)
-    poses = scene["position_m"], scene["quaternion"], scene["particles_m"]
+    genesis_layout = scene["particles_m"].transpose(0, 1).contiguous().transpose(0, 1)
+    poses = scene["position_m"], scene["quaternion"], genesis_layout
     for v in (torch.ones_like(valid), valid):
         got = observer.overlap(lk.Wanted(wanted, mask, v), *poses)
         seen = observer.observe(*poses).label.split(3)
@@ -348,7 +354,7 @@ def test_observe_names_what_is_wrong():
 
 @pytest.mark.parametrize("size", [(8, 8), (5, 7), (1, 1), (0, 4), (33, 16)])
 @pytest.mark.parametrize("lead", [(1,), (3,), (4, 2), (2, 3, 2), (0, 2), ()])
-def test_mask_iou_is_its_twin(lead, size):
+def test_mask_iou_is_its_twin(lead, size, threads):
     a = torch.rand(*lead, *size) > 0.6
     valid = torch.rand(size) > 0.3
     for start in range(len(lead) + 1):
@@ -376,7 +382,7 @@ def test_mask_iou_of_views_and_empty_masks():
 
 
 @pytest.mark.parametrize("batch", [0, 1, 5])
-def test_label_iou_is_its_twin(batch):
+def test_label_iou_is_its_twin(batch, threads):
     label = torch.randint(0, 5, (batch, 13, 11), dtype=I32)
     masks, valid = torch.rand(3, 13, 11) > 0.5, torch.rand(13, 11) > 0.2
     for wanted, mask in ((2, masks[0]), ([1, 3], masks[0]), ([4, 9, 1], masks)):
@@ -408,13 +414,6 @@ def cloud(kind: str, *shape: int) -> torch.Tensor:
         case "lattice":  # many equal distances, and coordinates on the borders of cells
             x = (x * 8).round() / 8
     return x
-
-
-@pytest.fixture(params=["few threads", "many"])
-def threads(request, monkeypatch):
-    """As a CPU compares clouds, and as a GPU does."""
-    if request.param == "many":
-        monkeypatch.setattr(clouds_module, "_few_threads", lambda device: False)
 
 
 KINDS = ["cube", "plane", "line", "same", "outlier", "far", "away from the origin", "lattice"]
@@ -521,7 +520,7 @@ def test_empty_clouds_have_a_defined_distance(threads):
 @pytest.mark.parametrize(
     ("batch", "n", "reach"), [(4, 300, 0.1), (2, 900, 0.06), (1, 1, 0.5), (0, 3, 1), (2, 0, 1)]
 )
-def test_groups_are_their_twin(batch, n, reach, share):
+def test_groups_are_their_twin(batch, n, reach, share, threads):
     points = torch.rand(batch, n, 3) - 0.3
     lattice = (points * 20).round() / 20  # many points in one place, equal distances
     for p in (points, lattice, points.transpose(0, 1).contiguous().transpose(0, 1)):
@@ -530,7 +529,7 @@ def test_groups_are_their_twin(batch, n, reach, share):
     assert not n or batch < 2 or lk.linked_groups(points, reach)[1].min() > 1
 
 
-def test_groups_of_one_size_are_numbered_by_their_first_points_and_a_lost_one_is_none():
+def test_groups_of_one_size_are_numbered_by_their_first_points_and_a_lost_one_is_none(threads):
     line = torch.zeros(3, 6, 3)
     line[:, :, 0] = torch.tensor([5.0, 0.0, 9.0, 5.1, 0.1, 9.1])
     line[1, 2, 1] = torch.nan

@@ -423,21 +423,18 @@ def place(
     stride_point: qd.i32,
     length: I32,
     points: qd.i32,
-    # Out: coordinates (clouds, 3, N), APART for points that are not usable, and how many are
-    # (clouds,), 0 at first.
-    packed: F32,
-    used: I32,
+    # Out: coordinates (clouds, 3, N), APART for points that are not usable.
+    placed: F32,
 ):
-    for item in range(used.shape[0] * points):
+    for item in range(length.shape[0] * points):
         cloud = item // points
         i = item % points
         o = cloud * stride_cloud + i * stride_point
         p = qd.Vector([APART, 0.0, 0.0])
         if i < length[cloud] and usable(point[o], point[o + 1], point[o + 2]):
             p = qd.Vector([point[o], point[o + 1], point[o + 2]])
-            qd.atomic_add(used[cloud], 1)
         for k in qd.static(range(3)):
-            packed[(cloud * 3 + k) * points + i] = p[k]
+            placed[(cloud * 3 + k) * points + i] = p[k]
 
 
 @qd.kernel

@@ -8,9 +8,7 @@ import quadrants as qd
 F32 = qd.types.ndarray(dtype=qd.f32, ndim=1)
 I32 = qd.types.ndarray(dtype=qd.i32, ndim=1)
 
-FAR_CELLS = (
-    1e6  # cells farther from the origin are one; the points in them are compared all the same
-)
+FAR_CELLS = 1e6  # cells beyond are one; the points in them are compared all the same
 WIDER = 1.001  # of a cell than the reach: rounding must not part neighbours by two cells
 
 
@@ -38,6 +36,15 @@ def root_of(parent: qd.template(), base, i):
         parent[base + r] = parent[base + parent[base + r]]
         r = parent[base + r]
     return r
+
+
+@qd.func
+def linked(point: qd.template(), o, p, reach_m):
+    distance2 = qd.cast(0.0, qd.f64)
+    for k in qd.static(range(3)):
+        d = qd.cast(point[o + k], qd.f64) - qd.cast(point[p + k], qd.f64)
+        distance2 += d * d
+    return distance2 <= reach_m * reach_m
 
 
 @qd.kernel
@@ -97,13 +104,7 @@ def groups(
                     for place in range(start[c], start[c + 1]):
                         j = order[base + place]
                         if j < i:
-                            distance2 = qd.cast(0.0, qd.f64)
-                            for k in qd.static(range(3)):
-                                d = qd.cast(point[o + k], qd.f64) - qd.cast(
-                                    point[p0 + j * stride_point + k], qd.f64
-                                )
-                                distance2 += d * d
-                            if distance2 <= reach_m * reach_m:
+                            if linked(point, o, p0 + j * stride_point, reach_m):
                                 r = root_of(parent, base, i)
                                 s = root_of(parent, base, j)
                                 parent[base + qd.max(r, s)] = qd.min(r, s)
@@ -129,3 +130,48 @@ def groups(
                 # A root is no later than its points, and keeps its own number.
                 group[base + i] = group[base + parent[base + i]]
         count[b] = kept
+
+
+@qd.func
+def first_of(parent: qd.template(), base, i):
+    """The root of i as of now, while other threads link, too."""
+    r = i
+    p = parent[base + r]
+    while p != r:
+        # A plain store could undo a link that another thread has made meanwhile.
+        q = parent[base + p]
+        qd.atomic_min(parent[base + r], q)
+        r = p
+        p = q
+    return r
+
+
+@qd.kernel
+def roots(
+    # In: points (B, N, 3) at these strides.
+    point: F32,
+    stride_env: qd.i32,
+    stride_point: qd.i32,
+    points: qd.i32,
+    reach_m: qd.f64,
+    # In: 0 .. N - 1 (B, N). Out: the first point of the group of each.
+    parent: I32,
+    batch: qd.i32,
+):
+    # No parent comes after its child, so a root is the first point of its group, whatever the order.
+    for item in range(batch * points):
+        i = item % points
+        base = item - i
+        p0 = item // points * stride_env
+        for j in range(i):
+            if linked(point, p0 + i * stride_point, p0 + j * stride_point, reach_m):
+                r = first_of(parent, base, i)
+                s = first_of(parent, base, j)
+                while r != s:
+                    first = qd.min(r, s)
+                    # What was the later one's parent hangs together with the first one, too.
+                    r = qd.atomic_min(parent[base + qd.max(r, s)], first)
+                    s = first
+    for item in range(batch * points):
+        i = item % points
+        parent[item] = first_of(parent, item - i, i)

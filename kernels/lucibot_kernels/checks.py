@@ -68,19 +68,19 @@ def batched_points(
 ) -> tuple[torch.Tensor, int, int]:
     """Points (B, count, 3) f32 as (flat memory, stride of B, stride of count), without a copy.
 
-    Two layouts are accepted: contiguous, and `particles.transpose(0, 1)` of Genesis' contiguous
-    (N, B, 3) particle positions.
+    Any layout in which the three coordinates of a point lie side by side: contiguous, the
+    `particles.transpose(0, 1)` of Genesis' (N, B, 3) particle positions, or some of its
+    environments.
     """
     x = check(name, x, torch.float32, ("B", count, 3), dims=dims, device=device, contiguous=False)
+    if x.stride(2) != 1 and x.numel():
+        raise ValueError(
+            f"{name}: expected a float32 (B, {count}, 3) tensor with the coordinates of a point side "
+            f"by side, got {describe(x)}"
+        )
     b, n, _ = x.shape
-    if x.is_contiguous():
-        return x.view(-1), n * 3, 3
-    if x.transpose(0, 1).is_contiguous():
-        return x.transpose(0, 1).view(-1), 3, b * 3
-    raise ValueError(
-        f"{name}: expected a contiguous float32 (B, {count}, 3) tensor, or a transposed view of a "
-        f"contiguous ({count}, B, 3) one, got {describe(x)}"
-    )
+    reach = (b - 1) * x.stride(0) + (n - 1) * x.stride(1) + 3 if x.numel() else 0
+    return x.as_strided((reach,), (1,)), x.stride(0), x.stride(1)
 
 
 def nonempty(x: torch.Tensor) -> torch.Tensor:

@@ -11,11 +11,13 @@ from typing import NamedTuple
 
 import torch
 
+from lucibot_kernels import runtime
 from lucibot_kernels.checks import batched_points, check, nonempty
 from lucibot_kernels.runtime import kernels
 
 _CELLS_PER_POINT = 2
 _FAR2 = 3e38
+_APART = 1e19
 _FEW_PAIRS = 2048 * 2048
 """Up to so many a CPU takes less time for all of them than for grids; measured."""
 _GPU_TOGETHER = 4
@@ -117,7 +119,7 @@ def min_distance(
         looking at what lies out of reach.
     """
     ca, cb, batch = _checked(a, b, a_length, b_length)
-    if not _few_threads(a.device):
+    if not runtime.few_threads(a.device):
         some = torch.full((batch, 1), _FAR2, device=a.device)
         each = _nearest2(ca.placed(), cb.placed(), batch, _FAR2)
         return _root(torch.cat([some, each], 1).amin(1))
@@ -163,13 +165,9 @@ def _within(a: _Clouds, b: _Clouds, within_m: float) -> tuple[_Grids, _Grids]:
     return a.grids(both), b.grids(None if shared else both)
 
 
-def _few_threads(device: torch.device) -> bool:
-    return device.type == "cpu"
-
-
 def _prepared(a: _Clouds, b: _Clouds) -> tuple[_Cloudlike, _Cloudlike]:
     """Both as their device compares them fastest."""
-    if not _few_threads(a.device):
+    if not runtime.few_threads(a.device):
         return a.placed(), b.placed()
     if a.points * b.points <= _FEW_PAIRS:
         return a.packed(), b.packed()
@@ -235,13 +233,13 @@ class _Clouds:
         return _Packed(coordinates, order, used, self.points)
 
     def placed(self) -> _Placed:
-        coordinates = torch.empty(max(self.clouds * 3 * self.points, 1), device=self.device)
-        used = torch.zeros(self.clouds, dtype=torch.int32, device=self.device)
-        if self.clouds * self.points:
+        coordinates = torch.empty(self.clouds, 3, self.points, device=self.device)
+        if coordinates.numel():
             kernels("_cloud_kernels", self.device).place(
-                *self._layout, self.points, coordinates, used
+                *self._layout, self.points, coordinates.view(-1)
             )
-        return _Placed(coordinates, used, self.points)
+        used = (coordinates[:, 0] < _APART).sum(1, dtype=torch.int32)
+        return _Placed(nonempty(coordinates.view(-1)), used, self.points)
 
     def grids(self, box: torch.Tensor | None = None) -> _Grids:
         """All points, or those within `box`, sorted by cell."""

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from lucibot_kernels import runtime
 from lucibot_kernels.checks import batched_points, check, nonempty
 from lucibot_kernels.overlap import label_iou, ratio
 from lucibot_kernels.runtime import cpu_threads, kernels
@@ -243,7 +244,7 @@ class Observer:
             labels = labels if labels.numel() else self._particle_label
         out = self._outputs(out, dims["B"], with_face)
         k = kernels("_observe_kernels", self.device)
-        threads = cpu_threads() if self.device.type == "cpu" else None
+        threads = self._threads()
         # On the CPU a z-buffer a thread; on the GPU one an environment, in chunks if need be.
         pixels, batch = self.height * self.width, dims["B"]
         slots = min(batch, threads or max(1, _GPU_SCRATCH_BYTES // (8 * pixels)))
@@ -291,7 +292,7 @@ class Observer:
         batch, pixels = dims["B"], self.height * self.width
         if not sets or batch % sets:
             raise ValueError(f"B: expected a multiple of the {sets} sets of masks, got {batch}")
-        if self.device.type != "cpu":
+        if self._threads() is None:
             given = [
                 [None] * sets if x is None else x.split(max(batch // sets, 1))
                 for x in (position_m, quaternion, particles_m)
@@ -318,6 +319,10 @@ class Observer:
                 self.bodies, self.vertices, self.faces, self.particles, masks, max(batch // sets, 1), int(cull_backfaces),
             )  # fmt: skip
         return ratio(*counts)[: batch * masks].view(batch, masks)
+
+    def _threads(self) -> int | None:
+        """Of a CPU; None: a GPU's many."""
+        return cpu_threads() if runtime.few_threads(self.device) else None
 
     def _inputs(self, position_m, quaternion, particles_m) -> tuple[dict[str, int], tuple, tuple]:
         """What is to be drawn, checked: sizes by name, flat poses, and points with two strides."""

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import torch
 
+from lucibot_kernels import runtime
 from lucibot_kernels.checks import check, nonempty
 from lucibot_kernels.runtime import kernels
 
@@ -110,7 +111,7 @@ def _bytes(x: torch.Tensor) -> torch.Tensor:
 
 
 def _lanes(device: torch.device) -> int:
-    return 1 if device.type == "cpu" else _GPU_LANES
+    return 1 if runtime.few_threads(device) else _GPU_LANES
 
 
 def ratio(inter: torch.Tensor, union: torch.Tensor) -> torch.Tensor:

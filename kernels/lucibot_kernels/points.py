@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from lucibot_kernels import runtime
 from lucibot_kernels.checks import batched_points, check, nonempty
 from lucibot_kernels.runtime import kernels
 
@@ -38,7 +39,7 @@ def unproject(
     out = torch.full((batch, most, 3), torch.nan, device=device)
     if batch and pixels:
         k = kernels("_point_kernels", device)
-        lanes = _CPU_LANES if device.type == "cpu" else _GPU_LANES
+        lanes = _CPU_LANES if runtime.few_threads(device) else _GPU_LANES
         flat = mask.view(torch.uint8).view(-1)
         # Eight pixels a word where every image starts on a word, else one.
         size = 8 if pixels % 8 == 0 and flat.storage_offset() % 8 == 0 else 1
@@ -121,7 +122,7 @@ class Surface:
             memory, strides = points.view(-1), (0, 3)
         out = torch.zeros(dims["B"], dtype=torch.int32, device=device)
         if dims["B"] and dims["N"]:
-            lanes = _CPU_LANES if device.type == "cpu" else _GPU_LANES
+            lanes = _CPU_LANES if runtime.few_threads(device) else _GPU_LANES
             kernels("_point_kernels", device).near_surface(
                 memory, *strides, dims["N"], pose[0].view(-1), pose[1].view(-1),
                 self._sorted, self._start, self._near, *self._grid,

@@ -97,6 +97,11 @@ def ensure_initialized(device: str = "cpu") -> str:
     return device
 
 
+def few_threads(device: torch.device) -> bool:
+    """Whether an environment is one thread's work, as on a CPU; on a GPU many share it."""
+    return device.type == "cpu"
+
+
 def cpu_threads() -> int:
     """How many CPU threads the runtime that is up uses."""
     return _quadrants().lang.impl.get_runtime()._prog.config().cpu_max_num_threads
