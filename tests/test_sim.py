@@ -148,6 +148,26 @@ def test_cut_dough_cuts_tolerates_errors_and_repeats_to_the_bit():
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("name", ["cut_dough", "pour_liquid", "stack_cups"])
+def test_a_rollout_is_judged_by_many_threads_as_by_few(name, monkeypatch):
+    """To the bit: the ways through the kernels that a GPU takes."""
+    from lucibot_kernels import runtime
+
+    from lucibot.benchmark.workload import candidates, supervision
+    from lucibot.sim.evaluator import Evaluator
+    from lucibot.sim.scene import SimScene
+
+    task = load_task(name)
+    scene = SimScene(task, n_envs=2)
+    evaluator = Evaluator(scene, supervision(scene), FULL_WEIGHTS)
+    few = evaluator.evaluate(candidates(task, 2))
+    monkeypatch.setattr(runtime, "few_threads", lambda device: False)
+    many = evaluator.evaluate(candidates(task, 2))
+    for term, values in few.terms.items():
+        np.testing.assert_array_equal(many.terms[term], values, err_msg=term)
+
+
+@pytest.mark.slow
 def test_stack_cups_nests_and_a_missed_cup_does_not():
     from lucibot.objective.success import judge
     from lucibot.sim.evaluator import Evaluator
