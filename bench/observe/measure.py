@@ -39,8 +39,7 @@ def measure(bench: Bench) -> None:
     # A label and a depth a pixel have to be written; a GPU's z-buffer is filled and read, too.
     bytes_a_pixel = 8 if bench.device == "cpu" else 24
     bench.roofline("ours", times["ours"], moved_bytes=n_envs * SIZE**2 * bytes_a_pixel)
-    if bench.device != "cpu":
-        bench.value("gpu_ms", 1e3 * times["ours"].median, unit="ms", target="at most 1")
+    bench.gpu_busy("ours.gpu", lambda: observer.observe(scene.moment()), target="at most 1")
 
 
 def finer(task: Task) -> Task:

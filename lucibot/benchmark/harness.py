@@ -133,6 +133,23 @@ class Bench:
 
             torch.cuda.synchronize()
 
+    def gpu_busy(self, metric: str, call: Callable[[], object], *, target: str = "") -> None:
+        """Record what a call keeps the GPU busy, by its own counters [ms]: what is left where calls
+        queue up faster than they are done."""
+        import torch
+        from torch.profiler import ProfilerActivity, profile
+
+        if self.device == "cpu":
+            return
+        call()
+        with profile(activities=[ProfilerActivity.CUDA, ProfilerActivity.CPU]) as found:
+            for _ in range(self.repeats):
+                call()
+            torch.cuda.synchronize()
+        kernels = [e for e in found.key_averages() if e.device_type.name == "CUDA"]
+        busy_us = sum(e.self_device_time_total for e in kernels)
+        self.value(metric, busy_us / self.repeats / 1e3, unit="ms", target=target)
+
     def best(self, call: Callable[[], object], calls: int = 5) -> float:
         """The least of the seconds that some calls take, after one to warm up."""
         return min(self._time(call, 1) for _ in range(calls + 1))

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import numba
 import numpy as np
 import torch
 
@@ -68,23 +69,14 @@ class Clearance:
 
     def penetration(self, poses: np.ndarray, actuator: int) -> np.ndarray:
         """Poses (..., 6) to the height [m] (...) by which each must be lifted; 0 where it is clear."""
-        T = pose_to_matrix(torch.as_tensor(np.asarray(poses, float))).numpy()
-        points = self.surfaces[actuator] @ T[..., :3, :3].swapaxes(-1, -2) + T[..., None, :3, 3]
-        need = np.zeros(points.shape[:-2])
+        poses = np.asarray(poses, float)
+        T = pose_to_matrix(torch.as_tensor(poses.reshape(-1, 6))).numpy()
+        surface, need = self.surfaces[actuator], np.zeros(len(T))
         for T_box, half in zip(self.T_box_world, self.half_extents_m, strict=True):
-            # The vertical line through each point meets the box in an interval of heights (slabs).
-            p = points @ T_box[:3, :3].T + T_box[:3, 3]
-            up = T_box[:3, 2]
-            safe = np.where(np.abs(up) < 1e-9, 1e-9, up)
-            a, b = (-half - p) / safe, (half - p) / safe
-            enter, leave = np.minimum(a, b).max(-1), np.maximum(a, b).min(-1)
-            # A point under the top counts as inside however deep it is: nothing belongs below.
-            inside = (enter <= leave) & (leave > -self.margin_m)
-            need = np.maximum(need, np.where(inside, leave + self.margin_m, 0.0).max(-1))
+            raise_out_of_box(T, surface, T_box, half, self.margin_m, need)
         for top in self.tops:
-            below = top.at(points[..., :2]) - points[..., 2] + self.margin_m
-            need = np.maximum(need, below.max(-1))
-        return need
+            raise_above_top(T, surface, top.lower_xy_m, top.cell_m, top.z, self.margin_m, need)
+        return need.reshape(poses.shape[:-1])
 
     def lift(self, waypoints: np.ndarray) -> np.ndarray:
         """Waypoints (..., K, A, 6), raised along world z where they penetrate something static; both
@@ -118,3 +110,61 @@ def _surface(task: Task, actuator: ObjectSpec, grasp_m: np.ndarray | None) -> np
     points, _ = trimesh.sample.sample_surface(mesh, SURFACE_POINTS, seed=0)
     # The extreme points decide, so the corners are always among them.
     return np.concatenate([points, mesh.convex_hull.vertices])
+
+
+@numba.njit(cache=True)
+def raise_out_of_box(T, surface, T_box, half, margin, need):
+    """Raise `need` to the height [m] by which posed points must be lifted out of a box.
+
+    The vertical line through a point meets the box in an interval of heights (slabs). A point under the
+    top counts as inside however deep it is: nothing belongs below.
+
+    Args:
+        T: (M, 4, 4) poses; surface: (n, 3) [m] points; T_box: (4, 4) world to the box's frame; half:
+            (3,) its half extents [m]; need: (M,) [m].
+    """
+    up = np.empty(3)
+    top = 0.0
+    for k in range(3):
+        up[k] = T_box[k, 2] if abs(T_box[k, 2]) >= 1e-9 else 1e-9
+        # Of the box's frame in the world, whose axes are the rows.
+        top += abs(T_box[k, 2]) * half[k] - T_box[k, 2] * T_box[k, 3]
+    for m in range(T.shape[0]):
+        for i in range(surface.shape[0]):
+            z = T[m, 2, 3]
+            for k in range(3):
+                z += T[m, 2, k] * surface[i, k]
+            if z >= top + margin:
+                continue
+            x, y = T[m, 0, 3], T[m, 1, 3]
+            for k in range(3):
+                x += T[m, 0, k] * surface[i, k]
+                y += T[m, 1, k] * surface[i, k]
+            enter, leave = -np.inf, np.inf
+            for k in range(3):
+                p = T_box[k, 0] * x + T_box[k, 1] * y + T_box[k, 2] * z + T_box[k, 3]
+                a, b = (-half[k] - p) / up[k], (half[k] - p) / up[k]
+                enter, leave = max(enter, min(a, b)), min(leave, max(a, b))
+            if enter <= leave and leave > -margin:
+                need[m] = max(need[m], leave + margin)
+
+
+@numba.njit(cache=True)
+def raise_above_top(T, surface, lower_xy, cell, top, margin, need):
+    """The same for the top (nx, ny) [m] of a static mesh, see `HeightMap`."""
+    highest = top.max()
+    for m in range(T.shape[0]):
+        for i in range(surface.shape[0]):
+            z = T[m, 2, 3]
+            for k in range(3):
+                z += T[m, 2, k] * surface[i, k]
+            if z >= highest + margin:
+                continue
+            x, y = T[m, 0, 3], T[m, 1, 3]
+            for k in range(3):
+                x += T[m, 0, k] * surface[i, k]
+                y += T[m, 1, k] * surface[i, k]
+            u = int(np.floor((x - lower_xy[0]) / cell))
+            v = int(np.floor((y - lower_xy[1]) / cell))
+            if 0 <= u < top.shape[0] and 0 <= v < top.shape[1]:
+                need[m] = max(need[m], top[u, v] - z + margin)
