@@ -244,7 +244,7 @@ class Observer:
             labels = labels if labels.numel() else self._particle_label
         out = self._outputs(out, dims["B"], with_face)
         k = kernels("_observe_kernels", self.device)
-        threads = self._threads()
+        threads = cpu_threads() if runtime.few_threads(self.device) else None
         # On the CPU a z-buffer a thread; on the GPU one an environment, in chunks if need be.
         pixels, batch = self.height * self.width, dims["B"]
         slots = min(batch, threads or max(1, _GPU_SCRATCH_BYTES // (8 * pixels)))
@@ -292,7 +292,7 @@ class Observer:
         batch, pixels = dims["B"], self.height * self.width
         if not sets or batch % sets:
             raise ValueError(f"B: expected a multiple of the {sets} sets of masks, got {batch}")
-        if self._threads() is None:
+        if not runtime.few_threads(self.device):
             given = [
                 [None] * sets if x is None else x.split(max(batch // sets, 1))
                 for x in (position_m, quaternion, particles_m)
@@ -319,10 +319,6 @@ class Observer:
                 self.bodies, self.vertices, self.faces, self.particles, masks, max(batch // sets, 1), int(cull_backfaces),
             )  # fmt: skip
         return ratio(*counts)[: batch * masks].view(batch, masks)
-
-    def _threads(self) -> int | None:
-        """Of a CPU; None: a GPU's many."""
-        return cpu_threads() if runtime.few_threads(self.device) else None
 
     def _inputs(self, position_m, quaternion, particles_m) -> tuple[dict[str, int], tuple, tuple]:
         """What is to be drawn, checked: sizes by name, flat poses, and points with two strides."""
