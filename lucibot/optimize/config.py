@@ -85,7 +85,9 @@ class SearchConfig:
     generations: int = 6
     """At most so many; 0: replay the start without a search."""
     patience: int = 3
-    """Stop after so many generations without a lower loss; 0: never."""
+    """Stop after so many generations that have not lowered the loss by `least_gain`; 0: never."""
+    least_gain: float = 0.0
+    """Share of the loss by which `patience` generations together must lower it."""
     sigma_position_m: float = 0.004
     """First step size of positions [m]."""
     sigma_depth_m: float | None = 0.015

@@ -68,8 +68,8 @@ def search(
 
     seconds: Counter[str] = Counter()
     for g in range(len(history), config.generations):
-        if _stalled(history, config.patience):
-            progress(f"no lower loss in {config.patience} generations: done", 1.0)
+        if _stalled(history, config.patience, config.least_gain):
+            progress(f"{config.patience} generations gained too little: done", 1.0)
             break
         progress(f"generation {g + 1} of {config.generations}", g / config.generations)
         begin = time.perf_counter()
@@ -103,9 +103,11 @@ def search(
     return _best(history, dict(seconds))
 
 
-def _stalled(history: list[dict[str, np.ndarray]], patience: int) -> bool:
+def _stalled(history: list[dict[str, np.ndarray]], patience: int, least_gain: float) -> bool:
     best = [np.where(h["failed"], np.inf, h["loss"]).min() for h in history]
-    return 0 < patience < len(best) and min(best[-patience:]) >= min(best[:-patience])
+    if not 0 < patience < len(best):
+        return False
+    return min(best[-patience:]) >= (1 - least_gain) * min(best[:-patience])
 
 
 def evaluate_once(evaluate: Evaluate, waypoints: np.ndarray) -> SearchResult:
