@@ -53,17 +53,23 @@ def test_it_converges_on_a_quadratic(optimizer, tmp_path):
     assert found.rollouts == 16 * 40
 
 
-def test_a_search_that_finds_nothing_better_stops(tmp_path):
-    def worse_each_time(waypoints: np.ndarray) -> Evaluation:
+@pytest.mark.parametrize(
+    ("falls_to", "least_gain", "generations"),
+    [(1.1, 0.0, 1 + 3), (0.99, 0.0, 9), (0.99, 0.05, 1 + 3), (0.9, 0.05, 9)],
+)
+def test_a_search_stops_when_it_gains_too_little(falls_to, least_gain, generations, tmp_path):
+    """The loss becomes so many times as large with each generation."""
+
+    def evaluate(waypoints: np.ndarray) -> Evaluation:
         calls.append(len(waypoints))
-        loss = len(calls) + np.arange(len(waypoints), dtype=np.float32)
+        loss = falls_to ** len(calls) * np.linspace(1, 2, len(waypoints), dtype=np.float32)
         return Evaluation(loss=loss, terms={}, failed=np.zeros(len(waypoints), bool))
 
     calls: list[int] = []
-    config = SearchConfig(population=8, generations=9, patience=3)
-    found = search(worse_each_time, parametrization(), config, seed=0, checkpoints=tmp_path)
-    assert len(calls) == len(found.history) == 1 + 3
-    assert found.loss == 1.0
+    config = SearchConfig(population=8, generations=9, patience=3, least_gain=least_gain)
+    found = search(evaluate, parametrization(), config, seed=0, checkpoints=tmp_path)
+    assert len(calls) == len(found.history) == generations
+    assert found.loss == pytest.approx(min(falls_to, falls_to**generations))
 
 
 @pytest.mark.parametrize("optimizer", [Evosax(), Pycma(), CEM()], ids=lambda o: o.kind)

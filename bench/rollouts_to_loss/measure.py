@@ -33,24 +33,28 @@ from .tables import settings_tables, table
 HERE = Path(__file__).parent
 RESULTS = HERE / "results.json"
 QUICK = PRESETS["quick"]
+EQUAL = {"generations": 6, "least_gain": 0.0}
+"""All settings but the paper's: 96 rollouts at most, and until none is lower any more."""
 
 
-def changed(config: RunConfig = QUICK, *, prefit=QUICK.optimize.prefit, weights=PAPER_WEIGHTS,
-            **search) -> RunConfig:  # fmt: skip
-    """`config` led by the paper's terms, with other search settings."""
-    optimize = replace(config.optimize, search=replace(config.optimize.search, **search))
-    return replace(config, optimize=replace(optimize, weights=weights, prefit=prefit))
+def changed(*, prefit=QUICK.optimize.prefit, weights=PAPER_WEIGHTS, **search) -> RunConfig:
+    """`quick` led by the paper's terms, with other search settings."""
+    optimize = replace(
+        QUICK.optimize, search=replace(QUICK.optimize.search, **(EQUAL | search)),
+        weights=weights, prefit=prefit,
+    )  # fmt: skip
+    return replace(QUICK, optimize=optimize)
 
 
 MAIN = ("paper", "paper_terms", "quick")
 """The settings that are run on every task."""
 BASE = "paper_terms"
 """The setting that others are compared with."""
-BUDGET = QUICK.optimize.search.population * QUICK.optimize.search.generations
+BUDGET = QUICK.optimize.search.population * EQUAL["generations"]
 """Rollouts within which they are compared."""
 SETTINGS: dict[str, RunConfig] = {
     "paper": PRESETS["paper"],
-    "quick": QUICK,
+    "quick": changed(weights=QUICK.optimize.weights),
     "paper_terms": changed(),
     "no_prefit": changed(prefit=None),
     "no_start": changed(include_start=False),

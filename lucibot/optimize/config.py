@@ -82,11 +82,11 @@ class PrefitConfig:
 class SearchConfig:
     population: int = 16
     """Rollouts in a generation."""
-    generations: int = 6
+    generations: int = 16
     """At most so many; 0: replay the start without a search."""
     patience: int = 3
     """Stop after so many generations that have not lowered the loss by `least_gain`; 0: never."""
-    least_gain: float = 0.0
+    least_gain: float = 0.05
     """Share of the loss by which `patience` generations together must lower it."""
     sigma_position_m: float = 0.004
     """First step size of positions [m]."""
