@@ -174,7 +174,10 @@ def announcement(points: Sequence[Point], rows: Sequence[Row]) -> str:
     """What is left to do, and what it will take, from what earlier runs took."""
     total = 0.0
     for p in points:
-        took = [r["seconds"] for r in rows if (r["task"], r["method"]) == (p.key[0], p.method)]
+        took = [
+            r["seconds"] for r in rows
+            if (r["task"], r["method"]) == (p.key[0], p.method) and "seconds" in r
+        ]  # fmt: skip
         total += float(np.mean(took)) if took else UNKNOWN_S
     return f"{len(points)} runs to go: about {total / 60:.0f} min"
 

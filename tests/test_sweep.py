@@ -89,6 +89,9 @@ def test_rows_of_a_task_that_has_changed_are_made_anew(made, tmp_path):
     sweep.write(tmp_path / "r.json", stale)
     assert go(tmp_path, 0) == rows
     assert [t for t, *_ in made["runs"][4:]] == ["open_door"] * 2
+    # Rows whose time was not worth keeping say nothing of what is left.
+    sweep.write(tmp_path / "r.json", [{k: v for k, v in r.items() if k != "seconds"} for r in rows])
+    assert len(go(tmp_path, 0, 1)) == 8
 
 
 def test_bad_input_ends_a_sweep_and_keeps_what_it_has(made, tmp_path):

@@ -7,7 +7,7 @@ import math
 import torch
 
 from lucibot_kernels import runtime
-from lucibot_kernels.checks import batched_points, check
+from lucibot_kernels.checks import batched_points
 from lucibot_kernels.runtime import kernels
 
 
@@ -27,8 +27,6 @@ def linked_groups(
     """
     dims: dict[str, int] = {}
     device = points.device if isinstance(points, torch.Tensor) else torch.device("cpu")
-    check("points", points, torch.float32, ("B", "N", 3), dims=dims, device=device,
-          contiguous=False)  # fmt: skip
     memory, *strides = batched_points("points", points, dims=dims, count="N", device=device)
     if not reach_m > 0:
         raise ValueError(f"reach_m: expected a positive distance, got {reach_m}")
