@@ -44,7 +44,7 @@ class Chamfer(NamedTuple):
 
 
 class _Grids(NamedTuple):
-    """Clouds sorted by cell; see `_cloud_kernels`."""
+    """Clouds sorted by cell; see `_cloud_grid_kernels`."""
 
     frame: torch.Tensor
     size: torch.Tensor
@@ -129,7 +129,7 @@ def min_distance(
         ga, gb = _within(ca, cb, within_m)
     least2 = torch.full((max(batch, 1),), _FAR2, dtype=torch.float32, device=a.device)
     if batch:
-        kernels("_cloud_kernels", a.device).least(
+        kernels("_cloud_grid_kernels", a.device).least(
             ga.sorted, ga.size, ga.points, ga.clouds,
             gb.frame, gb.size, gb.start, gb.sorted, gb.points, gb.cells, gb.clouds,
             least2, batch,
@@ -175,7 +175,7 @@ def _prepared(a: _Clouds, b: _Clouds) -> tuple[_Cloudlike, _Cloudlike]:
 
 
 class _Packed(NamedTuple):
-    """The usable points of clouds, one after another; see `_cloud_kernels.pack`."""
+    """The usable points of clouds, one after another; see `_cloud_pair_kernels.pack`."""
 
     coordinates: torch.Tensor
     order: torch.Tensor
@@ -184,7 +184,7 @@ class _Packed(NamedTuple):
 
 
 class _Placed(NamedTuple):
-    """All points of clouds, those that are not usable far away; see `_cloud_kernels.place`."""
+    """All points of clouds, those that are not usable far away; see `_cloud_pair_kernels.place`."""
 
     coordinates: torch.Tensor
     used: torch.Tensor
@@ -217,7 +217,7 @@ class _Clouds:
     def boxes(self) -> torch.Tensor:
         """(clouds, 6) least and greatest corner [m]; huge and -huge where there is no point."""
         box = torch.empty(self.clouds, 6, device=self.device)
-        kernels("_cloud_kernels", self.device).bounds(*self._layout, box.view(-1))
+        kernels("_cloud_grid_kernels", self.device).bounds(*self._layout, box.view(-1))
         return box
 
     def packed(self) -> _Packed:
@@ -227,7 +227,7 @@ class _Clouds:
             for n in (max(self.clouds * self.points, 1), self.clouds)
         )
         if self.clouds:
-            kernels("_cloud_kernels", self.device).pack(
+            kernels("_cloud_pair_kernels", self.device).pack(
                 *self._layout, self.points, coordinates, order, used
             )
         return _Packed(coordinates, order, used, self.points)
@@ -235,7 +235,7 @@ class _Clouds:
     def placed(self) -> _Placed:
         coordinates = torch.empty(self.clouds, 3, self.points, device=self.device)
         if coordinates.numel():
-            kernels("_cloud_kernels", self.device).place(
+            kernels("_cloud_pair_kernels", self.device).place(
                 *self._layout, self.points, coordinates.view(-1)
             )
         used = (coordinates[:, 0] < _APART).sum(1, dtype=torch.int32)
@@ -259,7 +259,7 @@ class _Clouds:
         )
         if self.clouds:
             boxes = grids.frame if box is None else box.view(-1)
-            kernels("_cloud_kernels", self.device).build_grids(
+            kernels("_cloud_grid_kernels", self.device).build_grids(
                 *self._layout, boxes, self.points, cells, *grids[:5], box is not None
             )
         return grids
@@ -271,20 +271,19 @@ def _nearest2(a: _Cloudlike, b: _Cloudlike, batch: int, missing: float = 0.0) ->
     squared = torch.full((batch, a.points), missing, dtype=torch.float32, device=a.used.device)
     if not squared.numel() or not b.points:
         return squared
-    k = kernels("_cloud_kernels", squared.device)
     match a, b:
         case _Placed(), _Placed():
-            k.nearest_of_all_parallel(
+            kernels("_cloud_pair_kernels", squared.device).nearest_of_all_parallel(
                 a.coordinates, a.points, len(a.used), b.coordinates, b.points, len(b.used),
                 squared.view(-1), batch, _GPU_TOGETHER,
             )  # fmt: skip
         case _Packed(), _Packed():
-            k.nearest_of_all(
+            kernels("_cloud_pair_kernels", squared.device).nearest_of_all(
                 a.coordinates, a.order, a.used, a.points, b.coordinates, b.used, b.points,
                 squared.view(-1), batch,
             )  # fmt: skip
         case _Grids(), _Grids():
-            k.nearest(
+            kernels("_cloud_grid_kernels", squared.device).nearest(
                 a.sorted, a.order, a.size, a.points, a.clouds,
                 b.frame, b.size, b.start, b.sorted, b.points, b.cells, b.clouds,
                 squared.view(-1), batch,

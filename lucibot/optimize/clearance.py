@@ -113,6 +113,15 @@ def _surface(task: Task, actuator: ObjectSpec, grasp_m: np.ndarray | None) -> np
 
 
 @numba.njit(cache=True)
+def along(T, axis, point):
+    """One world coordinate [m] of a point (3,) of a frame with pose T (4, 4)."""
+    value = T[axis, 3]
+    for k in range(3):
+        value += T[axis, k] * point[k]
+    return value
+
+
+@numba.njit(cache=True)
 def raise_out_of_box(T, surface, T_box, half, margin, need):
     """Raise `need` to the height [m] by which posed points must be lifted out of a box.
 
@@ -131,15 +140,10 @@ def raise_out_of_box(T, surface, T_box, half, margin, need):
         top += abs(T_box[k, 2]) * half[k] - T_box[k, 2] * T_box[k, 3]
     for m in range(T.shape[0]):
         for i in range(surface.shape[0]):
-            z = T[m, 2, 3]
-            for k in range(3):
-                z += T[m, 2, k] * surface[i, k]
+            z = along(T[m], 2, surface[i])
             if z >= top + margin:
                 continue
-            x, y = T[m, 0, 3], T[m, 1, 3]
-            for k in range(3):
-                x += T[m, 0, k] * surface[i, k]
-                y += T[m, 1, k] * surface[i, k]
+            x, y = along(T[m], 0, surface[i]), along(T[m], 1, surface[i])
             enter, leave = -np.inf, np.inf
             for k in range(3):
                 p = T_box[k, 0] * x + T_box[k, 1] * y + T_box[k, 2] * z + T_box[k, 3]
@@ -155,15 +159,10 @@ def raise_above_top(T, surface, lower_xy, cell, top, margin, need):
     highest = top.max()
     for m in range(T.shape[0]):
         for i in range(surface.shape[0]):
-            z = T[m, 2, 3]
-            for k in range(3):
-                z += T[m, 2, k] * surface[i, k]
+            z = along(T[m], 2, surface[i])
             if z >= highest + margin:
                 continue
-            x, y = T[m, 0, 3], T[m, 1, 3]
-            for k in range(3):
-                x += T[m, 0, k] * surface[i, k]
-                y += T[m, 1, k] * surface[i, k]
+            x, y = along(T[m], 0, surface[i]), along(T[m], 1, surface[i])
             u = int(np.floor((x - lower_xy[0]) / cell))
             v = int(np.floor((y - lower_xy[1]) / cell))
             if 0 <= u < top.shape[0] and 0 <= v < top.shape[1]:
