@@ -9,12 +9,12 @@ import torch
 
 from lucibot.core.scene_view import SceneView
 from lucibot.core.tracks import Tracks
-from lucibot.perception.around import axis_px, encloses, goes_around
 from lucibot.perception.grasp import _in_space, find_grasp
 from lucibot.providers.answerer.config import PixelAnswerer
 from lucibot.providers.answerer.pixels import AnswerByPixels
 from lucibot.sim.grip import carried, patch
 from lucibot.task import Task, load_task
+from lucibot.vision.around import axis_px, encloses, goes_around
 
 FRAMES = 12
 TAKEN, RELEASED = 4, 9

@@ -16,11 +16,11 @@ from lucibot.core.tracks import Tracks
 from lucibot.objective.success import judge
 from lucibot.perception.articulated import cheapest_path
 from lucibot.perception.config import PoseConfig
-from lucibot.perception.draw import DrawMesh, draw_depth
 from lucibot.perception.poses import refine_poses
-from lucibot.perception.trajectory import Trajectory
 from lucibot.sim.state import BodyState, FinalState
 from lucibot.task import load_task
+from lucibot.vision.draw import DrawMesh, draw_depth
+from lucibot.vision.trajectory import Trajectory
 
 
 def some_joint(kind: str) -> Joint:

@@ -17,9 +17,6 @@ from lucibot.core.scene_view import SceneView
 from lucibot.core.tracks import Tracks
 from lucibot.core.video import Video
 from lucibot.perception.config import PoseConfig
-from lucibot.perception.contour import KNOWN_MARGIN_M, edge_offsets, outlines
-from lucibot.perception.draw import DrawMesh, Windows, draw_depth
-from lucibot.perception.grid import UNSURE
 from lucibot.perception.keyframes import (
     KeyframeConfig,
     follow_path,
@@ -30,12 +27,15 @@ from lucibot.perception.overlay import draw_overlays
 from lucibot.perception.parts import connected_parts
 from lucibot.perception.poses import follow_poses, refine_poses
 from lucibot.perception.problem import Pin, add_pin
-from lucibot.perception.support import CELL_M, settle, world_vertices
-from lucibot.perception.trajectory import Smoothness, Trajectory, solve
 from lucibot.providers.answerer import PixelAnswerer
 from lucibot.providers.depth import FillDepth
 from lucibot.stages.perceive import PerceiveConfig, Perception, read_tracks
 from lucibot.task import Task, load_task
+from lucibot.vision.contour import KNOWN_MARGIN_M, edge_offsets, outlines
+from lucibot.vision.draw import DrawMesh, Windows, draw_depth
+from lucibot.vision.grid import UNSURE
+from lucibot.vision.support import CELL_M, settle, world_vertices
+from lucibot.vision.trajectory import Smoothness, Trajectory, solve
 
 FPS, FRAMES, NESTED_M = 15.0, 60, 0.0394
 

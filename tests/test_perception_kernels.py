@@ -10,11 +10,11 @@ from scipy.spatial.transform import Rotation
 
 from lucibot.core.camera import Camera
 from lucibot.core.heights import HeightMap
-from lucibot.perception.contour import KNOWN_MARGIN_M, MOVING_MARGIN_M, edge_offsets, outlines
-from lucibot.perception.draw import DrawMesh, Windows, draw_depth, draw_windows
-from lucibot.perception.grid import UNSURE, Grid, visible_iou
 from lucibot.perception.problem import lowest_points
-from lucibot.perception.trajectory import Trajectory, normal_equations
+from lucibot.vision.contour import KNOWN_MARGIN_M, MOVING_MARGIN_M, edge_offsets, outlines
+from lucibot.vision.draw import DrawMesh, Windows, draw_depth, draw_windows
+from lucibot.vision.grid import UNSURE, Grid, visible_iou
+from lucibot.vision.trajectory import Trajectory, normal_equations
 
 H, W, COUNT = 90, 120, 48
 MARGINS_M = np.array([MOVING_MARGIN_M, MOVING_MARGIN_M, KNOWN_MARGIN_M])

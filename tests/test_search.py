@@ -15,9 +15,9 @@ from lucibot.optimize.parametrization import Parametrization
 from lucibot.optimize.prefit import prefit
 from lucibot.optimize.search import evaluate_once, search
 from lucibot.optimize.strategies import strict_ranks
-from lucibot.perception.draw import DrawMesh, draw_depth, fit_camera
-from lucibot.perception.trajectory import Trajectory
 from lucibot.task import load_task
+from lucibot.vision.draw import DrawMesh, draw_depth, fit_camera
+from lucibot.vision.trajectory import Trajectory
 
 STRATEGIES = [Evosax(strategy=s) for s in get_args(get_type_hints(Evosax)["strategy"])]
 STRATEGIES += [Pycma(), CEM()]

@@ -20,7 +20,7 @@ from lucibot.objective.weights import FULL_WEIGHTS
 from lucibot.sim.build import support_plane
 from lucibot.sim.memory import ensure_memory
 from lucibot.sim.rollout import intrinsic_xyz
-from lucibot.sim.workers import Sharding
+from lucibot.sim.sharding import Sharding
 from lucibot.task import Task, load_task
 
 
@@ -275,7 +275,8 @@ def test_what_a_simulation_process_fails_of_is_told_first():
 def test_workers_give_the_same_bits_as_one_process_and_survive_a_kill():
     from lucibot.sim.evaluator import Evaluator
     from lucibot.sim.scene import SimScene
-    from lucibot.sim.workers import ShardedEvaluator, Sharding
+    from lucibot.sim.sharding import Sharding
+    from lucibot.sim.workers import ShardedEvaluator
 
     task = load_task("stack_cups")
     rng = np.random.default_rng(0)
@@ -307,7 +308,8 @@ def test_workers_give_the_same_bits_as_one_process_and_survive_a_kill():
 def test_a_ray_cluster_gives_the_same_bits_and_survives_a_kill():
     pytest.importorskip("ray", reason="Ray is not installed: pip install 'lucibot[cluster]'")
     from lucibot.sim.cluster import RayFarm
-    from lucibot.sim.workers import ShardedEvaluator, Sharding
+    from lucibot.sim.sharding import Sharding
+    from lucibot.sim.workers import ShardedEvaluator
 
     task = load_task("stack_cups")
     rng = np.random.default_rng(0)

@@ -11,7 +11,8 @@ from lucibot.benchmark.harness import machine
 from lucibot.benchmark.workload import candidates, supervision
 from lucibot.objective.weights import FULL_WEIGHTS
 from lucibot.sim.scene import SimScene
-from lucibot.sim.workers import ShardedEvaluator, Sharding
+from lucibot.sim.sharding import Sharding
+from lucibot.sim.workers import ShardedEvaluator
 from lucibot.task import load_task
 
 TASK, POPULATION = "cut_dough", 16

@@ -16,7 +16,8 @@ from lucibot.objective.weights import FULL_WEIGHTS
 from lucibot.optimize.strategies import EvosaxStrategy
 from lucibot.sim.rollout import run_rollout
 from lucibot.sim.scene import SimScene
-from lucibot.sim.workers import ShardedEvaluator, Sharding
+from lucibot.sim.sharding import Sharding
+from lucibot.sim.workers import ShardedEvaluator
 from lucibot.task import load_task
 
 TASK, ROLLOUTS = "cut_dough", 640

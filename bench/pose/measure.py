@@ -13,10 +13,10 @@ from lucibot.core.geometry import pose_np
 from lucibot.core.scene_view import SceneView
 from lucibot.core.tracks import Tracks
 from lucibot.perception.config import PoseConfig
-from lucibot.perception.draw import DrawMesh, draw_depth, fit_camera
 from lucibot.perception.poses import follow_poses, refine_poses
-from lucibot.perception.trajectory import Trajectory
 from lucibot.task import Task, load_task
+from lucibot.vision.draw import DrawMesh, draw_depth, fit_camera
+from lucibot.vision.trajectory import Trajectory
 
 TASK, FRAMES, FPS = "stack_cups", 120, 30.0
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from lucibot.optimize.optimizer import Optimizer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -15,7 +18,7 @@ class Evosax:
     """CMA_ES: covariance matrix adaptation, the paper's optimizer. The others learn less of a
     covariance, which takes fewer samples."""
 
-    def create(self, dimension: int, population: int, seed: int):
+    def create(self, dimension: int, population: int, seed: int) -> Optimizer:
         """An `Optimizer` over R^dimension."""
         from lucibot.optimize.strategies import EvosaxStrategy
 
@@ -29,7 +32,7 @@ class Pycma:
 
     kind: Literal["pycma"] = "pycma"
 
-    def create(self, dimension: int, population: int, seed: int):
+    def create(self, dimension: int, population: int, seed: int) -> Optimizer:
         """An `Optimizer` over R^dimension.
 
         Raises:
@@ -55,7 +58,7 @@ class CEM:
     least_spread: float = 0.1
     """The spread never falls below this [first spreads]."""
 
-    def create(self, dimension: int, population: int, seed: int):
+    def create(self, dimension: int, population: int, seed: int) -> Optimizer:
         """An `Optimizer` over R^dimension."""
         from lucibot.optimize.strategies import CrossEntropy
 

@@ -11,9 +11,9 @@ from lucibot.core.geometry import matrix_np
 from lucibot.core.scene_view import SceneView
 from lucibot.core.tracks import Tracks
 from lucibot.core.video import Video
-from lucibot.perception.draw import DrawMesh, draw_depth
-from lucibot.perception.grid import resize_mask
 from lucibot.task import Task
+from lucibot.vision.draw import DrawMesh, draw_depth
+from lucibot.vision.grid import resize_mask
 
 AREA_M = 0.012
 """Radius of the area around a finger tip that counts as gripped."""

@@ -15,10 +15,10 @@ import numpy as np
 
 from lucibot.core.geometry import pose_np
 from lucibot.core.joint import Joint
-from lucibot.perception.draw import Windows
-from lucibot.perception.grid import visible_iou
 from lucibot.perception.problem import Problem
-from lucibot.perception.trajectory import Trajectory
+from lucibot.vision.draw import Windows
+from lucibot.vision.grid import visible_iou
+from lucibot.vision.trajectory import Trajectory
 
 STEP_PX = 1.0
 """How far the object's fastest point moves in the picture from one drawn value to the next."""

@@ -21,8 +21,8 @@ from lucibot.core.camera import Camera
 from lucibot.core.scene_view import SceneView
 from lucibot.core.tracks import Tracks
 from lucibot.perception.affordance import AREA_M
-from lucibot.perception.grid import resize_mask
 from lucibot.task import ObjectSpec, Task
+from lucibot.vision.grid import resize_mask
 
 MOVED_SHARE = 0.15
 """Share of what is seen of an object beside its first place that says: it has been moved."""

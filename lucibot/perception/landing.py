@@ -13,10 +13,10 @@ import itertools
 import numpy as np
 
 from lucibot.core.heights import height_map
-from lucibot.perception.draw import DrawMesh
-from lucibot.perception.grid import visible_iou
 from lucibot.perception.problem import Pin, Problem, add_pin, clamp, frame_terms
-from lucibot.perception.support import (
+from lucibot.vision.draw import DrawMesh
+from lucibot.vision.grid import visible_iou
+from lucibot.vision.support import (
     CELL_M,
     landing_height,
     settle,
@@ -24,7 +24,7 @@ from lucibot.perception.support import (
     standing_directions,
     world_vertices,
 )
-from lucibot.perception.trajectory import Trajectory, rotvec_between
+from lucibot.vision.trajectory import Trajectory, rotvec_between
 
 UPRIGHT_WITHIN_DEG = 25.0
 """An estimate that stands this nearly is taken to stand."""
@@ -51,7 +51,7 @@ def fit_rests(
 
     Args:
         rests: half-open intervals of rest after motion, by object index.
-        touched: (T, N) bool, see `lucibot.perception.rest`.
+        touched: (T, N) bool, see `lucibot.vision.rest`.
     """
     pins: dict[int, list[Pin]] = {i: [] for i in problem.meshes}
     for group in _simultaneous(rests):

@@ -13,8 +13,8 @@ import numpy as np
 from lucibot.core.scene_view import SceneView
 from lucibot.core.tracks import Tracks
 from lucibot.core.video import Video
-from lucibot.perception.grid import resize_mask
 from lucibot.task import Task
+from lucibot.vision.grid import resize_mask
 
 VALLEY = 8
 """Depth of a valley of lightness, of 255: some four times what compression leaves of noise."""

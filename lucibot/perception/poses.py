@@ -19,7 +19,6 @@ from lucibot.core.progress import Progress, silent
 from lucibot.core.scene_view import SceneView
 from lucibot.core.tracks import Tracks
 from lucibot.perception.articulated import draw_joints, fit_joints
-from lucibot.perception.grid import visible_iou
 from lucibot.perception.landing import fit_rests
 from lucibot.perception.problem import (
     Pin,
@@ -34,7 +33,9 @@ from lucibot.perception.problem import (
     make_problem,
     pinned,
 )
-from lucibot.perception.rest import (
+from lucibot.task import Task
+from lucibot.vision.grid import visible_iou
+from lucibot.vision.rest import (
     drop_short,
     fill_gaps,
     first_motion,
@@ -42,8 +43,7 @@ from lucibot.perception.rest import (
     rest_intervals,
     touched_by_hand,
 )
-from lucibot.perception.trajectory import Trajectory, rotvec_between
-from lucibot.task import Task
+from lucibot.vision.trajectory import Trajectory, rotvec_between
 
 
 @dataclass(frozen=True, kw_only=True)

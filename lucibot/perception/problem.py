@@ -12,19 +12,19 @@ from lucibot.core.geometry import pose_np
 from lucibot.core.scene_view import SceneView
 from lucibot.core.tracks import Tracks
 from lucibot.perception.config import PoseConfig
-from lucibot.perception.contour import KNOWN_MARGIN_M, MOVING_MARGIN_M, edge_offsets, outlines
-from lucibot.perception.draw import DrawMesh, Windows, draw_windows
-from lucibot.perception.grid import Grid, visible_iou
-from lucibot.perception.jit import compiled
-from lucibot.perception.support import HeightMap, static_tops
-from lucibot.perception.trajectory import (
+from lucibot.task import Task
+from lucibot.vision.contour import KNOWN_MARGIN_M, MOVING_MARGIN_M, edge_offsets, outlines
+from lucibot.vision.draw import DrawMesh, Windows, draw_windows
+from lucibot.vision.grid import Grid, visible_iou
+from lucibot.vision.jit import compiled
+from lucibot.vision.support import HeightMap, static_tops
+from lucibot.vision.trajectory import (
     Smoothness,
     Trajectory,
     normal_equations,
     rotvec_between,
     solve,
 )
-from lucibot.task import Task
 
 BEHIND_M = 0.006
 """What lies less than this behind the static scene is seen all the same: surfaces that touch."""

@@ -12,11 +12,11 @@ from lucibot.core.tracks import Tracks
 from lucibot.core.video import Video
 from lucibot.objective.supervision import Supervision
 from lucibot.perception.config import SuperviseConfig
-from lucibot.perception.draw import fit_camera
-from lucibot.perception.grid import resize_mask
 from lucibot.perception.keyframes import held_on_the_way
 from lucibot.perception.parts import find_parts
 from lucibot.task import Task
+from lucibot.vision.draw import fit_camera
+from lucibot.vision.grid import resize_mask
 
 
 def build_supervision(

@@ -7,16 +7,12 @@ what is really taken.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 
 from lucibot.core.errors import UserError
 from lucibot.sim.build import PAD_CELLS
+from lucibot.sim.sharding import Sharding
 from lucibot.task import Task
-
-if TYPE_CHECKING:
-    from lucibot.sim.workers import Sharding
 
 PROCESS_BYTES = 1.0e9
 """Of a process with Genesis, torch and one compiled scene, whatever its batch."""

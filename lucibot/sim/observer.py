@@ -10,11 +10,11 @@ from torch import Tensor
 
 from lucibot.core.camera import Camera
 from lucibot.objective.losses import MAX_PARTS, Parts
-from lucibot.perception.around import axis_px, encloses
 from lucibot.sim.moment import Moment
 from lucibot.sim.parts import particle_parts
 from lucibot.sim.scene import SimScene
 from lucibot.task import Task
+from lucibot.vision.around import axis_px, encloses
 
 SPLAT_RADIUS = 0.56
 """Radius of a drawn particle in particle sizes: the outermost particles' centres lie half a size

@@ -8,8 +8,6 @@ shard is run again.
 
 from __future__ import annotations
 
-import os
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -22,6 +20,7 @@ from lucibot.objective.weights import LossWeights
 from lucibot.sim.cluster import RayFarm, RayWorker
 from lucibot.sim.memory import ensure_memory
 from lucibot.sim.process import LocalFarm, SimProcess
+from lucibot.sim.sharding import Sharding
 from lucibot.task import Task
 
 Worker = SimProcess | RayWorker
@@ -29,33 +28,6 @@ Farm = LocalFarm | RayFarm
 """Where workers are started and waited for."""
 MAX_DEATHS = 3
 """Workers that may die in one evaluation or while starting before the run is given up."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Sharding:
-    """How a population is spread: one process on a GPU, one a core on the CPU."""
-
-    workers: int
-    n_envs: int
-    """Environments that a worker rolls out together."""
-
-    @staticmethod
-    def of(
-        population: int, *, workers: int | None = None, device: str = "cpu",
-        environments: int | None = None, one_process: bool = True,
-    ) -> Sharding:  # fmt: skip
-        """
-        Args:
-            workers: default: one per core that this process may use.
-            one_process: a GPU takes one process, whatever `workers` says; not so on a cluster,
-                where each worker has a GPU of its own.
-            environments: of each worker; default: enough for one round of the population.
-        """
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-        count = min(workers or cores or 1, population)
-        if device != "cpu" and one_process:
-            count = 1
-        return Sharding(workers=count, n_envs=environments or -(-population // count))
 
 
 class ShardedEvaluator:

@@ -25,7 +25,7 @@ SAME_LOSS = 1e-5
 
 def begin(task: Task, config: RunConfig) -> Replay:
     """Let the fresh simulation be built while earlier stages work."""
-    from lucibot.sim.workers import Sharding
+    from lucibot.sim.sharding import Sharding
 
     o = config.optimize
     population = o.search.population if task.is_searched else 1

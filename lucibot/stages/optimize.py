@@ -40,7 +40,8 @@ def run(ctx: Context) -> None:
 
 def _workers(task: Task, config: OptimizeConfig) -> ShardedEvaluator:
     from lucibot.sim.cluster import RayFarm
-    from lucibot.sim.workers import ShardedEvaluator, Sharding
+    from lucibot.sim.sharding import Sharding
+    from lucibot.sim.workers import ShardedEvaluator
 
     population = config.search.population if task.is_searched else 1
     farm = RayFarm(config.cluster, device=config.device) if config.cluster else None

@@ -14,15 +14,15 @@ from lucibot.core.scene_view import SceneView
 from lucibot.core.tracks import Tracks
 from lucibot.core.video import Video, read_video
 from lucibot.perception.affordance import affordance_points
-from lucibot.perception.draw import fit_camera
 from lucibot.perception.grasp import find_grasp
 from lucibot.perception.keyframes import follow_path, sample_keyframes
 from lucibot.perception.poses import refine_poses
 from lucibot.perception.result import Perception
 from lucibot.perception.supervise import build_supervision
 from lucibot.pipeline import Context
-from lucibot.stages.select import chosen_video
+from lucibot.store.verdicts import chosen_video
 from lucibot.task import Task
+from lucibot.vision.draw import fit_camera
 
 
 def run(ctx: Context) -> None:

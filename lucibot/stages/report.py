@@ -29,8 +29,8 @@ from lucibot.report.data import (
 from lucibot.report.page import write_report
 from lucibot.sim.state import FinalState
 from lucibot.sim.stopwatch import PARTS
-from lucibot.stages.select import VERDICTS
 from lucibot.store.run import MANIFEST, write_json
+from lucibot.store.verdicts import VERDICTS
 
 MASK_FRAMES = 12
 """Frames of the chosen video shown with masks."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from pathlib import Path
 
 from lucibot.core.errors import RunFailed, UserError
 from lucibot.core.scene_view import SceneView
@@ -12,8 +11,7 @@ from lucibot.core.video import read_video
 from lucibot.pipeline import Context
 from lucibot.providers.verifier.base import USABLE_ABOVE, Verdict
 from lucibot.store.run import write_json
-
-VERDICTS = "verdicts.json"
+from lucibot.store.verdicts import VERDICTS
 
 
 def run(ctx: Context) -> None:
@@ -51,9 +49,3 @@ def run(ctx: Context) -> None:
     if forced is not None and not verdicts[forced].usable:
         points = verdicts[forced].total
         ctx.note(f"candidate {forced} was forced; its {points:.1f} points reject it")
-
-
-def chosen_video(imagine: Path, select: Path) -> Path:
-    """The file of the chosen candidate."""
-    verdicts = json.loads((select / VERDICTS).read_text())
-    return imagine / verdicts["candidates"][verdicts["chosen"]]["file"]

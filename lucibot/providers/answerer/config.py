@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from lucibot.providers.answerer.pixels import AnswerByPixels
+    from lucibot.providers.answerer.base import Answerer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +32,7 @@ class PixelAnswerer:
     contact_m: float = 0.008
     """Surfaces nearer than this touch; poses are not known better than that."""
 
-    def create(self) -> AnswerByPixels:
+    def create(self) -> Answerer:
         from lucibot.providers.answerer.pixels import AnswerByPixels
 
         return AnswerByPixels(self)

@@ -10,20 +10,20 @@ from lucibot.core.errors import UserError
 from lucibot.core.scene_view import SceneView
 from lucibot.core.tracks import Tracks
 from lucibot.core.video import Video
-from lucibot.perception.around import around_pairs, axis_px, goes_around
-from lucibot.perception.draw import DrawMesh, draw_depth
-from lucibot.perception.grid import Grid
-from lucibot.perception.rest import (
+from lucibot.providers.answerer.config import PixelAnswerer
+from lucibot.task import Task
+from lucibot.vision.around import around_pairs, axis_px, goes_around
+from lucibot.vision.draw import DrawMesh, draw_depth
+from lucibot.vision.grid import Grid
+from lucibot.vision.rest import (
     drop_short,
     fill_gaps,
     picture_points,
     runs,
     touched_by_hand,
 )
-from lucibot.perception.touching import contact_pairs, nearest_m, posed, surface_points
-from lucibot.perception.trajectory import Trajectory
-from lucibot.providers.answerer.config import PixelAnswerer
-from lucibot.task import Task
+from lucibot.vision.touching import contact_pairs, nearest_m, posed, surface_points
+from lucibot.vision.trajectory import Trajectory
 
 
 class AnswerByPixels:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from lucibot.providers.depth.fill import DepthByFilling
+    from lucibot.providers.depth.base import DepthModel
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,7 +17,7 @@ class FillDepth:
     """A deformable's first depth is kept where it differs from that of a block of its height
     standing there by less than this; else the surface has moved on."""
 
-    def create(self) -> DepthByFilling:
+    def create(self) -> DepthModel:
         from lucibot.providers.depth.fill import DepthByFilling
 
         return DepthByFilling(self)

@@ -16,11 +16,11 @@ from lucibot.core.geometry import matrix_np
 from lucibot.core.scene_view import SceneView
 from lucibot.core.tracks import Tracks
 from lucibot.core.video import Video
-from lucibot.perception.draw import DrawMesh, draw_depth
-from lucibot.perception.grid import carried_depth, resize_mask
 from lucibot.providers.depth.carried import came_along, carried_surface, grown
 from lucibot.providers.depth.config import FillDepth
 from lucibot.task import Task
+from lucibot.vision.draw import DrawMesh, draw_depth
+from lucibot.vision.grid import carried_depth, resize_mask
 
 
 class DepthByFilling:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from lucibot.providers.tracker.embedded import TrackByColour
+    from lucibot.providers.tracker.base import Tracker
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +39,7 @@ class EmbeddedTracker:
     seed: int = 0
     """Seed of the pose search."""
 
-    def create(self) -> TrackByColour:
+    def create(self) -> Tracker:
         from lucibot.providers.tracker.embedded import TrackByColour
 
         return TrackByColour(self)

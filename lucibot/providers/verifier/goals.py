@@ -15,9 +15,9 @@ import numpy as np
 from lucibot.core.errors import UserError, unknown_name
 from lucibot.core.scene_view import SceneView
 from lucibot.core.video import Video
-from lucibot.perception.around import axis_px, goes_around
 from lucibot.providers.verifier.regions import Regions, pixels_of
 from lucibot.task import Task
+from lucibot.vision.around import axis_px, goes_around
 
 LEAST_SHARE = 0.12
 """A smaller part of an object's region is a crumb or noise, not a piece."""

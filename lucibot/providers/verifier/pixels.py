@@ -15,7 +15,6 @@ import numpy as np
 from lucibot.core.scene_view import SceneView
 from lucibot.core.similarity import scene_similarity
 from lucibot.core.video import Video
-from lucibot.perception.around import outlines
 from lucibot.providers.verifier import goals
 from lucibot.providers.verifier.base import Verdict
 from lucibot.providers.verifier.motion import carried, exchanged, shifted, untouched
@@ -29,6 +28,7 @@ from lucibot.providers.verifier.regions import (
     pixels_of,
 )
 from lucibot.task import Task
+from lucibot.vision.around import outlines
 
 
 @dataclass(frozen=True, kw_only=True)

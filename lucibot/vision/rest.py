@@ -10,8 +10,8 @@ import cv2
 import numpy as np
 
 from lucibot.core.camera import Camera
-from lucibot.perception.draw import DrawMesh
-from lucibot.perception.trajectory import Trajectory
+from lucibot.vision.draw import DrawMesh
+from lucibot.vision.trajectory import Trajectory
 
 
 def touched_by_hand(

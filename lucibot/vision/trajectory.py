@@ -14,7 +14,7 @@ import numpy as np
 from scipy.linalg import solveh_banded
 from scipy.spatial.transform import Rotation
 
-from lucibot.perception.jit import compiled
+from lucibot.vision.jit import compiled
 
 D = 7
 
@@ -171,7 +171,7 @@ def normal_equations(
     """Silhouette terms: H (B, 7, 7), g (B, 7) and robust cost (B,).
 
     Args:
-        points, normals, z, offset, weight: see `lucibot.perception.contour`.
+        points, normals, z, offset, weight: see `lucibot.vision.contour`.
         sigma_px: scale of the Cauchy loss; larger offsets count less and less.
     """
     batch = len(z)

@@ -11,8 +11,8 @@ from __future__ import annotations
 import numba
 import numpy as np
 
-from lucibot.perception.draw import Windows, depth_at
-from lucibot.perception.jit import compiled, inlined
+from lucibot.vision.draw import Windows, depth_at
+from lucibot.vision.jit import compiled, inlined
 
 MOVING_MARGIN_M = (0.04, 0.12)
 """Another object that is seen less than the first behind an outline may hide it after all, for the

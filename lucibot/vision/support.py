@@ -13,9 +13,9 @@ import trimesh
 from scipy.spatial.transform import Rotation
 
 from lucibot.core.heights import HeightMap, draw_heights
-from lucibot.perception.draw import DrawMesh
-from lucibot.perception.trajectory import Trajectory
 from lucibot.task import Task
+from lucibot.vision.draw import DrawMesh
+from lucibot.vision.trajectory import Trajectory
 
 CELL_M = 0.0005
 """Nested walls are steep: a cell's error in position is several times that in height."""

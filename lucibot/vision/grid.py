@@ -11,9 +11,9 @@ import numpy as np
 from lucibot.core.camera import Camera
 from lucibot.core.scene_view import SceneView
 from lucibot.core.tracks import Tracks
-from lucibot.perception.contour import speaks_against
-from lucibot.perception.draw import Windows, depth_at, fit_camera
-from lucibot.perception.jit import compiled
+from lucibot.vision.contour import speaks_against
+from lucibot.vision.draw import Windows, depth_at, fit_camera
+from lucibot.vision.jit import compiled
 
 UNSURE = 255
 """Label of pixels that speak neither for nor against any object."""

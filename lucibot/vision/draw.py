@@ -12,7 +12,7 @@ import numba
 import numpy as np
 
 from lucibot.core.camera import Camera
-from lucibot.perception.jit import compiled, inlined
+from lucibot.vision.jit import compiled, inlined
 
 NEAR_M = 1e-3
 """Faces that come nearer to the camera are not drawn."""
