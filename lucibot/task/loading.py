@@ -1,0 +1,37 @@
+"""From a task folder to a `Task`."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from lucibot.core.errors import UserError
+from lucibot.task.errors import first_error
+from lucibot.task.folders import find_task
+from lucibot.task.schema import TaskSpec
+from lucibot.task.task import Task
+
+
+def load_task(name_or_folder: str | Path) -> Task:
+    """Load a shipped task by name, or any task folder by path.
+
+    Raises:
+        UserError: no such task, or its files do not follow the schema; the message names the field.
+    """
+    folder = find_task(name_or_folder)
+    try:
+        raw = tomllib.loads((folder / "task.toml").read_text())
+    except tomllib.TOMLDecodeError as e:
+        raise UserError(f"{folder / 'task.toml'}: {e}") from None
+    try:
+        spec = TaskSpec.model_validate(raw)
+    except ValidationError as e:
+        raise UserError(f"{folder / 'task.toml'}: {first_error(e)}") from None
+    instruction = folder / "instruction.md"
+    if not instruction.is_file():
+        raise UserError(
+            f"task {folder.name!r} has no instruction.md: write what is to be done there"
+        )
+    return Task(folder, spec, instruction.read_text().strip())

@@ -1,0 +1,103 @@
+"""A loaded task: its objects, its camera and its files."""
+
+from __future__ import annotations
+
+import hashlib
+from functools import cached_property
+from pathlib import Path
+
+from lucibot.core.camera import Camera
+from lucibot.core.errors import UserError, unknown_name
+from lucibot.task.schema import BackgroundSpec, ObjectSpec, TaskSpec
+
+
+class Task:
+    """A loaded and validated task folder."""
+
+    def __init__(self, folder: Path, spec: TaskSpec, instruction: str):
+        self.folder, self.spec, self.instruction = folder, spec, instruction
+
+    @property
+    def name(self) -> str:
+        return self.folder.name
+
+    @property
+    def objects(self) -> list[ObjectSpec]:
+        """Foreground objects; object i has label i + 1 in every label image, 0 is background."""
+        return self.spec.objects
+
+    def object(self, name: str) -> ObjectSpec:
+        for o in self.objects:
+            if o.name == name:
+                return o
+        raise unknown_name("object", name, [o.name for o in self.objects])
+
+    def solid(self, name: str) -> ObjectSpec | BackgroundSpec:
+        """A foreground object or something in the background."""
+        things = [*self.objects, *self.spec.background]
+        for thing in things:
+            if thing.name == name:
+                return thing
+        raise unknown_name("object", name, [t.name for t in things])
+
+    def label(self, name: str) -> int:
+        return self.objects.index(self.object(name)) + 1
+
+    @property
+    def actuators(self) -> list[ObjectSpec]:
+        return [o for o in self.objects if "actuator" in o.roles]
+
+    @property
+    def targets(self) -> list[ObjectSpec]:
+        return [o for o in self.objects if "target" in o.roles]
+
+    @property
+    def is_searched(self) -> bool:
+        """Whether a trajectory has to be found: joint values are read from the video and set
+        (paper, section 4.1)."""
+        return any(o.joint is None for o in self.actuators)
+
+    @cached_property
+    def camera(self) -> Camera:
+        c = self.spec.camera
+        return Camera.look_at(
+            position=c.position_m, target=c.look_at_m, up=c.up,
+            vertical_fov_deg=c.vertical_fov_deg, width=c.width, height=c.height,
+        )  # fmt: skip
+
+    def path(self, relative: str) -> Path:
+        """A file of the task folder.
+
+        Raises:
+            UserError: the file is missing.
+        """
+        p = self.folder / relative
+        if not p.is_file():
+            raise UserError(f"task {self.name!r}: {relative} is missing from {self.folder}")
+        return p
+
+    def mesh(self, obj: ObjectSpec | BackgroundSpec):
+        """The object's `trimesh.Trimesh` [m] in its own frame (a box for `size_m`)."""
+        import trimesh
+
+        if isinstance(obj, BackgroundSpec) and obj.size_m is not None:
+            return trimesh.creation.box(extents=obj.size_m)
+        mesh = trimesh.load(self.path(obj.mesh), force="mesh", process=False)
+        scale = getattr(obj, "scale", 1.0)
+        if scale != 1.0:
+            mesh.apply_scale(scale)
+        return mesh
+
+    @cached_property
+    def digest(self) -> str:
+        """sha256 over every file that a run rests on: all but the storyboard and the README."""
+        h = hashlib.sha256()
+        for p in sorted(self.folder.rglob("*")):
+            rel = p.relative_to(self.folder).as_posix()
+            if p.is_file() and p.suffix in _DIGESTED and rel not in _NOT_DIGESTED:
+                h.update(rel.encode() + b"\0" + p.read_bytes() + b"\0")
+        return h.hexdigest()
+
+
+_NOT_DIGESTED = {"storyboard.toml", "README.md", "picture.jpg"}
+_DIGESTED = {".toml", ".md", ".obj", ".ply", ".stl", ".glb", ".png", ".jpg", ".mtl", ".xml"}
