@@ -123,9 +123,7 @@ def _mesh(task: Task, obj: ObjectSpec) -> str:
 
 
 def _collision_piece(task: Task, piece: str) -> None:
-    import trimesh
-
-    mesh = trimesh.load(task.path(piece), force="mesh")
+    mesh = task.read_mesh(piece, process=True)
     if not mesh.is_watertight or mesh.volume < CONVEX_SHARE * mesh.convex_hull.volume:
         raise _Failed(f"{piece} is not a closed convex piece")
 

@@ -36,7 +36,8 @@ def _marker(task: Task, device: str) -> Path:
     """A file in the cache that says: this task's kernels are there."""
     root = os.environ.get("QD_OFFLINE_CACHE_FILE_PATH")
     folder = Path(root) if root else Path.home() / ".cache" / "quadrants"
-    what = [task.digest, device, version("genesis-world"), version("quadrants")]
+    physics = task.digest_of("scene", "roles", "simulation")
+    what = [physics, device, version("genesis-world"), version("quadrants")]
     return folder / f"lucibot_{hashlib.sha256(repr(what).encode()).hexdigest()[:16]}"
 
 

@@ -132,7 +132,7 @@ def _write_pieces(task: Task, obj: ObjectSpec, mesh: trimesh.Trimesh, folder: Pa
     """The object's convex pieces as files in `folder`; its hull if the task names none."""
     names = []
     for n, relative in enumerate(obj.material.collision):
-        piece = trimesh.load(task.path(relative), force="mesh")
+        piece = task.read_mesh(relative, process=True)
         piece.apply_scale(obj.scale)
         piece.export(folder / f"piece_{n}.obj")
         names.append(f"piece_{n}.obj")

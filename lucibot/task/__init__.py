@@ -22,6 +22,6 @@ from lucibot.task.schema import (
 from lucibot.task.task import Task
 
 __all__ = [
-    "CREASE_DEG", "BackgroundSpec", "LightSpec", "Look", "ObjectSpec", "Particles", "Rigid", "Task", "TaskSpec",
-    "checkout_folder", "find_task", "load_task", "task_names", "tasks_folder",
+    "CREASE_DEG", "BackgroundSpec", "LightSpec", "Look", "ObjectSpec", "Particles", "Rigid", "Task",
+    "TaskSpec", "checkout_folder", "find_task", "load_task", "task_names", "tasks_folder",
 ]  # fmt: skip

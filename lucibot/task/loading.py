@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import tomllib
 from pathlib import Path
 
 from pydantic import ValidationError
 
 from lucibot.core.errors import UserError
 from lucibot.task.errors import first_error
+from lucibot.task.files import read_text, read_toml, within
 from lucibot.task.folders import find_task
 from lucibot.task.schema import TaskSpec
 from lucibot.task.task import Task
@@ -21,10 +21,7 @@ def load_task(name_or_folder: str | Path) -> Task:
         UserError: no such task, or its files do not follow the schema; the message names the field.
     """
     folder = find_task(name_or_folder)
-    try:
-        raw = tomllib.loads((folder / "task.toml").read_text())
-    except tomllib.TOMLDecodeError as e:
-        raise UserError(f"{folder / 'task.toml'}: {e}") from None
+    raw = read_toml(within(folder, "task.toml"))
     try:
         spec = TaskSpec.model_validate(raw)
     except ValidationError as e:
@@ -34,4 +31,7 @@ def load_task(name_or_folder: str | Path) -> Task:
         raise UserError(
             f"task {folder.name!r} has no instruction.md: write what is to be done there"
         )
-    return Task(folder, spec, instruction.read_text().strip())
+    words = read_text(within(folder, "instruction.md")).strip()
+    if not words:
+        raise UserError(f"{instruction} is empty: write there what is to be done")
+    return Task(folder, spec, words)

@@ -7,7 +7,9 @@ from functools import cached_property
 from pathlib import Path
 
 from lucibot.core.camera import Camera
-from lucibot.core.errors import UserError, unknown_name
+from lucibot.core.errors import unknown_name
+from lucibot.task import digests
+from lucibot.task.files import read_mesh, within
 from lucibot.task.schema import BackgroundSpec, ObjectSpec, TaskSpec
 
 
@@ -16,6 +18,7 @@ class Task:
 
     def __init__(self, folder: Path, spec: TaskSpec, instruction: str):
         self.folder, self.spec, self.instruction = folder, spec, instruction
+        self._digests: dict[str, str] = {}
 
     @property
     def name(self) -> str:
@@ -69,12 +72,17 @@ class Task:
         """A file of the task folder.
 
         Raises:
-            UserError: the file is missing.
+            UserError: the file is missing, or lies outside of the folder.
         """
-        p = self.folder / relative
-        if not p.is_file():
-            raise UserError(f"task {self.name!r}: {relative} is missing from {self.folder}")
-        return p
+        return within(self.folder, relative)
+
+    def read_mesh(self, relative: str, *, process: bool = False):
+        """A mesh file as it is, a `trimesh.Trimesh`; `process` merges vertices that coincide.
+
+        Raises:
+            UserError: it is missing, or no mesh.
+        """
+        return read_mesh(self.folder, relative, process=process)[0]
 
     def mesh(self, obj: ObjectSpec | BackgroundSpec):
         """The object's `trimesh.Trimesh` [m] in its own frame (a box for `size_m`)."""
@@ -82,22 +90,30 @@ class Task:
 
         if isinstance(obj, BackgroundSpec) and obj.size_m is not None:
             return trimesh.creation.box(extents=obj.size_m)
-        mesh = trimesh.load(self.path(obj.mesh), force="mesh", process=False)
+        mesh = self.read_mesh(obj.mesh)
         scale = getattr(obj, "scale", 1.0)
         if scale != 1.0:
             mesh.apply_scale(scale)
         return mesh
 
-    @cached_property
+    def digest_of(self, *parts: str) -> str:
+        """sha256 over parts of the task, by content: of its values and of all files behind them.
+
+        Args:
+            parts: of `lucibot.task.digests.PARTS`: scene (shapes, places, looks, camera, light),
+                roles, goal, instruction, storyboard, simulation (solvers, materials), success,
+                title.
+
+        Raises:
+            UserError: a file cannot be read.
+        """
+        for part in parts:
+            if part not in self._digests:
+                self._digests[part] = digests.digest(self, part)
+        told = "".join(f"{part} {self._digests[part]}\n" for part in sorted({*parts}))
+        return hashlib.sha256(told.encode()).hexdigest()
+
+    @property
     def digest(self) -> str:
-        """sha256 over every file that a run rests on: all but the storyboard and the README."""
-        h = hashlib.sha256()
-        for p in sorted(self.folder.rglob("*")):
-            rel = p.relative_to(self.folder).as_posix()
-            if p.is_file() and p.suffix in _DIGESTED and rel not in _NOT_DIGESTED:
-                h.update(rel.encode() + b"\0" + p.read_bytes() + b"\0")
-        return h.hexdigest()
-
-
-_NOT_DIGESTED = {"storyboard.toml", "README.md", "picture.jpg"}
-_DIGESTED = {".toml", ".md", ".obj", ".ply", ".stl", ".glb", ".png", ".jpg", ".mtl", ".xml"}
+        """sha256 over the whole task."""
+        return self.digest_of(*digests.PARTS)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import tomllib
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from lucibot.core.errors import UserError
 from lucibot.task import Task
+from lucibot.task.files import read_toml
 
 Vec3 = tuple[float, float, float]
 
@@ -189,9 +189,7 @@ def load_storyboard(task: Task) -> StoryboardSpec:
             "write one or give a video file with --video"
         )
     try:
-        spec = StoryboardSpec.model_validate(tomllib.loads(path.read_text()))
-    except tomllib.TOMLDecodeError as e:
-        raise UserError(f"{path}: {e}") from None
+        spec = StoryboardSpec.model_validate(read_toml(task.path(path.name)))
     except ValidationError as e:
         first = e.errors()[0]
         raise UserError(f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
