@@ -22,24 +22,22 @@ class Grip:
 
     Args:
         entity: the deformable in a built Genesis scene.
-        in_place: particles stay in the first frame of the simulator's memory during a step, instead
-            of going from one to the next.
     """
 
-    def __init__(self, scene: Any, entity: Any, substep_s: float, *, in_place: bool):
-        solver, coupler = scene.sim.mpm_solver, scene.sim.coupler
+    def __init__(self, scene: Any, entity: Any, substep_s: float):
+        self._sim, coupler = scene.sim, scene.sim.coupler
+        particles = scene.sim.mpm_solver.particles
         mine = slice(entity.particle_start, entity.particle_end)
-        self._position = view(solver.particles.pos)[:, mine]
-        self._velocity = view(solver.particles.vel)[:, mine]
-        self._substep_s, self._substeps = substep_s, scene.sim.substeps
-        self._in_place = in_place
+        # Without gradients Genesis begins every substep in the first frame of its memory.
+        self._position, self._velocity = view(particles.pos)[0, mine], view(particles.vel)[0, mine]
+        self._substep_s = substep_s
         self._index: Tensor | None = None
         self._target: Tensor | None = None
         preprocess = coupler.preprocess
 
         def drive_and_preprocess(f):
             if self._target is not None:
-                self._drive(f)
+                self._drive(self._sim.cur_substep_global % self._sim.substeps)
             preprocess(f)
 
         coupler.preprocess = drive_and_preprocess
@@ -47,7 +45,7 @@ class Grip:
     def take(self, index: Tensor) -> Tensor:
         """Take hold of particles (M,); returns where they are, (M, B, 3) [m, world]."""
         self._index, self._target = index, None
-        return self._position[0, index]
+        return self._position[index]
 
     def aim(self, target_m: Tensor) -> None:
         """Where the held particles are to be after the coming step, (M, B, 3) [m, world]."""
@@ -56,13 +54,11 @@ class Grip:
     def let_go(self) -> None:
         self._index = self._target = None
 
-    def _drive(self, f: int) -> None:
+    def _drive(self, substep: int) -> None:
         """The grid mixes the velocity of what is held with its surroundings', so what is left of
-        the way is divided among the substeps that are left."""
-        left_s = (self._substeps - f % self._substeps) * self._substep_s
-        frame = 0 if self._in_place else f
-        way = self._target - self._position[frame, self._index]
-        self._velocity[frame, self._index] = way / left_s
+        the way is divided among the substeps that are left, this one, counted from 0, included."""
+        left_s = (self._sim.substeps - substep) * self._substep_s
+        self._velocity[self._index] = (self._target - self._position[self._index]) / left_s
 
 
 def patch(obj: ObjectSpec, particles_m: np.ndarray, grasp_m: np.ndarray) -> np.ndarray:

@@ -73,9 +73,7 @@ class SimScene:
         rigid = self._scene.sim.rigid_solver
         substep_s = self.dt_s / self.task.spec.simulation.substeps
         self.grips = {
-            o.name: Grip(
-                self._scene, self._entities[o.name], substep_s, in_place=self.own_kernels
-            )
+            o.name: Grip(self._scene, self._entities[o.name], substep_s)
             for o in self.particle_objects if "actuator" in o.roles
         }  # fmt: skip
         links = rigid.dyn_state.links
