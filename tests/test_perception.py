@@ -24,7 +24,6 @@ from lucibot.perception.keyframes import (
     sample_keyframes,
 )
 from lucibot.perception.overlay import draw_overlays
-from lucibot.perception.parts import connected_parts
 from lucibot.perception.poses import follow_poses, refine_poses
 from lucibot.perception.problem import Pin, add_pin
 from lucibot.providers.answerer import PixelAnswerer
@@ -34,6 +33,7 @@ from lucibot.task import Task, load_task
 from lucibot.vision.contour import KNOWN_MARGIN_M, edge_offsets, outlines
 from lucibot.vision.draw import DrawMesh, Windows, draw_depth
 from lucibot.vision.grid import UNSURE
+from lucibot.vision.pieces import connected_parts
 from lucibot.vision.support import CELL_M, settle, world_vertices
 from lucibot.vision.trajectory import Smoothness, Trajectory, solve
 

@@ -18,11 +18,7 @@ from lucibot.core.video import Video
 from lucibot.providers.verifier.regions import Regions, pixels_of
 from lucibot.task import Task
 from lucibot.vision.around import axis_px, goes_around
-
-LEAST_SHARE = 0.12
-"""A smaller part of an object's region is a crumb or noise, not a piece."""
-VALLEY = 8
-"""Depth of a valley of lightness, of 255: some four times what compression leaves of noise."""
+from lucibot.vision.pieces import connected_parts
 
 
 def measure(
@@ -68,7 +64,7 @@ def pieces(task, view, video, regions: Regions, relation) -> np.ndarray:
 
 
 def count_parts(frame: np.ndarray, mask: np.ndarray) -> int:
-    """Connected parts of an object in a frame.
+    """Connected parts of an object in a frame, slits between them counted, see `connected_parts`.
 
     Args:
         frame: (H, W, 3) uint8.
@@ -78,19 +74,7 @@ def count_parts(frame: np.ndarray, mask: np.ndarray) -> int:
         return 0
     y, x = (np.flatnonzero(mask.any(axis)) for axis in (1, 0))
     crop = np.s_[max(y[0] - 8, 0) : y[-1] + 9, max(x[0] - 8, 0) : x[-1] + 9]
-    mask = (mask[crop] > 0).astype(np.uint8)
-    lightness = cv2.cvtColor(np.ascontiguousarray(frame[crop]), cv2.COLOR_RGB2LAB)[..., 0]
-    lightness = cv2.GaussianBlur(lightness, (0, 0), 0.8)
-    # Surroundings must not make a valley of the object's own darker sides.
-    lightness[mask == 0] = np.percentile(lightness[mask > 0], 20)
-    # Valleys up to a fifth of the object's size: wider dark parts are sides, not gaps.
-    size = max(5, int(np.sqrt(mask.sum()) / 5)) | 1
-    kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (size, size))
-    mask[cv2.morphologyEx(lightness, cv2.MORPH_BLACKHAT, kernel) > VALLEY] = 0
-    solid = cv2.morphologyEx(mask, cv2.MORPH_OPEN, np.ones((3, 3)))
-    _, _, stats, _ = cv2.connectedComponentsWithStats(solid, connectivity=4)
-    areas = stats[1:, cv2.CC_STAT_AREA]
-    return int((areas >= LEAST_SHARE * areas.sum()).sum()) if len(areas) else 0
+    return len(connected_parts(mask[crop] > 0, frame[crop]))
 
 
 def inside(task, view, video, regions: Regions, relation) -> np.ndarray:
