@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
-import errno
 import os
+import signal
 import sys
+import tempfile
+import threading
+import time
 from collections.abc import Callable, Sequence
+from types import FrameType
+
+from lucibot.core.caches import ensure_caches
 
 HELP = """\
 LuciBot: robot trajectories learned from generated videos
@@ -20,7 +26,8 @@ usage: lucibot COMMAND ...
   bench [NAME...] measure; without a name, every row of the engine's table
   doctor          say what works on this machine
 
-`lucibot COMMAND --help` says more. Exit status: 0 done, 1 the run failed, 2 bad input."""
+`lucibot COMMAND --help` says more. Exit status: 0 done, 1 the run failed, 2 bad input, 130 or 143
+stopped by Ctrl-C or SIGTERM."""
 
 
 def _run(argv: list[str]) -> int:
@@ -71,12 +78,18 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
 }  # fmt: skip
 
 
+class Terminated(KeyboardInterrupt):
+    """SIGTERM ends a run as Ctrl-C does: children are stopped, finished work is kept."""
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit status."""
     args = list(sys.argv[1:] if argv is None else argv)
     # Simulations are built beside the stages, so cores are shared, and threads of torch and numba
     # that spin while they wait for one that has lost its core cost up to forty times the work.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, _terminate)
     try:
         status = _main(args)
         sys.stdout.flush()
@@ -102,25 +115,44 @@ def _main(args: list[str]) -> int:
     try:
         if args[0] not in COMMANDS:
             raise unknown_name("command", args[0], COMMANDS)
+        ensure_caches()
         return COMMANDS[args[0]](args[1:])
     except LuciBotError as e:
-        print(f"lucibot: {e}", file=sys.stderr)
+        say(str(e))
         return e.exit_status
-    except OSError as e:
-        if e.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
-            raise
-        where = f" ({e.filename})" if e.filename else ""
-        print(
-            f"lucibot: {e.strerror}{where}; finished stages are kept: free space or choose another "
-            "--out, then `lucibot resume` the run",
-            file=sys.stderr,
-        )
-        return 2
-    except KeyboardInterrupt:
-        print(
-            "lucibot: stopped; `lucibot resume` goes on from the last checkpoint", file=sys.stderr
-        )
-        return 130
+    except KeyboardInterrupt as e:
+        say("stopped; `lucibot resume RUN` goes on from the last checkpoint")
+        return 143 if isinstance(e, Terminated) else 130
+    except BrokenPipeError:
+        raise
+    except Exception as e:
+        # What comes here is a fault of LuciBot or of what it rests on, to be mended where it arose.
+        said = " ".join(str(e).split())[:300]
+        say(f"{type(e).__name__}: {said} (the details are in {write_details(e, args)})")
+        return 1
+
+
+def say(line: str) -> None:
+    print(f"lucibot: {line}", file=sys.stderr)
+
+
+def write_details(e: BaseException, args: Sequence[str]) -> str:
+    """A file with what is needed to find a fault; its path."""
+    import traceback
+
+    from lucibot.store.run import machine, versions
+
+    fd, path = tempfile.mkstemp(prefix=f"lucibot_{time.strftime('%Y%m%d-%H%M%S')}_", suffix=".log")
+    with os.fdopen(fd, "w") as f:
+        f.write(f"lucibot {' '.join(args)}\n{versions()}\n{machine()}\n\n")
+        f.write("".join(traceback.format_exception(e)))
+    return path
+
+
+def _terminate(number: int, frame: FrameType | None) -> None:
+    # A second one ends the process at once.
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    raise Terminated
 
 
 if __name__ == "__main__":

@@ -2,104 +2,84 @@
 
 from __future__ import annotations
 
-import dataclasses
-import json
+import errno
 import sys
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
-
-import tyro
+from typing import Any
 
 from lucibot.config import PRESETS, RunConfig
 from lucibot.console import RichConsole
-from lucibot.core.errors import UserError, unknown_name
-from lucibot.pipeline import open_run, reconfigure, run_stages, start_run
-from lucibot.providers.video import FileVideo, StoryboardVideo
+from lucibot.core.errors import RunFailed
+from lucibot.options import add_shorthands, preset, read_seed, with_preset, with_settings
+from lucibot.pipeline import (
+    STAGES,
+    known_stage,
+    open_run,
+    reconfigure,
+    run_stages,
+    stages_finished,
+    start_run,
+)
+from lucibot.settings import Parser
+from lucibot.store.result import RESULT, read_result
 from lucibot.store.run import RunDirectory
-from lucibot.task import load_task
-
-
-@dataclass(frozen=True, kw_only=True)
-class RunArguments:
-    """Take a task through every stage: imagine, select, perceive, optimize, execute, report."""
-
-    task: Annotated[str, tyro.conf.Positional]
-    """A shipped task's name (`lucibot tasks list`) or a task folder."""
-    video: str | None = None
-    """A video file, or a video model: "storyboard"."""
-    preset: str = "quick"
-    """quick: for two CPU cores. paper: the paper's protocol, 5 generations of 128."""
-    seed: int = 0
-    """Seed of the imagination and the search."""
-    out: Path = Path("runs")
-    """Where the run directory is made."""
-    force_video: int | None = None
-    """Take this candidate whatever the verifier says."""
-    cluster: str | None = None
-    """Search on a Ray cluster: its address, or "auto"."""
-    config: Annotated[RunConfig, tyro.conf.arg(name="")] = RunConfig()
-
-
-@dataclass(frozen=True, kw_only=True)
-class ResumeArguments:
-    """Go on with a run: finished stages are kept, damaged ones are run again."""
-
-    run: Annotated[Path, tyro.conf.Positional]
-    """The run directory."""
-    force_video: int | None = None
-    """Take this candidate whatever the verifier says."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class ShowArguments:
-    """Print a run's result."""
-
-    run: Annotated[Path, tyro.conf.Positional]
-    """The run directory."""
+from lucibot.task import Task, load_task
 
 
 def run(argv: list[str]) -> int:
     """`lucibot run`."""
-    preset = _peek(argv, "--preset", "quick")
-    if preset not in PRESETS:
-        raise unknown_name("preset", preset, PRESETS)
-    default = RunArguments(task=tyro.MISSING, config=PRESETS[preset])
-    a = tyro.cli(RunArguments, args=argv, default=default, prog="lucibot run")
-    task = load_task(a.task)
-    config = _force(a.config, a.force_video)
-    if a.cluster is not None:
-        optimize = dataclasses.replace(config.optimize, cluster=a.cluster)
-        config = dataclasses.replace(config, optimize=optimize)
-    if a.video == "storyboard":
-        config = dataclasses.replace(config, video=StoryboardVideo())
-    elif a.video is not None:
-        if not Path(a.video).is_file():
-            raise UserError(
-                f"--video {a.video}: no such file, and not the name of a video model (storyboard)"
-            )
-        config = dataclasses.replace(config, video=FileVideo(path=Path(a.video).resolve()))
-    directory = start_run(task, config, seed=a.seed, out=a.out)
+    p = Parser(
+        "lucibot run", "TASK [--SETTING VALUE ...]",
+        "Take a task through every stage: imagine, select, perceive, optimize, execute, report.",
+    )  # fmt: skip
+    p.add_argument("task", metavar="TASK",
+                   help="a shipped task's name (`lucibot tasks list`) or a task folder")  # fmt: skip
+    _add_options(p)
+    p.add_argument("--out", type=Path, metavar="DIR",
+                   help="where the run directory is made (default: runs)")  # fmt: skip
+    p.add_settings(RunConfig, PRESETS["quick"])
+    options, given = p.parse(argv)
+    task = load_task(options["task"])
+    config = with_settings(preset(options.get("preset", "quick")), given)
+    seed = read_seed(options.get("seed", 0))
+    known_stage(options.get("until"))
+    directory = start_run(task, config, seed=seed, out=options.get("out", Path("runs")))
     print(f"run directory: {directory.path}", file=sys.stderr)
-    return _go(directory, task, config, a.seed)
+    return _go(directory, task, config, seed, options)
 
 
 def resume(argv: list[str]) -> int:
     """`lucibot resume`."""
-    a = tyro.cli(ResumeArguments, args=argv, prog="lucibot resume")
-    directory, task, config, seed = open_run(a.run)
-    if a.force_video is not None:
-        config = _force(config, a.force_video)
-        reconfigure(directory, config)
-    return _go(directory, task, config, seed)
+    p = Parser(
+        "lucibot resume", "RUN [--SETTING VALUE ...]",
+        "Go on with a run: finished stages are kept, damaged ones are run again. Settings of `lucibot "
+        "run` change it: what they touch is made anew, beside what there was. Defaults are the run's.",
+    )  # fmt: skip
+    p.add_argument("run", metavar="RUN", type=Path, help="the run directory")
+    p.add_argument(
+        "--task", metavar="FOLDER", help="where its task folder is, if it has been moved"
+    )
+    p.add_argument("--from", metavar="STAGE", help="make this stage and all after it anew")
+    _add_options(p)
+    p.add_settings(RunConfig)
+    options, given = p.parse(argv)
+    known_stage(options.get("from"))
+    known_stage(options.get("until"))
+    directory, task, config, seed = open_run(options["run"], task=options.get("task"))
+    if "preset" in options:
+        config = with_preset(config, options["preset"])
+    config = with_settings(config, given)
+    seed = read_seed(options.get("seed", seed))
+    with directory.locked(), reconfigure(directory, task, config, seed):
+        return _go(directory, task, config, seed, options)
 
 
 def show(argv: list[str]) -> int:
     """`lucibot show`."""
-    a = tyro.cli(ShowArguments, args=argv, prog="lucibot show")
-    directory = RunDirectory.open(a.run)
-    if not (directory.path / "result.json").is_file():
-        raise UserError(f"{a.run} has no result yet; `lucibot resume {a.run}` goes on")
+    p = Parser("lucibot show", "RUN", "Print a run's result.")
+    p.add_argument("run", metavar="RUN", type=Path, help="the run directory")
+    options, _ = p.parse(argv)
+    directory = RunDirectory.open(options["run"])
     _print_result(directory)
     return 0
 
@@ -120,47 +100,54 @@ def bench(argv: list[str]) -> int:
 
 def doctor(argv: list[str]) -> int:
     """`lucibot doctor`."""
-    import argparse
-
     from lucibot.doctor import report
 
-    argparse.ArgumentParser(
-        prog="lucibot doctor", description="Say what works on this machine, one line each."
-    ).parse_args(argv)
+    Parser("lucibot doctor", "", "Say what works on this machine, one line each.").parse(argv)
     return report()
 
 
-def _go(directory: RunDirectory, task, config: RunConfig, seed: int) -> int:
+def _add_options(p: Parser) -> None:
+    p.add_argument("--preset", metavar="|".join(PRESETS),
+                   help="quick: for two CPU cores; paper: the paper's protocol, 5 generations of 128")  # fmt: skip
+    p.add_argument("--seed", metavar="INT", help="of the imagination and the search (default: 0)")
+    p.add_argument("--until", metavar="STAGE",
+                   help=f"the last stage to run: {', '.join(s.name for s in STAGES)}")  # fmt: skip
+    add_shorthands(p)
+
+
+def _go(
+    directory: RunDirectory, task: Task, config: RunConfig, seed: int, options: dict[str, Any]
+) -> int:
+    """Run the stages and say what came out."""
     console = RichConsole()
     try:
-        run_stages(directory, task, config, seed=seed, console=console)
+        run_stages(
+            directory, task, config, seed=seed, console=console, until=options.get("until"),
+            again=options.get("from"),
+        )  # fmt: skip
+    except OSError as e:
+        if e.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
+            raise
+        kept = ", ".join(stages_finished(directory)) or "no stage"
+        raise RunFailed(
+            f"{e.strerror}{f' ({e.filename})' if e.filename else ''}; {kept} had finished. Make room "
+            f"or give the right to write, then `lucibot resume {directory.path}`"
+        ) from e
     finally:
         console.close()
-    return _print_result(directory)
-
-
-def _print_result(directory: RunDirectory) -> int:
-    result = json.loads((directory.path / "result.json").read_text())
-    word = "success" if result["success"] else "no success"
-    print(f"{result['task']}: {word} (score {result['score']:.2f}, loss {result['loss']:.4f}, "
-          f"{result['rollouts']} rollouts, {sum(result['seconds'].values()):.0f} s)")  # fmt: skip
-    print(f"report: {directory.path / 'report.html'}")
-    print(f"result: {directory.path / 'result.json'}")
+    if not (directory.path / RESULT).is_file():
+        print(f"stopped after {options['until']}; `lucibot resume {directory.path}` goes on")
+        return 0
+    _print_result(directory)
     return 0
 
 
-def _force(config: RunConfig, force_video: int | None) -> RunConfig:
-    if force_video is None:
-        return config
-    select = dataclasses.replace(config.select, force_video=force_video)
-    return dataclasses.replace(config, select=select)
-
-
-def _peek(argv: list[str], flag: str, default: str) -> str:
-    """A flag's value before the real parser runs: the preset decides its defaults."""
-    for i, word in enumerate(argv):
-        if word == flag and i + 1 < len(argv):
-            return argv[i + 1]
-        if word.startswith(flag + "="):
-            return word.partition("=")[2]
-    return default
+def _print_result(directory: RunDirectory) -> None:
+    result = read_result(directory.path)
+    before = ""
+    if result.taken_over:
+        before = f" and {result.taken_over_seconds:.0f} s taken over from earlier runs"
+    print(f"{result.task}: {result.verdict}, loss {result.loss:.4f}, {result.rollouts} rollouts, "
+          f"{result.own_seconds:.0f} s{before}")  # fmt: skip
+    print(f"report: {directory.path / 'report.html'}")
+    print(f"result: {directory.path / RESULT}")

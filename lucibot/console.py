@@ -7,6 +7,7 @@ import time
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.text import Text
 
 from lucibot.core.progress import Progress as Report
 from lucibot.pipeline import Stage, StageConsole
@@ -17,7 +18,8 @@ QUIET_S = 5.0
 
 class RichConsole(StageConsole):
     def __init__(self) -> None:
-        self._console = Console(stderr=True, highlight=False)
+        # Messages are text, also where they hold square brackets: no markup anywhere.
+        self._console = Console(stderr=True, highlight=False, markup=False)
         self._live = self._console.is_terminal
         self._bar: Progress | None = None
         self._last = 0.0
@@ -26,9 +28,9 @@ class RichConsole(StageConsole):
         self._stop()
         if self._live:
             self._bar = Progress(
-                SpinnerColumn(), TextColumn(f"[bold]{stage.name:<9}[/]"), BarColumn(bar_width=24),
-                TimeElapsedColumn(), TextColumn("{task.description}"), console=self._console,
-                transient=True,
+                SpinnerColumn(), TextColumn(f"{stage.name:<9}", style="bold"), BarColumn(bar_width=24),
+                TimeElapsedColumn(), TextColumn("{task.description}", markup=False),
+                console=self._console, transient=True,
             )  # fmt: skip
             self._bar.start()
             task = self._bar.add_task("", total=None)
@@ -54,7 +56,7 @@ class RichConsole(StageConsole):
     def done(self, stage: Stage, seconds: float, skipped: bool) -> None:
         self._stop()
         mark = "kept from before" if skipped else f"{seconds:.1f} s"
-        self._console.print(f"[bold]{stage.name:<9}[/] {mark}")
+        self._console.print(Text.assemble((f"{stage.name:<9}", "bold"), f" {mark}"))
 
     def say(self, message: str) -> None:
         (self._bar.console if self._bar else self._console).print(f"          {message}")

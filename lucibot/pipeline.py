@@ -8,20 +8,22 @@ no later stage may read a task's storyboard, and only `report` uses the success 
 
 from __future__ import annotations
 
+import dataclasses
 import time
-from collections.abc import Callable
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from lucibot.config import RunConfig
-from lucibot.core.errors import LuciBotError, UserError
+from lucibot.core.errors import UserError, unknown_name
 from lucibot.core.progress import Progress
-from lucibot.store.configs import from_dict, to_dict
-from lucibot.store.run import RunDirectory, StageFolder, digest, write_json
-from lucibot.task import Task, load_task
+from lucibot.core.video import sha256_file
+from lucibot.store.configs import agrees, files, from_dict, settled, to_dict
+from lucibot.store.run import RESULTS, RunDirectory, StageFolder, digest
+from lucibot.task import Task, find_task, load_task, task_names
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,13 +36,26 @@ class Context:
     folder: Path
     """Where the stage writes."""
     inputs: dict[str, Path]
-    """Folders of the stages it reads."""
+    """Folders of the stages it reads. `unfinished` is given those that have finished."""
     run: RunDirectory
     progress: Progress
     note: Callable[[str], None]
     """Record a fallback or a finding in the manifest and the log."""
+    began: float = 0.0
+    """When this command began to work on the run (`time.perf_counter`)."""
     ahead: Any = None
     """What the stage's `begin` has started, if it has one and the run came to it in time."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stopped:
+    """Where a run ended before its last stage."""
+
+    stage: str
+    folder: Path
+    """Of that stage: what it left there may tell why."""
+    reason: str
+    """One sentence."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +71,8 @@ class Stage:
     keep: tuple[str, ...] = ()
     """Patterns of checkpoints that survive when the stage starts again."""
     last_words: bool = False
-    """Run every time: it reads the whole run directory."""
+    """Run every time: it reads the whole run directory. Where the run ends before it, its module's
+    `unfinished(context, stopped)` says what there is."""
     shared: bool = False
     """It rests on the task alone: what an earlier run beside this one has made is taken over."""
     begins_early: bool = False
@@ -65,6 +81,9 @@ class Stage:
 
     def run(self, context: Context) -> None:
         import_module(f"lucibot.stages.{self.name}").run(context)
+
+    def unfinished(self, context: Context, stopped: Stopped) -> None:
+        import_module(f"lucibot.stages.{self.name}").unfinished(context, stopped)
 
     def begin(self, task: Task, config: RunConfig) -> AbstractContextManager:
         return import_module(f"lucibot.stages.{self.name}").begin(task, config)
@@ -80,7 +99,7 @@ STAGES: tuple[Stage, ...] = (
           seeded=True, keep=("checkpoints",), begins_early=True),
     Stage(number=60, name="execute", version=4, needs=("perceive", "optimize"), config="execute",
           begins_early=True),
-    Stage(number=70, name="report", version=1, needs=("scene", "imagine", "select", "perceive",
+    Stage(number=70, name="report", version=2, needs=("scene", "imagine", "select", "perceive",
           "optimize", "execute"), config=None, last_words=True),
 )  # fmt: skip
 
@@ -97,28 +116,89 @@ class StageConsole:
 
 
 def start_run(task: Task, config: RunConfig, *, seed: int, out: Path) -> RunDirectory:
-    """Make the run directory of a new run."""
-    record = {
-        "task": str(task.folder), "task_digest": task.digest, "instruction": task.instruction,
-        "seed": seed, "config": to_dict(config),
-    }  # fmt: skip
-    return RunDirectory.create(out, task.name, record)
-
-
-def open_run(path: Path) -> tuple[RunDirectory, Task, RunConfig, int]:
-    """Open a run to resume it.
+    """Make the run directory of a new run.
 
     Raises:
-        UserError: no run directory, or its task folder is gone.
+        UserError: `out` is a file or lies below one.
     """
-    run = RunDirectory.open(path)
+    record = {
+        "task": str(task.folder), "task_digest": task.digest, "instruction": task.instruction,
+        "seed": seed, "config": to_dict(config), "files": _contents(config, {}),
+    }  # fmt: skip
+    return RunDirectory.create(Path(out), task.name, record)
+
+
+def open_run(
+    path: Path, *, task: str | Path | None = None
+) -> tuple[RunDirectory, Task, RunConfig, int]:
+    """Open a run to resume it, wherever its directory has been moved.
+
+    Args:
+        task: where its task folder is now, if it has been moved too.
+
+    Raises:
+        UserError: no run directory, a damaged or another version's record, or its task folder is
+            gone.
+    """
+    run = RunDirectory.open(Path(path))
     record = run.record
-    return run, load_task(record["task"]), from_dict(RunConfig, record["config"]), record["seed"]
+    try:
+        config = from_dict(RunConfig, record["config"])
+    except (KeyError, TypeError, ValueError, AttributeError) as e:
+        raise UserError(
+            f"{run.path / 'run.json'}: its config is damaged ({e}); start a new run"
+        ) from None
+    if not isinstance(config, RunConfig):
+        raise UserError(f"{run.path / 'run.json'}: its config is damaged; start a new run")
+    return run, load_task(_task_folder(run, task)), config, record["seed"]
 
 
-def reconfigure(run: RunDirectory, config: RunConfig) -> None:
-    """Record a changed config: stages that it touches get sibling folders."""
-    write_json(run.path / "run.json", {**run.record, "config": to_dict(config)})
+def _task_folder(run: RunDirectory, given: str | Path | None) -> Path:
+    """Where the task of a run is: where it was, or in this package, if it ships the very same."""
+    if given is not None:
+        return find_task(given)
+    recorded = Path(run.record["task"])
+    if (recorded / "task.toml").is_file():
+        return recorded
+    if recorded.name in task_names():
+        shipped = load_task(recorded.name)
+        if shipped.digest == run.record.get("task_digest"):
+            return shipped.folder
+    raise UserError(
+        f"{run.path}: its task folder {recorded} is gone; say where it is now: "
+        f"`lucibot resume {run.path} --task FOLDER`"
+    )
+
+
+@contextmanager
+def reconfigure(run: RunDirectory, task: Task, config: RunConfig, seed: int) -> Iterator[None]:
+    """Record what is to be done now: stages that a change touches get sibling folders.
+
+    Settings that turn out to be the user's mistake are not kept: they would stop every later
+    `resume`, too.
+    """
+    before = run.record
+    after = {
+        **before, "task": str(task.folder), "task_digest": task.digest, "seed": seed,
+        "instruction": task.instruction, "config": to_dict(config),
+        "files": _contents(config, before.get("files", {})),
+    }  # fmt: skip
+    if after != before:
+        run.rewrite(after)
+    try:
+        yield
+    except UserError as e:
+        if (after["config"], seed) == (before["config"], before["seed"]):
+            raise
+        run.rewrite(before)
+        raise UserError(f"{e} (the run keeps the settings that it had)") from e
+
+
+def _contents(config: RunConfig, known: dict[str, str]) -> dict[str, str]:
+    """File -> digest, of all files that a config names; one that is gone keeps the one it had."""
+    named = {str(p): p for p in files(config)}
+    found = {n: sha256_file(p) if p.is_file() else known.get(n) for n, p in named.items()}
+    return {n: sha for n, sha in found.items() if sha is not None}
 
 
 def run_stages(
@@ -129,95 +209,181 @@ def run_stages(
     seed: int,
     console: StageConsole | None = None,
     until: str | None = None,
+    again: str | None = None,
     ahead: dict[str, Any] | None = None,
     take_over: bool = False,
 ) -> None:
     """Run what is not finished, in order; skip what a valid manifest covers.
 
     Args:
+        until: the last stage to run.
+        again: make this stage and all after it anew, whatever there is of them.
         ahead: by stage, what `begin` has made; it is used and left open, so that several runs of
             one task can share it.
         take_over: let every stage, not those alone that rest on the task only, be taken over from
             a run beside this one.
 
     Raises:
-        UserError: bad input; RunFailed: a stage could not do its work. Finished stages stay.
+        UserError: bad input; RunFailed: a stage could not do its work, or another process works on
+            this run. Finished stages stay.
     """
-    with ExitStack() as background:
-        begun = None if ahead is None else {n: nullcontext(a) for n, a in ahead.items()}
-        _run_stages(run, task, config, seed, console or StageConsole(), until, begun, background,
-                    take_over)  # fmt: skip
+    for name in (until, again):
+        known_stage(name)
+    with run.locked(), ExitStack() as background:
+        _Walk(
+            run=run, task=task, config=config, seed=seed, console=console or StageConsole(),
+            until=until, again=again, take_over=take_over, background=background,
+            begun=None if ahead is None else {n: nullcontext(a) for n, a in ahead.items()},
+        ).go()  # fmt: skip
 
 
-def _run_stages(run, task, config, seed, console, until, begun, background: ExitStack,
-                take_over: bool) -> None:  # fmt: skip
-    folders: dict[str, StageFolder] = {}
-    for stage in STAGES:
-        stage_config = getattr(config, stage.config) if stage.config else None
-        inputs = {n: folders[n].digest() for n in stage.needs}
+def known_stage(name: str | None) -> None:
+    """
+    Raises:
+        UserError: there is no such stage.
+    """
+    names = [s.name for s in STAGES]
+    if name is not None and name not in names:
+        raise unknown_name("stage", name, names)
+
+
+@dataclass(kw_only=True)
+class _Walk:
+    """One command's way through the stages."""
+
+    run: RunDirectory
+    task: Task
+    config: RunConfig
+    seed: int
+    console: StageConsole
+    until: str | None
+    again: str | None
+    take_over: bool
+    background: ExitStack
+    """Holds what has been begun early."""
+    begun: dict[str, AbstractContextManager] | None
+    folders: dict[str, StageFolder] = dataclasses.field(default_factory=dict)
+    """Of the stages that have finished."""
+    began: float = dataclasses.field(default_factory=time.perf_counter)
+
+    def go(self) -> None:
+        anew = False
+        for stage in STAGES:
+            anew = anew or stage.name == self.again
+            folder = self._folder(stage)
+            if not stage.last_words and not anew and self._kept(stage, folder):
+                self.console.done(stage, folder.manifest()["seconds"], skipped=True)
+            else:
+                self._forget_result()
+                folder.clear(keep=() if anew else stage.keep)
+                if self.begun is None:
+                    self.begun = self._begin_later_stages(stage)
+                self._run(stage, folder)
+            self.folders[stage.name] = folder
+            if stage.name == self.until and not stage.last_words:
+                self._last_words(stage, folder, "it was to go no further (--until)")
+            if stage.name == self.until:
+                return
+
+    def _folder(self, stage: Stage) -> StageFolder:
+        inputs = {n: self.folders[n].digest() for n in stage.needs}
         fingerprint = digest(
-            [stage.name, stage.version, to_dict(stage_config), inputs, task.digest,
-             _storyboard_digest(task, stage), seed if stage.seeded else None]
+            [stage.name, stage.version, self._settled(stage), inputs, self.task.digest,
+             _storyboard_digest(self.task, stage), self.seed if stage.seeded else None]
         )  # fmt: skip
-        folder = run.stage(stage.number, stage.name, fingerprint)
-        damaged = folder.damaged()
-        if damaged:
-            console.say(f"{stage.name}: {damaged[0]} is damaged; the stage is run again")
-        kept = (folder.finished() and not damaged) or (
-            (stage.shared or take_over) and not stage.last_words and run.take_over(folder)
+        return self.run.stage(stage.number, stage.name, fingerprint)
+
+    def _settled(self, stage: Stage, *, defaults: bool = False) -> Any:
+        config = getattr(self.config, stage.config) if stage.config else None
+        return settled(config, self._content, defaults=defaults)
+
+    def _content(self, path: Path) -> str:
+        """The digest of a file that the config names; one that is gone had the one recorded."""
+        if path.is_file():
+            return sha256_file(path)
+        recorded = self.run.record.get("files", {}).get(str(path))
+        if recorded is None:
+            raise UserError(f"no such file: {path}")
+        return recorded
+
+    def _kept(self, stage: Stage, folder: StageFolder) -> bool:
+        """Whether the stage's folder can be trusted, or another run's, which is then taken over."""
+        if folder.finished():
+            damaged = folder.damaged()
+            if not damaged and self._made_with(stage, folder):
+                return True
+            why = f"{damaged[0]} is damaged" if damaged else "defaults have changed since"
+            self.console.say(f"{stage.name}: {why}; the stage is run again")
+        return (
+            (stage.shared or self.take_over)
+            and self.run.take_over(folder)
+            and self._made_with(stage, folder)
         )
-        if kept and not stage.last_words:
-            console.done(stage, folder.manifest()["seconds"], skipped=True)
-        else:
-            folder.clear(keep=stage.keep)
-            if begun is None:
-                begun = _begin_later_stages(stage, task, config, until, background)
+
+    def _made_with(self, stage: Stage, folder: StageFolder) -> bool:
+        """Whether what is a default now was one then: defaults are not in the fingerprint."""
+        then = folder.manifest().get("config")
+        return agrees(then, self._settled(stage, defaults=True))
+
+    def _forget_result(self) -> None:
+        """What lies at the top is of the last command, and this one makes it anew."""
+        for name in RESULTS:
+            (self.run.path / name).unlink(missing_ok=True)
+
+    def _begin_later_stages(self, first: Stage) -> dict[str, AbstractContextManager]:
+        """Start what later stages will need, up to `until`, while `first` and its followers work."""
+        last = next((s.number for s in STAGES if s.name == self.until), STAGES[-1].number)
+        return {
+            s.name: self.background.enter_context(s.begin(self.task, self.config))
+            for s in STAGES
+            if s.begins_early and first.number < s.number <= last
+        }
+
+    def _context(self, stage: Stage, folder: StageFolder, ahead: Any = None) -> Context:
+        return Context(
+            task=self.task, config=getattr(self.config, stage.config) if stage.config else None,
+            seed=self.seed, folder=folder.path, run=self.run, progress=self.console.start(stage),
+            inputs={n: self.folders[n].path for n in stage.needs if n in self.folders},
+            note=lambda message: None, ahead=ahead, began=self.began,
+        )  # fmt: skip
+
+    def _run(self, stage: Stage, folder: StageFolder) -> None:
+        notes: list[str] = []
+
+        def note(message: str) -> None:
+            notes.append(message)
+            folder.event(message, kind="note")
+            self.console.say(f"{stage.name}: {message}")
+
+        folder.event("start", stage=stage.name)
+        begin = time.perf_counter()
+        try:
             # What was begun ends with its stage, while later ones work.
-            with begun.get(stage.name, nullcontext()) as ahead:
-                _run_one(
-                    stage, folder, inputs, folders, run, task, stage_config, seed, console, ahead
-                )
-        folders[stage.name] = folder
-        if stage.name == until:
+            with self.begun.get(stage.name, nullcontext()) as ahead:
+                stage.run(dataclasses.replace(self._context(stage, folder, ahead), note=note))
+        except Exception as e:
+            folder.event("failed", error=f"{type(e).__name__}: {e}")
+            self._last_words(stage, folder, str(e).splitlines()[0] if str(e) else repr(e))
+            raise
+        seconds = time.perf_counter() - begin
+        folder.finish(
+            config=self._settled(stage, defaults=True),
+            inputs={n: self.folders[n].digest() for n in stage.needs}, seconds=seconds, notes=notes,
+        )  # fmt: skip
+        folder.event("done", seconds=round(seconds, 3))
+        self.console.done(stage, seconds, skipped=False)
+
+    def _last_words(self, stage: Stage, folder: StageFolder, reason: str) -> None:
+        """Let the last stage say what there is of a run that ends at `stage`."""
+        last = STAGES[-1]
+        if not last.last_words or stage is last:
             return
-
-
-def _begin_later_stages(
-    first: Stage, task: Task, config: RunConfig, until, background: ExitStack
-) -> dict[str, AbstractContextManager]:
-    """Start what later stages will need, up to `until`, while `first` and its followers work."""
-    last = next((s.number for s in STAGES if s.name == until), STAGES[-1].number)
-    return {
-        s.name: background.enter_context(s.begin(task, config))
-        for s in STAGES
-        if s.begins_early and first.number < s.number <= last
-    }
-
-
-def _run_one(stage, folder, inputs, folders, run, task, config, seed, console, ahead) -> None:
-    notes: list[str] = []
-
-    def note(message: str) -> None:
-        notes.append(message)
-        folder.event(message, kind="note")
-        console.say(f"{stage.name}: {message}")
-
-    progress = console.start(stage)
-    folder.event("start", stage=stage.name)
-    begin = time.perf_counter()
-    context = Context(
-        task=task, config=config, seed=seed, folder=folder.path, run=run, progress=progress,
-        inputs={n: folders[n].path for n in stage.needs}, note=note, ahead=ahead,
-    )  # fmt: skip
-    try:
-        stage.run(context)
-    except LuciBotError as e:
-        folder.event("failed", error=str(e))
-        raise
-    seconds = time.perf_counter() - begin
-    folder.finish(inputs=inputs, seconds=seconds, notes=notes)
-    folder.event("done", seconds=round(seconds, 3))
-    console.done(stage, seconds, skipped=False)
+        stopped = Stopped(stage=stage.name, folder=folder.path, reason=reason)
+        try:
+            last.unfinished(self._context(last, folder), stopped)
+        except Exception as e:
+            # The reason why the run ended must not be lost to that of a picture that failed.
+            self.console.say(f"no report could be written of it: {type(e).__name__}: {e}")
 
 
 def _storyboard_digest(task: Task, stage: Stage) -> str | None:
@@ -238,6 +404,11 @@ def stage_folder(run: RunDirectory, name: str) -> Path:
     if not done:
         raise UserError(f"{run.path}: stage {name!r} has not finished; `lucibot resume {run.path}`")
     return max(done, key=lambda f: f.manifest_path.stat().st_mtime).path
+
+
+def stages_finished(run: RunDirectory) -> list[str]:
+    """The stages that have a finished folder, whatever their settings were."""
+    return [s.name for s in STAGES if _finished_folders(run, s.name)]
 
 
 def made_from(run: RunDirectory, folder: Path, name: str) -> Path:

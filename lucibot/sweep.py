@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import json
 import sys
-import time
+import traceback
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -18,12 +18,16 @@ from typing import Any
 
 import numpy as np
 
-from lucibot.config import RunConfig
+from lucibot.config import PRESETS, RunConfig
 from lucibot.core.errors import LuciBotError, UserError
+from lucibot.options import add_shorthands, preset, with_settings
 from lucibot.pipeline import STAGES, run_stages, start_run
+from lucibot.settings import Parser
 from lucibot.store.configs import to_dict
+from lucibot.store.lock import InUse, locked
+from lucibot.store.result import Result, read_result, short_of_one
 from lucibot.store.run import RunDirectory
-from lucibot.task import Task, load_task
+from lucibot.task import Task, find_task, load_task
 
 Row = dict[str, Any]
 """One run's result: task, seed, method, task_digest, success, score, rollouts, loss, seconds,
@@ -60,7 +64,8 @@ def sweep(
 ) -> list[Row]:
     """Make the runs that `results` does not hold yet, in order; returns all its rows.
 
-    A row of a task that has been changed since is made anew.
+    A row of a task that has been changed since is made anew. Several sweeps may share `out` and
+    `results`: each leaves to the others what they are at.
 
     Neighbouring points of one task whose searches have the same shape share one simulation.
 
@@ -70,32 +75,91 @@ def sweep(
         measured: more entries of a row, from its run directory.
 
     Raises:
-        UserError: bad input. A run that fails becomes a row with an `error`; it is tried again by
-            the next sweep.
+        UserError: there is no such task, or `results` is no list of results. A run that fails, by
+            its video or by what its task's files say too, becomes a row with an `error`; the next
+            sweep tries it again.
     """
-    done = {(key(r), r["task_digest"]) for r in read(results) if "error" not in r}
     points = list(points)
-    digests = {t: load_task(t).digest[:DIGEST_LETTERS] for t in {p.task: None for p in points}}
-    left = [p for p in points if (p.key, digests[p.task]) not in done]
+    tasks = {name: _loaded(name) for name in dict.fromkeys(p.task for p in points)}
+    left = [p for p in points if not _done(p, tasks[p.task], results)]
     say(announcement(left, read(results)))
     for (name, _), group in groupby(left, key=lambda p: (p.task, _shape(p.config))):
-        task = load_task(name)
+        task = tasks[name]
         with ExitStack() as simulations:
             ahead: dict[str, Any] = {}
             for point in group:
-                if not ahead:
-                    ahead = {
-                        s.name: simulations.enter_context(s.begin(task, point.config))
-                        for s in STAGES if s.begins_early
-                    }  # fmt: skip
-                row = _run(task, point, out, ahead, measured)
-                if "error" in row:
+                if isinstance(task, LuciBotError):
+                    _add(results, failed(point, task), say)
+                    continue
+                if _done(point, task, results):
+                    continue  # By another sweep, meanwhile.
+                try:
+                    if not ahead:
+                        ahead = {
+                            s.name: simulations.enter_context(s.begin(task, point.config))
+                            for s in STAGES if s.begins_early
+                        }  # fmt: skip
+                    row = _run(task, point, out, results, ahead, measured)
+                except InUse as e:
+                    say(f"{point.key[0]:<14} seed {point.seed} {point.method:<11} left alone: {e}")
+                    continue
+                except Exception as e:
                     # What failed may have taken a simulation with it.
                     simulations.close()
                     ahead = {}
-                write(results, [*(r for r in read(results) if key(r) != key(row)), row])
-                say(line(row))
+                    row = failed(point, e, task)
+                _add(results, row, say)
     return read(results)
+
+
+def _loaded(name: str) -> Task | LuciBotError:
+    """A task, or what is wrong with it: it fails its own runs and not the others'.
+
+    Raises:
+        UserError: there is no such task, which is said at once.
+    """
+    folder = find_task(name)
+    try:
+        return load_task(folder)
+    except LuciBotError as e:
+        return e
+
+
+def _done(point: Point, task: Task | LuciBotError, results: Path) -> bool:
+    """Whether the list holds the point's run, of the task as it is now."""
+    if isinstance(task, LuciBotError):
+        return False
+    digest = task.digest[:DIGEST_LETTERS]
+    return any(
+        key(r) == point.key and r["task_digest"] == digest and "error" not in r
+        for r in read(results)
+    )
+
+
+def failed(point: Point, e: Exception, task: Task | None = None) -> Row:
+    """The row of a run that failed; a fault is told by its type and place."""
+    said = str(e).strip().splitlines()[:1] or [""]
+    if not isinstance(e, LuciBotError):
+        last = traceback.extract_tb(e.__traceback__)[-1]
+        said = [f"{type(e).__name__}: {said[0]} ({Path(last.filename).name}:{last.lineno})"]
+    name, seed, method = point.key
+    return {
+        "task": name, "seed": seed, "method": method,
+        "task_digest": task.digest[:DIGEST_LETTERS] if task is not None else "",
+        "success": False, "score": 0.0, "rollouts": 0, "error": said[0][:300],
+    }  # fmt: skip
+
+
+def _add(results: Path, row: Row, say: Callable[[str], None]) -> None:
+    """Put a row into the list, as others may have left it."""
+    with _list_locked(results):
+        write(results, [*(r for r in read(results) if key(r) != key(row)), row])
+    say(line(row))
+
+
+def _list_locked(results: Path) -> AbstractContextManager:
+    results.parent.mkdir(parents=True, exist_ok=True)
+    return locked(results.with_suffix(".lock"), str(results), wait=True)
 
 
 def _shape(config: RunConfig) -> tuple:
@@ -104,36 +168,42 @@ def _shape(config: RunConfig) -> tuple:
     return (o.search.population, o.environments, o.workers, o.device, o.cluster)
 
 
-def _run(task: Task, point: Point, out: Path, ahead: dict, measured) -> Row:
-    run = _begun(task, point, out) or start_run(task, point.config, seed=point.seed, out=out)
-    row = dict(zip(("task", "seed", "method"), (task.name, *point.key[1:]), strict=True))
-    row["task_digest"] = task.digest[:DIGEST_LETTERS]
-    begin = time.perf_counter()
-    try:
+def _run(task: Task, point: Point, out: Path, results: Path, ahead: dict, measured) -> Row:
+    with ExitStack() as held:
+        with _list_locked(results):
+            # Nobody else begins this point between the look and the lock.
+            run = _begun(task, point, out)
+            run = run or start_run(task, point.config, seed=point.seed, out=out)
+            held.enter_context(run.locked())
         run_stages(run, task, point.config, seed=point.seed, ahead=ahead, take_over=True)
-    except UserError:
-        raise
-    except LuciBotError as e:
-        seconds = round(time.perf_counter() - begin, 1)
-        return {**row, "success": False, "score": 0.0, "rollouts": 0, "seconds": seconds,
-                "error": str(e).splitlines()[0][:200]}  # fmt: skip
-    result = json.loads((run.path / "result.json").read_text())
+    result = read_result(run.path)
+    name, seed, method = point.key
     return {
-        **row, "success": result["success"], "score": round(result["score"], 4),
-        "rollouts": result["rollouts"], "loss": round(result["loss"], 5),
-        "seconds": round(sum(result["seconds"].values()), 1),
-        "stages": {n: round(s, 1) for n, s in result["seconds"].items()},
-        "metrics": {n: round(v, 5) for n, v in result["metrics"].items()},
+        "task": name, "seed": seed, "method": method,
+        "task_digest": task.digest[:DIGEST_LETTERS],
+        "success": result.success, "score": _shortened(result),
+        "rollouts": result.rollouts, "loss": round(result.loss, 5),
+        "seconds": round(result.own_seconds + result.taken_over_seconds, 1),
+        "stages": {n: round(s, 1) for n, s in result.seconds.items()},
+        "metrics": {n: round(v, 5) for n, v in result.metrics.items()},
         "run": run.path.relative_to(out).as_posix(), **measured(run.path, task, point),
     }  # fmt: skip
+
+
+def _shortened(result: Result) -> float:
+    """The score with four digits; a failure's is never rounded up to 1."""
+    return round(result.score, 4) if result.success else float(short_of_one(result.score, least=4))
 
 
 def _begun(task: Task, point: Point, out: Path) -> RunDirectory | None:
     """The newest run directory of this very point."""
     wanted = (task.digest, point.seed, to_dict(point.config))
     for path in sorted(out.glob(f"{task.name}/*/run.json"), reverse=True):
-        record = json.loads(path.read_text())
-        if (record["task_digest"], record["seed"], record["config"]) == wanted:
+        try:
+            record = RunDirectory(path.parent).record
+        except UserError:
+            continue  # A damaged record: it cannot be told which run that was.
+        if (record.get("task_digest"), record["seed"], record["config"]) == wanted:
             return RunDirectory(path.parent)
     return None
 
@@ -183,12 +253,13 @@ def announcement(points: Sequence[Point], rows: Sequence[Row]) -> str:
 
 
 def line(row: Row) -> str:
+    who = f"{row['task']:<14} seed {row['seed']} {row['method']:<11}"
+    if "error" in row:
+        return f"{who} failed: {row['error']}"
     outcome = "success" if row["success"] else "no success"
-    return (
-        f"{row['task']:<14} seed {row['seed']} {row['method']:<11} {outcome:<10} "
-        f"score {row['score']:.2f}  {row['rollouts']:4d} rollouts  {row['seconds']:6.1f} s"
-        + (f"  {row['error']}" if "error" in row else "")
-    )
+    score = f"{row['score']:.2f}" if row["success"] else short_of_one(row["score"])
+    took = f"{row['rollouts']:4d} rollouts  {row['seconds']:6.1f} s"
+    return f"{who} {outcome:<10} score {score}  {took}"
 
 
 def seeds(text: str) -> list[int]:
@@ -214,7 +285,10 @@ def table(rows: Sequence[Row]) -> str:
     lines = ["| task | method | solved | mean score | rollouts | minutes |", "|" + " --- |" * 6]
     for task, method in dict.fromkeys((r["task"], r["method"]) for r in rows):
         mine = [r for r in rows if (r["task"], r["method"]) == (task, method)]
-        median = {n: float(np.median([r[n] for r in mine])) for n in ("rollouts", "seconds")}
+        median = {
+            n: float(np.median([r[n] for r in mine if n in r] or [0.0]))
+            for n in ("rollouts", "seconds")
+        }
         lines.append(
             f"| {task} | {method} | {sum(r['success'] for r in mine)}/{len(mine)} | "
             f"{np.mean([r['score'] for r in mine]):.2f} | {median['rollouts']:.0f} | "
@@ -224,51 +298,43 @@ def table(rows: Sequence[Row]) -> str:
 
 
 def command(argv: list[str]) -> int:
-    """`lucibot sweep`.
+    """`lucibot sweep`; exit status 1 if a run failed.
 
     Raises:
         UserError: no such task or preset, or seeds that are none.
     """
-    import argparse
-
-    import tyro
-
-    from lucibot.config import PRESETS
-    from lucibot.core.errors import unknown_name
-
-    p = argparse.ArgumentParser(
-        prog="lucibot sweep",
-        description="Run tasks over seeds and presets; stopped, it goes on where it was.",
-        epilog="Any setting of `lucibot run` may follow and holds for every run, for instance "
-        "--optimize.search.population 64; the list tells them apart.",
-    )
+    p = Parser(
+        "lucibot sweep", "TASK... [--SETTING VALUE ...]",
+        "Run tasks over seeds and presets; stopped, it goes on where it was. Any setting of `lucibot "
+        "run` holds for every run; the list tells them apart.",
+    )  # fmt: skip
     p.add_argument("tasks", nargs="+", metavar="TASK", help="shipped tasks or task folders")
-    p.add_argument("--seeds", default="0-4", help="e.g. 0-4 or 1,3 (default: 0-4)")
-    p.add_argument("--presets", default="quick", help="e.g. quick,paper (default: quick)")
-    p.add_argument("--out", type=Path, default=Path("runs/sweep"),
+    p.add_argument("--seeds", metavar="SEEDS", help="e.g. 0-4 or 1,3 (default: 0-4)")
+    p.add_argument("--presets", metavar="NAMES", help="e.g. quick,paper (default: quick)")
+    p.add_argument("--out", type=Path, metavar="DIR",
                    help="run directories and results.json (default: runs/sweep)")  # fmt: skip
-    p.add_argument("--cluster", help='search on a Ray cluster: its address, or "auto"')
-    a, settings = p.parse_known_args(argv)
-    cluster = ["--optimize.cluster", a.cluster] if a.cluster is not None else []
-    configs = {}
-    for preset in a.presets.split(","):
-        if preset not in PRESETS:
-            raise unknown_name("preset", preset, PRESETS)
-        configs[" ".join([preset, *settings])] = tyro.cli(
-            RunConfig,
-            args=settings + cluster,
-            default=PRESETS[preset],
-            prog="lucibot sweep TASK...",
-        )
-    for task in a.tasks:
-        load_task(task)
+    add_shorthands(p)
+    p.add_settings(RunConfig, PRESETS["quick"])
+    a, given = p.parse(argv)
+    # A cluster is where the runs are made, and nothing that tells them apart.
+    named = " ".join(f"--{n} {v}" for n, v in given.items() if n != "optimize.cluster")
+    configs = {
+        f"{name} {named}".strip(): with_settings(preset(name), given)
+        for name in a.get("presets", "quick").split(",")
+    }
     points = [
         Point(task=t, seed=s, method=method, config=config)
-        for t in a.tasks for method, config in configs.items() for s in seeds(a.seeds)
+        for t in a["tasks"] for method, config in configs.items()
+        for s in seeds(a.get("seeds", "0-4"))
     ]  # fmt: skip
-    rows = sweep(points, out=a.out, results=a.out / "results.json")
+    out = a.get("out", Path("runs/sweep"))
+    if (at := next((q for q in (out, *out.parents) if q.is_file()), None)) is not None:
+        raise UserError(f"--out {out}: {at} is a file; choose a folder")
+    rows = sweep(points, out=out, results=out / "results.json")
     print("\n" + table(rows))
-    failed = [r for r in rows if "error" in r]
-    if failed:
-        print(f"{len(failed)} runs failed; the same command tries them again", file=sys.stderr)
-    return 1 if failed else 0
+    wrong = [r for r in rows if "error" in r]
+    if wrong:
+        print(f"{len(wrong)} runs failed; the same command tries them again:", file=sys.stderr)
+        for row in wrong:
+            print(f"  {line(row)}", file=sys.stderr)
+    return 1 if wrong else 0

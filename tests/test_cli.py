@@ -46,10 +46,14 @@ def test_mistakes_are_one_line_and_status_2(capsys, argv, named):
 )  # fmt: skip
 def test_every_command_explains_itself_and_refuses_what_it_does_not_know(capsys, argv):
     for more, expected in ((["--help"], 0), (["--no-such-flag"], 2)):
-        with pytest.raises(SystemExit) as left:
-            main([*argv, *more])
-        assert left.value.code == expected
-        assert " ".join(argv) in "".join(capsys.readouterr())
+        try:
+            status = main([*argv, *more])
+        except SystemExit as left:
+            status = left.code
+        assert status == expected
+        text = "".join(capsys.readouterr())
+        assert "Traceback" not in text
+        assert " ".join(argv) in text or "--no-such-flag" in text
 
 
 def test_doctor_says_what_works(capsys):
@@ -92,7 +96,7 @@ def test_a_video_without_pictures_stops_the_run_but_keeps_its_scene(capsys, tmp_
     sound.write_bytes(b"not a video at all")
     status, text = say(
         capsys, "run", "cut_dough", "--video", str(sound), "--out", str(tmp_path / "runs"),
-        "scene.renderer:raster-renderer",
+        "--scene.renderer", "raster",
     )  # fmt: skip
     assert status == 2 and "sound.mp4" in text and "Traceback" not in text
     (run,) = (tmp_path / "runs" / "cut_dough").iterdir()

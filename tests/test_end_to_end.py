@@ -14,7 +14,7 @@ import pytest
 
 SETTINGS = [
     "--seed", "100", "--optimize.search.population", "2", "--optimize.search.generations", "2",
-    "--optimize.workers", "1", "scene.renderer:raster-renderer",
+    "--optimize.workers", "1", "--scene.renderer", "raster",
 ]  # fmt: skip
 
 

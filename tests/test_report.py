@@ -126,7 +126,8 @@ def test_all_rollouts_failed_still_gives_a_report(tmp_path):
         failed=np.ones(3, bool),
     )  # fmt: skip
     write_report(ReportData(title="Bad", rollouts=nothing), tmp_path / "report.html")
-    assert _Page((tmp_path / "report.html").read_text()).ids == []
+    text = (tmp_path / "report.html").read_text()
+    assert _Page(text).ids == ["search"] and "All 3 rollouts diverged" in text
 
 
 def test_masks_are_tinted_only_where_they_are(full):

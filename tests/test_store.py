@@ -101,8 +101,8 @@ def test_a_changed_config_makes_a_sibling(toy):
     run_stages(run, task, RunConfig(), seed=5)
     select = dataclasses.replace(RunConfig().select, force_video=1)
     changed = dataclasses.replace(RunConfig(), select=select)
-    reconfigure(run, changed)
-    run_stages(run, task, changed, seed=5)
+    with reconfigure(run, task, changed, 5):
+        run_stages(run, task, changed, seed=5)
     assert len(list(run.path.glob("01_first/*/manifest.json"))) == 2
     assert len(list(run.path.glob("02_last/*/manifest.json"))) == 1  # Same inputs, same seed.
     assert open_run(run.path)[2] == changed

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 import pytest
@@ -10,8 +11,10 @@ from lucibot import sweep
 from lucibot.cli import main
 from lucibot.config import PRESETS
 from lucibot.core.errors import RunFailed, UserError
-from lucibot.pipeline import Stage
+from lucibot.pipeline import Stage, start_run
+from lucibot.store.result import Result
 from lucibot.sweep import Point
+from lucibot.task import load_task
 
 QUICK = PRESETS["quick"]
 OTHER_LOSS = dataclasses.replace(
@@ -36,9 +39,14 @@ def made(monkeypatch):
         log["runs"].append((task.name, seed, run.path.name))
         if seed in log["fails"]:
             raise log["fails"][seed]
-        result = {"success": seed == 0, "score": 0.5, "rollouts": 3, "loss": 1.0,
-                  "seconds": {"scene": 2.0}, "metrics": {}}  # fmt: skip
-        (run.path / "result.json").write_text(json.dumps(result))
+        result = Result(
+            task=task.name, task_digest=task.digest, instruction="", seed=seed, success=seed == 0,
+            score=0.5, missed=[], metrics={}, loss=1.0, terms={}, rollouts=3, failed_rollouts=0,
+            same_loss_when_replayed=True, seconds={"scene": 2.0}, taken_over={}, own_seconds=2.0,
+            taken_over_seconds=0.0, wall_seconds=2.0, cost_usd=None, video={}, versions={},
+            machine={},
+        )  # fmt: skip
+        (run.path / "result.json").write_text(json.dumps(dataclasses.asdict(result)))
 
     monkeypatch.setattr(Stage, "begin", begin)
     monkeypatch.setattr(sweep, "run_stages", run_stages)
@@ -94,14 +102,69 @@ def test_rows_of_a_task_that_has_changed_are_made_anew(made, tmp_path):
     assert len(go(tmp_path, 0, 1)) == 8
 
 
-def test_bad_input_ends_a_sweep_and_keeps_what_it_has(made, tmp_path):
-    made["fails"] = {1: UserError("no such video")}
-    with pytest.raises(UserError, match="no such video"):
-        go(tmp_path, 0, 1)
-    assert [r["seed"] for r in sweep.read(tmp_path / "r.json")] == [0, 0]
+@pytest.mark.parametrize("wrong", [UserError("no such video"), ZeroDivisionError("by zero")])
+def test_one_run_that_cannot_be_made_does_not_end_a_sweep(made, tmp_path, wrong):
+    made["fails"] = {1: wrong}
+    rows = go(tmp_path, 0, 1, 2)
+    assert sorted(r["seed"] for r in rows if "error" not in r) == [0] * 4 + [2] * 4
+    assert all(str(wrong) in r["error"] for r in rows if r["seed"] == 1)
     (tmp_path / "s.json").write_text("not a list")
     with pytest.raises(UserError, match="not a list of results"):
         sweep.read(tmp_path / "s.json")
+
+
+def test_a_task_whose_files_are_wrong_fails_its_own_runs(made, tmp_path, capsys):
+    broken = tmp_path / "broken"
+    broken.mkdir()
+    (broken / "task.toml").write_text("title = 3")
+    arguments = [
+        "cut_dough",
+        str(broken),
+        "open_door",
+        "--seeds",
+        "0",
+        "--out",
+        str(tmp_path / "o"),
+    ]
+    assert main(["sweep", *arguments]) == 1
+    text = "".join(capsys.readouterr())
+    assert "1 runs failed" in text and "broken         seed 0 quick       failed: " in text
+    assert [t for t, *_ in made["runs"]] == ["cut_dough", "open_door"]
+
+
+def test_rows_that_come_at_the_same_time_are_all_kept(tmp_path):
+    rows = [
+        {"task": "t", "seed": s, "method": "m", "task_digest": "", "success": True, "score": 1.0,
+         "rollouts": 1, "seconds": 1.0}
+        for s in range(60)
+    ]  # fmt: skip
+    with ThreadPoolExecutor(6) as pool:
+        list(pool.map(lambda r: sweep._add(tmp_path / "r.json", r, lambda line: None), rows))
+    assert sorted(r["seed"] for r in sweep.read(tmp_path / "r.json")) == list(range(60))
+
+
+def test_two_sweeps_of_one_folder_lose_no_row_and_make_no_run_twice(made, tmp_path):
+    """Another sweep adds rows while this one works, and is at work on one of its points."""
+    other, theirs = points(7)[0], []
+    run = sweep.run_stages
+
+    def meanwhile(directory, task, config, **more):
+        if not theirs:
+            row = {"task": "stack_cups", "seed": 7, "method": "quick", "task_digest": "",
+                   "success": True, "score": 1.0, "rollouts": 1, "seconds": 1.0}  # fmt: skip
+            theirs.append(row)
+            sweep.write(tmp_path / "r.json", [*sweep.read(tmp_path / "r.json"), row])
+        run(directory, task, config, **more)
+
+    at_work = start_run(load_task(other.task), other.config, seed=other.seed, out=tmp_path)
+    sweep.run_stages = meanwhile
+    try:
+        with at_work.locked():
+            rows = go(tmp_path, 0, 7)
+    finally:
+        sweep.run_stages = run
+    assert theirs[0] in rows
+    assert len(rows) == 1 + 8 - 1 and other.key not in {sweep.key(r) for r in rows}
 
 
 def test_the_command_lists_what_it_made(made, tmp_path, capsys):

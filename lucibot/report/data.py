@@ -12,16 +12,17 @@ from lucibot.core.camera import Camera
 
 @dataclass(frozen=True, kw_only=True)
 class CandidateRow:
-    """A candidate video and what the verifier said of it."""
+    """A candidate video and what the verifier said of it, if it has."""
 
     name: str
     video: Path | None = None
     """mp4, embedded if given."""
-    match: float
-    motion: float
-    goal: float
-    total: float
-    usable: bool
+    match: float = 0.0
+    motion: float = 0.0
+    goal: float = 0.0
+    total: float | None = None
+    """Points; None before it is judged."""
+    usable: bool = False
     new_object: bool = False
     chosen: bool = False
     reasons: tuple[str, ...] = ()
@@ -93,8 +94,8 @@ class Metric:
 class Timing:
     stage: str
     seconds: float
-    kept: bool = False
-    """Kept from an earlier run."""
+    taken_over: bool = False
+    """Made by an earlier run beside this one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,6 +103,11 @@ class ReportData:
     title: str
     instruction: str = ""
     success: bool | None = None
+    stopped_at: str = ""
+    """The stage at which a run ended before its report."""
+    stopped_why: str = ""
+    missing: tuple[str, ...] = ()
+    """Stages that have not finished."""
     headline: dict[str, str] = field(default_factory=dict)
     """Short facts shown large at the top, such as {"loss": "0.041", "rollouts": "160"}."""
     objects: tuple[str, ...] = ()

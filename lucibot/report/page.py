@@ -34,7 +34,7 @@ def _pieces(data: ReportData, scratch: Path) -> dict:
     """Pictures, videos and plots, by the names that the template uses."""
     r = data.rollouts
     finished = r is not None and bool((~r.failed & np.isfinite(r.loss)).any())
-    seconds = sum(t.seconds for t in data.timings if not t.kept)
+    seconds = sum(t.seconds for t in data.timings if not t.taken_over)
     return {
         "first_frame": None if data.first_frame is None else art.jpeg(data.first_frame, 1000),
         "candidate_videos": [

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
+import time
 from pathlib import Path
 
 import cv2
 import numpy as np
 
+from lucibot.core.errors import LuciBotError
 from lucibot.core.geometry import matrix_np
 from lucibot.core.scene_view import SceneView
 from lucibot.core.video import Video, read_video
 from lucibot.objective.success import Metrics, judge
+from lucibot.objective.success.judgement import Judgement
 from lucibot.objective.weights import TERMS
 from lucibot.perception.result import Perception
-from lucibot.pipeline import STAGES, Context
+from lucibot.pipeline import STAGES, Context, Stopped
 from lucibot.report.data import (
     CandidateRow,
     Comparison,
@@ -29,8 +33,11 @@ from lucibot.report.data import (
 from lucibot.report.page import write_report
 from lucibot.sim.state import FinalState
 from lucibot.sim.stopwatch import PARTS
-from lucibot.store.run import MANIFEST, write_json
-from lucibot.store.verdicts import VERDICTS
+from lucibot.store.result import RESULT, Result, short_of_one
+from lucibot.store.run import MANIFEST, REPORT, versions, write_json
+from lucibot.store.verdicts import VERDICTS, chosen_video
+
+CANDIDATES = "candidates.json"
 
 MASK_FRAMES = 12
 """Frames of the chosen video shown with masks."""
@@ -41,38 +48,103 @@ POSE_FRAMES = 8
 def run(ctx: Context) -> None:
     """Writes `report.html` and `result.json`, here and at the top of the run directory."""
     state = FinalState.load(ctx.inputs["execute"] / "final_state.npz")
-    metrics = judge(ctx.task, state)
-    read = {
-        "verdicts": ctx.inputs["select"] / VERDICTS, "search": ctx.inputs["optimize"] / "search.json",
-        "execute": ctx.inputs["execute"] / "execute.json",
-        "candidates": ctx.inputs["imagine"] / "candidates.json",
-    }  # fmt: skip
-    found = {n: json.loads(p.read_text()) for n, p in read.items()}
-    manifests = {n: json.loads((p / MANIFEST).read_text()) for n, p in ctx.inputs.items()}
-    chosen = found["verdicts"]["candidates"][found["verdicts"]["chosen"]]
-    result = {
-        "task": ctx.task.name,
-        "success": metrics.success,
-        "score": metrics.score,
-        "metrics": metrics.metrics | _off_the_video(ctx, chosen["file"], state),
-        "loss": found["execute"]["loss"],
-        "terms": found["execute"]["terms"],
-        "rollouts": found["search"]["rollouts"],
-        "failed_rollouts": found["search"]["failed"],
-        "same_loss_when_replayed": found["execute"]["same_loss"],
-        "seconds": {n: m["seconds"] for n, m in manifests.items()},
-        "video": {"kind": found["candidates"]["kind"], "file": chosen["file"],
-                  "sha256": chosen["sha256"], "points": chosen["total"]},
-        "seed": ctx.seed,
-    }  # fmt: skip
-    write_json(ctx.folder / "result.json", result)
-    data = _data(ctx, found, manifests, metrics, result)
+    try:
+        metrics = judge(ctx.task, state)
+    except LuciBotError as e:
+        unfinished(ctx, Stopped(stage="report", folder=ctx.folder, reason=str(e)))
+        raise
+    manifests = _manifests(ctx)
+    result = _result(ctx, metrics, state, manifests)
+    write_json(ctx.folder / RESULT, dataclasses.asdict(result))
     ctx.progress("writing the report", 0.5)
-    write_report(data, ctx.folder / "report.html")
-    for name in ("report.html", "result.json"):
+    data = ReportData(
+        **_frame(ctx, manifests), **_sections(ctx, ctx.inputs), success=metrics.success,
+        headline={
+            "score": f"{metrics.score:.2f}" if metrics.success else short_of_one(metrics.score),
+            "loss": f"{result.loss:.3f}", "rollouts": str(result.rollouts),
+            "video": result.video["kind"], "seconds": f"{result.own_seconds:.0f}",
+        },
+        metrics=tuple(
+            Metric(name=j.name, value=_digits(j.value, j.threshold),
+                   wanted=_digits(j.threshold, j.value), passed=j.ok)
+            for j in metrics.judgements
+        ),
+    )  # fmt: skip
+    write_report(data, ctx.folder / REPORT)
+    for name in (REPORT, RESULT):
         part = ctx.run.path / f".{name}.part"
         shutil.copyfile(ctx.folder / name, part)
         part.replace(ctx.run.path / name)
+
+
+def unfinished(ctx: Context, stopped: Stopped) -> None:
+    """Writes `report.html` at the top of a run that ended before its report: what there is, and
+    what is missing."""
+    ctx.progress("writing what there is into the report")
+    folders = dict(ctx.inputs)
+    if stopped.stage == "select" and (stopped.folder / VERDICTS).is_file():
+        # All candidates were rejected: the verdicts are what tells why.
+        folders["select"] = stopped.folder
+    data = ReportData(
+        **_frame(ctx, _manifests(ctx)), **_sections(ctx, folders), stopped_at=stopped.stage,
+        stopped_why=stopped.reason,
+        missing=tuple(s.name for s in STAGES if s.name not in (*ctx.inputs, "report")),
+    )  # fmt: skip
+    write_report(data, ctx.run.path / REPORT)
+
+
+def _manifests(ctx: Context) -> dict[str, dict]:
+    return {n: json.loads((p / MANIFEST).read_text()) for n, p in ctx.inputs.items()}
+
+
+def _result(ctx: Context, metrics: Metrics, state: FinalState, manifests: dict) -> Result:
+    search = _json(ctx.inputs["optimize"] / "search.json")
+    execute = _json(ctx.inputs["execute"] / "execute.json")
+    verdicts = _json(ctx.inputs["select"] / VERDICTS)
+    kind = _json(ctx.inputs["imagine"] / CANDIDATES)["kind"]
+    chosen = verdicts["candidates"][verdicts["chosen"]]
+    seconds = {n: m["seconds"] for n, m in manifests.items()}
+    taken_over = {n: m["taken_over_from"] for n, m in manifests.items() if "taken_over_from" in m}
+    theirs = sum(seconds[n] for n in taken_over)
+    return Result(
+        task=ctx.task.name, task_digest=ctx.task.digest, instruction=ctx.task.instruction,
+        seed=ctx.seed, success=metrics.success, score=metrics.score,
+        missed=[_missed(j) for j in metrics.judgements if not j.ok],
+        metrics=metrics.metrics | _off_the_video(ctx, chosen["file"], state),
+        loss=execute["loss"], terms=execute["terms"], rollouts=search["rollouts"],
+        failed_rollouts=search["failed"], same_loss_when_replayed=execute["same_loss"],
+        seconds=seconds, taken_over=taken_over,
+        own_seconds=round(sum(seconds.values()) - theirs, 3), taken_over_seconds=round(theirs, 3),
+        wall_seconds=round(time.perf_counter() - ctx.began, 3), cost_usd=None,
+        video={
+            "kind": kind, "candidate": verdicts["chosen"], "file": chosen["file"],
+            "points": chosen["total"], "sha256": chosen["sha256"],
+            "raw_sha256": chosen.get("raw_sha256") or _file_sha256(ctx, kind),
+        },
+        versions=versions(), machine=ctx.run.record["machine"],
+    )  # fmt: skip
+
+
+def _file_sha256(ctx: Context, kind: str) -> str | None:
+    """Of the file that was given as the video."""
+    return next(iter(ctx.run.record["files"].values()), None) if kind == "file" else None
+
+
+def _missed(judgement: Judgement) -> dict:
+    """What a predicate that does not hold found, with the metrics that are not its value."""
+    j = judgement
+    beside = {n: v for n, v in j.metrics.items() if v != j.value}
+    return {"predicate": j.name, "value": j.value, "wanted": j.threshold, "metrics": beside}
+
+
+def _digits(value: float, other: float) -> str:
+    """A number with digits enough to tell it from another."""
+    return next((a for d in range(4, 17) if (a := f"{value:.{d}g}") != f"{other:.{d}g}"),
+                f"{value:.4g}")  # fmt: skip
+
+
+def _json(path: Path) -> dict:
+    return json.loads(path.read_text())
 
 
 def _off_the_video(ctx: Context, video: str, state: FinalState) -> dict[str, float]:
@@ -92,68 +164,106 @@ def _off_the_video(ctx: Context, video: str, state: FinalState) -> dict[str, flo
     return out
 
 
-def _data(ctx: Context, found, manifests, metrics: Metrics, result) -> ReportData:
-    view = SceneView.load(ctx.inputs["scene"])
-    perception = Perception.load(ctx.inputs["perceive"])
-    verdicts = found["verdicts"]
-    chosen_path = ctx.inputs["imagine"] / verdicts["candidates"][verdicts["chosen"]]["file"]
-    video = read_video(chosen_path)
-    sup = perception.supervision
-    keyframes = tuple(int(k) for k in sup.keyframes)
-    frame_contact = perception.answers.contact[list(keyframes)]
-    return ReportData(
-        title=ctx.task.spec.title,
-        instruction=ctx.task.instruction,
-        success=metrics.success,
-        headline={
-            "score": f"{metrics.score:.2f}", "loss": f"{result['loss']:.3f}",
-            "rollouts": str(result["rollouts"]), "video": result["video"]["kind"],
-            "seconds": f"{sum(result['seconds'].values()):.0f}",
+def _frame(ctx: Context, manifests: dict[str, dict]) -> dict:
+    """What stands around the stages' sections."""
+    record = ctx.run.record
+    return {
+        "title": ctx.task.spec.title,
+        "instruction": ctx.task.instruction,
+        "timings": tuple(
+            Timing(stage=n, seconds=m["seconds"], taken_over="taken_over_from" in m)
+            for n, m in manifests.items()
+        ),
+        "notes": tuple(f"{n}: {text}" for n, m in manifests.items() for text in m["notes"]),
+        "provenance": {
+            "run": ctx.run.path.name, "seed": str(ctx.seed), "task digest": ctx.task.digest,
+            **{k: str(v) for k, v in versions().items()},
+            **{k: str(v) for k, v in record["machine"].items()},
         },
-        objects=view.names,
-        camera=view.camera,
-        first_frame=view.first_frame,
-        candidates=tuple(
-            CandidateRow(
-                name=f"candidate {i}", video=ctx.inputs["imagine"] / c["file"], match=c["match"],
-                motion=c["motion"], goal=c["goal"], total=c["total"], usable=c["usable"],
-                new_object=c["new_object"], chosen=i == verdicts["chosen"],
-                reasons=tuple(c["reasons"]),
-            )
-            for i, c in enumerate(verdicts["candidates"])
-        ),
-        usable_above=verdicts["usable_above"],
-        masks=_mask_frames(perception, video, view.names),
-        poses=_pose_frames(perception, video, view.names),
-        keyframes=keyframes,
-        fps=video.fps,
-        keyframe_images=tuple(video.frames[k] for k in keyframes),
-        answers=perception.answers.reasons,
-        held=sup.held,
-        actuators=sup.actuators,
-        contact_pairs=perception.answers.contact_pairs,
-        contact=frame_contact,
-        rollouts=_rollouts(ctx, found["search"]["weights"]),
-        comparisons=_comparisons(ctx, keyframes, video),
-        film=ctx.inputs["execute"] / "film.mp4",
-        chosen_video=chosen_path,
-        metrics=tuple(
-            Metric(name=j.name, value=f"{j.value:.4g}", wanted=f"{j.threshold:.4g}", passed=j.ok)
-            for j in metrics.judgements
-        ),
-        timings=tuple(
-            Timing(stage=s.name, seconds=manifests[s.name]["seconds"])
-            for s in STAGES if s.name in manifests
-        ),
-        search_seconds={p: s for p in PARTS if (s := found["search"]["seconds"].get(p)) is not None},
-        notes=tuple(f"{n}: {text}" for n, m in manifests.items() for text in m["notes"]),
-        provenance={
-            "run": ctx.run.path.name, "seed": str(ctx.seed),
-            "video sha256": result["video"]["sha256"],
-            **{k: str(v) for k, v in ctx.run.record["versions"].items()},
-            **{k: str(v) for k, v in ctx.run.record["machine"].items()},
-        },
+    }  # fmt: skip
+
+
+def _sections(ctx: Context, folders: dict[str, Path]) -> dict:
+    """What each stage that has run gives to show, from its folder."""
+    found = {}
+    for name, section in SECTIONS.items():
+        if name in folders:
+            found |= section(ctx, folders)
+    return found
+
+
+def _scene(ctx: Context, folders: dict[str, Path]) -> dict:
+    view = SceneView.load(folders["scene"])
+    return {"objects": view.names, "camera": view.camera, "first_frame": view.first_frame}
+
+
+def _imagine(ctx: Context, folders: dict[str, Path]) -> dict:
+    listed = _json(folders["imagine"] / CANDIDATES)["candidates"]
+    rows = [CandidateRow(name=f"candidate {i}", video=folders["imagine"] / c["file"])
+            for i, c in enumerate(listed)]  # fmt: skip
+    return {"candidates": tuple(rows)}
+
+
+def _select(ctx: Context, folders: dict[str, Path]) -> dict:
+    verdicts = _json(folders["select"] / VERDICTS)
+    rows = tuple(
+        CandidateRow(
+            name=f"candidate {i}", video=folders["imagine"] / c["file"], match=c["match"],
+            motion=c["motion"], goal=c["goal"], total=c["total"], usable=c["usable"],
+            new_object=c["new_object"], chosen=i == verdicts["chosen"], reasons=tuple(c["reasons"]),
+        )
+        for i, c in enumerate(verdicts["candidates"])
     )  # fmt: skip
+    found = {"candidates": rows, "usable_above": verdicts["usable_above"]}
+    if verdicts["chosen"] is not None:
+        found["chosen_video"] = chosen_video(folders["imagine"], folders["select"])
+    return found
+
+
+def _perceive(ctx: Context, folders: dict[str, Path]) -> dict:
+    perception = Perception.load(folders["perceive"])
+    video = read_video(chosen_video(folders["imagine"], folders["select"]))
+    names = SceneView.load(folders["scene"]).names
+    sup, answers = perception.supervision, perception.answers
+    keyframes = tuple(int(k) for k in sup.keyframes)
+    return {
+        "masks": _mask_frames(perception, video, names),
+        "poses": _pose_frames(perception, video, names),
+        "keyframes": keyframes, "fps": video.fps,
+        "keyframe_images": tuple(video.frames[k] for k in keyframes),
+        "answers": answers.reasons, "held": sup.held, "actuators": sup.actuators,
+        "contact_pairs": answers.contact_pairs, "contact": answers.contact[list(keyframes)],
+    }  # fmt: skip
+
+
+def _optimize(ctx: Context, folders: dict[str, Path]) -> dict:
+    search = _json(folders["optimize"] / "search.json")
+    return {
+        "rollouts": _rollouts(folders["optimize"], search["weights"]),
+        "search_seconds": {p: s for p in PARTS if (s := search["seconds"].get(p)) is not None},
+    }
+
+
+def _execute(ctx: Context, folders: dict[str, Path]) -> dict:
+    video = read_video(chosen_video(folders["imagine"], folders["select"]))
+    keyframes = [int(k) for k in Perception.load(folders["perceive"]).supervision.keyframes]
+    return {
+        "comparisons": tuple(
+            Comparison(
+                keyframe=k, frame=frame, video=video.frames[frame],
+                simulation=cv2.imread(str(folders["execute"] / f"keyframe_{k:02d}.png"))[..., ::-1],
+            )
+            for k, frame in enumerate(keyframes)
+        ),
+        "film": folders["execute"] / "film.mp4",
+    }  # fmt: skip
+
+
+SECTIONS = {
+    "scene": _scene, "imagine": _imagine, "select": _select, "perceive": _perceive,
+    "optimize": _optimize, "execute": _execute,
+}  # fmt: skip
+"""By stage: what it adds to the report, from the folders of those that have run."""
 
 
 def _mask_frames(perception: Perception, video: Video, names) -> tuple[MaskFrame, ...]:
@@ -184,23 +294,11 @@ def _pose_frames(perception: Perception, video: Video, names) -> tuple[PoseFrame
     return tuple(frames)
 
 
-def _rollouts(ctx: Context, weights: dict[str, float]) -> Rollouts:
-    with np.load(ctx.inputs["optimize"] / "history.npz") as z:
+def _rollouts(optimize: Path, weights: dict[str, float]) -> Rollouts:
+    with np.load(optimize / "history.npz") as z:
         G, P = z["loss"].shape
         return Rollouts(
             generation=np.repeat(np.arange(G), P), loss=z["loss"].reshape(-1),
             terms={n: z[n].reshape(-1) for n in TERMS}, failed=z["failed"].reshape(-1),
             weights=weights,
         )  # fmt: skip
-
-
-def _comparisons(ctx: Context, keyframes, video: Video) -> tuple[Comparison, ...]:
-    rows = []
-    for k, frame in enumerate(keyframes):
-        picture = cv2.imread(str(ctx.inputs["execute"] / f"keyframe_{k:02d}.png"))
-        rows.append(
-            Comparison(
-                keyframe=k, frame=frame, video=video.frames[frame], simulation=picture[..., ::-1]
-            )
-        )
-    return tuple(rows)

@@ -1,14 +1,15 @@
-"""Config dataclasses to plain dictionaries and back, for `run.json` and fingerprints.
-
-A dictionary names its class under "type" only where a union leaves a choice, so that adding a
-member to a union changes no fingerprint.
-"""
+"""Config dataclasses to plain dictionaries and back for `run.json`, and what of them enters a
+fingerprint."""
 
 from __future__ import annotations
 
+import ast
 import dataclasses
+import functools
+import inspect
 import types
 import typing
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,61 @@ def to_dict(config: Any) -> Any:
     return str(config) if isinstance(config, Path) else config
 
 
+NO_EFFECT = {"fingerprint": False}
+"""Metadata of a field that changes how a stage works, and nothing of what comes out."""
+
+
+def settled(config: Any, content: Callable[[Path], str], *, defaults: bool = False) -> Any:
+    """What of a config enters a fingerprint: what is not the default, so that a new field with a
+    default changes no fingerprint of before, and a file by its content.
+
+    Who changes a default bumps the version of the stage that reads it.
+
+    Args:
+        content: the digest of a file.
+        defaults: give those too, for `agrees`.
+    """
+    if dataclasses.is_dataclass(config):
+        values = {
+            f.name: settled(value, content, defaults=defaults)
+            for f in dataclasses.fields(config)
+            if f.metadata.get("fingerprint", True)
+            and ((value := getattr(config, f.name)) != field_default(f) or defaults)
+        }
+        return {"type": type(config).__name__, **values}
+    if isinstance(config, (tuple, list)):
+        return [settled(v, content, defaults=defaults) for v in config]
+    if isinstance(config, dict):
+        return {k: settled(v, content, defaults=defaults) for k, v in config.items()}
+    return content(config) if isinstance(config, Path) else config
+
+
+def agrees(then: Any, now: Any) -> bool:
+    """Whether settings that were written down (`settled` with defaults) have the same values now.
+
+    Fields of one side alone do not count: a new one had no effect then, an old one has none now.
+    """
+    if isinstance(then, dict) and isinstance(now, dict):
+        return all(agrees(then[k], now[k]) for k in then.keys() & now.keys())
+    if isinstance(then, list) and isinstance(now, list):
+        return len(then) == len(now) and all(map(agrees, then, now))
+    return then == now
+
+
+def files(config: Any) -> list[Path]:
+    """All files that a config names."""
+    found: list[Path] = []
+    settled(config, lambda path: found.append(path) or "")
+    return found
+
+
+def field_default(f: dataclasses.Field) -> Any:
+    """A field's default; `dataclasses.MISSING` where it must be given."""
+    if f.default_factory is not dataclasses.MISSING:
+        return f.default_factory()
+    return f.default
+
+
 def from_dict(kind: Any, value: Any) -> Any:
     """Rebuild a config of type `kind` from `to_dict`'s output.
 
@@ -34,7 +90,7 @@ def from_dict(kind: Any, value: Any) -> Any:
         UserError: the dictionary is of another version of LuciBot.
     """
     if isinstance(value, dict) and "type" in value:
-        for cls in _classes(kind):
+        for cls in classes(kind):
             if cls.__name__ == value["type"]:
                 hints = typing.get_type_hints(cls)
                 names = {f.name for f in dataclasses.fields(cls)}
@@ -51,11 +107,38 @@ def from_dict(kind: Any, value: Any) -> Any:
     return value
 
 
-def _classes(kind: Any) -> list[type]:
+def classes(kind: Any) -> list[type]:
+    """The dataclasses that a value of type `kind` may be of."""
     if dataclasses.is_dataclass(kind):
         return [kind]
     if isinstance(kind, types.UnionType) or typing.get_origin(kind) in (typing.Union, tuple):
-        return [c for a in typing.get_args(kind) for c in _classes(a)]
+        return [c for a in typing.get_args(kind) for c in classes(a)]
     if typing.get_origin(kind) is typing.Annotated:
-        return _classes(typing.get_args(kind)[0])
+        return classes(typing.get_args(kind)[0])
     return []
+
+
+@functools.cache
+def field_texts(cls: type) -> dict[str, str]:
+    """Field -> the docstring under it, also those of the classes it rests on."""
+    texts: dict[str, str] = {}
+    for base in reversed(cls.__mro__):
+        if dataclasses.is_dataclass(base):
+            texts |= _module_texts(inspect.getmodule(base)).get(base.__name__, {})
+    return texts
+
+
+@functools.cache
+def _module_texts(module: types.ModuleType) -> dict[str, dict[str, str]]:
+    """Class -> field -> the docstring under it."""
+    found: dict[str, dict[str, str]] = {}
+    for node in ast.parse(inspect.getsource(module)).body:
+        if isinstance(node, ast.ClassDef):
+            found[node.name] = {
+                field.target.id: inspect.cleandoc(text.value.value).replace("\n", " ")
+                for field, text in zip(node.body, node.body[1:], strict=False)
+                if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name)
+                and isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant)
+                and isinstance(text.value.value, str)
+            }  # fmt: skip
+    return found

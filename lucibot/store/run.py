@@ -2,12 +2,14 @@
 
     runs/<task>/<time>_<id>/
       run.json                     task, config, seed, versions, machine
+      run.lock                     held by the process that works on the run
       20_imagine/<fingerprint>/    artefacts, log.jsonl, manifest.json (written last)
-      result.json, report.html
+      result.json, report.html     of the last command
 
-A stage's fingerprint is the hash of its name, version, config, seed and the digests of what it
-reads. A folder whose manifest is there and whose files match it is skipped; a changed config makes
-a sibling folder, so nothing that was paid for is overwritten.
+A stage's fingerprint is the hash of its name, version, the settings that are not the defaults, its
+seed, the parts of the task that it reads and the digests of the stages that it reads. A folder
+whose manifest is there and whose files match it is skipped; a changed config makes a sibling
+folder, so nothing that was paid for is overwritten.
 """
 
 from __future__ import annotations
@@ -19,6 +21,8 @@ import platform
 import secrets
 import shutil
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -26,9 +30,15 @@ from typing import Any
 
 from lucibot.core.errors import UserError
 from lucibot.core.video import sha256_file
+from lucibot.store.lock import locked
+from lucibot.store.result import RESULT, Result, read_result
 
 MANIFEST = "manifest.json"
 LOG = "log.jsonl"
+LOCK = "run.lock"
+REPORT = "report.html"
+RESULTS = (RESULT, REPORT)
+"""What lies at the top of a run directory, of the last command that worked on it."""
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -60,11 +70,15 @@ class StageFolder:
 
     def manifest(self) -> dict | None:
         try:
-            return json.loads(self.manifest_path.read_text())
+            manifest = json.loads(self.manifest_path.read_text())
         except FileNotFoundError:
             return None
-        except (json.JSONDecodeError, UnicodeDecodeError):
-            return {"files": {MANIFEST: "unreadable"}}
+        except ValueError:
+            manifest = None
+        whole = isinstance(manifest, dict) and all(
+            isinstance(manifest.get(n), kind) for n, kind in _MANIFEST.items()
+        )
+        return manifest if whole else {"files": {MANIFEST: "unreadable"}}
 
     def damaged(self) -> list[str]:
         """Files that are missing or differ from the manifest; empty for a trustworthy folder."""
@@ -91,7 +105,9 @@ class StageFolder:
             if p not in kept:
                 shutil.rmtree(p) if p.is_dir() else p.unlink()
 
-    def finish(self, *, inputs: dict[str, str], seconds: float, notes: list[str]) -> None:
+    def finish(
+        self, *, config: Any, inputs: dict[str, str], seconds: float, notes: list[str]
+    ) -> None:
         """Write the manifest: from now on the folder is trusted."""
         files = {
             p.relative_to(self.path).as_posix(): sha256_file(p)
@@ -100,23 +116,36 @@ class StageFolder:
         }
         write_json(
             self.path / MANIFEST,
-            {"fingerprint": self.fingerprint, "inputs": inputs, "seconds": round(seconds, 3),
-             "notes": notes, "files": files},
+            {"fingerprint": self.fingerprint, "config": config, "inputs": inputs,
+             "seconds": round(seconds, 3), "notes": notes, "files": files},
         )  # fmt: skip
 
-    def copy(self, other: StageFolder) -> None:
-        """Fill this folder with another's artefacts, the manifest last."""
-        for p in sorted(other.path.iterdir(), key=lambda p: p.name == MANIFEST):
-            if p.is_dir():
-                shutil.copytree(p, self.path / p.name, dirs_exist_ok=True)
-            else:
-                shutil.copy2(p, self.path / p.name)
+    def copy(self, other: StageFolder, *, source: str) -> bool:
+        """Fill this folder with another's artefacts, the manifest last; `source` is noted in it.
+
+        False if they have changed meanwhile: whoever works on the other run may clear the folder.
+        """
+        manifest = other.manifest()
+        try:
+            for p in other.path.iterdir():
+                if p.is_dir():
+                    shutil.copytree(p, self.path / p.name, dirs_exist_ok=True)
+                elif p.name != MANIFEST:
+                    shutil.copy2(p, self.path / p.name)
+        except (FileNotFoundError, shutil.Error):
+            return False
+        write_json(self.manifest_path, {**manifest, "taken_over_from": source})
+        return not self.damaged()
 
     def event(self, message: str, **fields: Any) -> None:
         """Append one line to the stage's log."""
         line = {"time": round(time.time(), 3), "message": message, **fields}
         with open(self.log, "a") as f:
             f.write(json.dumps(line) + "\n")
+
+
+_MANIFEST = {"files": dict, "inputs": dict, "seconds": int | float, "notes": list}
+"""What a manifest has at least, and of which type."""
 
 
 def _for_measurement(p: Path, root: Path) -> bool:
@@ -129,12 +158,22 @@ class RunDirectory:
 
     def __init__(self, path: Path):
         self.path = path
+        self._held = 0
 
     @classmethod
     def create(cls, out: Path, task: str, record: dict) -> RunDirectory:
-        """Make `out/<task>/<time>_<id>/` with its `run.json`."""
+        """Make `out/<task>/<time>_<id>/` with its `run.json`.
+
+        Raises:
+            UserError: `out` is a file or lies below one.
+        """
         path = out / task / f"{time.strftime('%Y%m%d-%H%M%S')}_{secrets.token_hex(2)}"
-        path.mkdir(parents=True)
+        try:
+            path.mkdir(parents=True)
+        except (FileExistsError, NotADirectoryError):
+            at = next((p for p in (path, *path.parents) if p.is_file()), out)
+            raise UserError(f"{at} is a file, so no run directory can be made below it; "
+                            "choose another --out") from None  # fmt: skip
         write_json(path / "run.json", {**record, "versions": versions(), "machine": machine()})
         return cls(path)
 
@@ -151,10 +190,52 @@ class RunDirectory:
 
     @property
     def record(self) -> dict:
+        """What `run.json` says: task, config, seed, versions, machine.
+
+        Raises:
+            UserError: the file is damaged.
+        """
+        path = self.path / "run.json"
         try:
-            return json.loads((self.path / "run.json").read_text())
-        except json.JSONDecodeError as e:
-            raise UserError(f"{self.path / 'run.json'} is damaged ({e}); start a new run") from None
+            record = json.loads(path.read_text())
+        except ValueError as e:
+            raise UserError(f"{path} is damaged ({e}); start a new run") from None
+        for name, kind in _RECORD.items():
+            if not isinstance(record, dict) or not isinstance(record.get(name), kind):
+                raise UserError(f"{path} is damaged (it has no {name!r}); start a new run")
+        return record
+
+    def result(self) -> Result:
+        """What came out.
+
+        Raises:
+            UserError: nothing yet, or `result.json` is damaged.
+        """
+        return read_result(self.path)
+
+    def rewrite(self, record: dict) -> None:
+        write_json(self.path / "run.json", record)
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Let no other process work on this run meanwhile; may be nested.
+
+        Raises:
+            InUse: another one does; the message says which.
+        """
+        if self._held:
+            self._held += 1
+            try:
+                yield
+            finally:
+                self._held -= 1
+            return
+        with locked(self.path / LOCK, str(self.path)):
+            self._held = 1
+            try:
+                yield
+            finally:
+                self._held = 0
 
     def stage(self, number: int, name: str, fingerprint: str) -> StageFolder:
         path = self.path / f"{number:02d}_{name}" / fingerprint
@@ -175,9 +256,13 @@ class RunDirectory:
                 continue
             if same:
                 folder.clear()
-                folder.copy(other)
-                return True
+                if folder.copy(other, source=run.path.name):
+                    return True
         return False
+
+
+_RECORD = {"task": str, "config": dict, "seed": int}
+"""What `run.json` has at least, and of which type."""
 
 
 def versions() -> dict[str, str]:

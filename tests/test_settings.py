@@ -1,0 +1,119 @@
+"""Settings by their own names, in any order, on every command that runs something."""
+
+import dataclasses
+from typing import get_type_hints
+
+import pytest
+
+from lucibot.config import PRESETS, RunConfig
+from lucibot.core.errors import UserError
+from lucibot.optimize.config import CEM, PrefitConfig
+from lucibot.options import with_preset, with_settings
+from lucibot.providers.renderer import RasterRenderer
+from lucibot.settings import Parser, settings
+from lucibot.store.configs import classes
+
+QUICK = PRESETS["quick"]
+
+
+def parse(*argv: str, config: RunConfig = QUICK) -> RunConfig:
+    p = Parser("test", "TASK", "")
+    p.add_argument("task")
+    p.add_settings(RunConfig, config)
+    options, given = p.parse(argv)
+    assert options == {"task": "cut_dough"}
+    return with_settings(config, given)
+
+
+def test_every_field_of_every_member_is_a_flag():
+    def count(kind) -> int:
+        types = [
+            get_type_hints(cls)[f.name]
+            for cls in classes(kind) for f in dataclasses.fields(cls) if f.name != "kind"
+        ]  # fmt: skip
+        return sum(count(t) if classes(t) else 1 for t in types)
+
+    listed = [s.path for s in settings(RunConfig, QUICK)]
+    assert len(listed) == len(set(listed))
+    choices = {"scene.renderer", "video", "optimize.search.optimizer", "optimize.prefit"}
+    assert choices <= set(listed)
+    assert len([p for p in listed if p not in choices]) == count(RunConfig)
+
+
+@pytest.mark.parametrize(
+    "words, where, value",
+    [
+        ("--optimize.search.population 64", "optimize.search.population", 64),
+        ("--optimize.search.population=64", "optimize.search.population", 64),
+        ("--optimize.search.sigma_position_m 1e-3", "optimize.search.sigma_position_m", 1e-3),
+        ("--optimize.search.include-start no", "optimize.search.include_start", False),
+        ("--optimize.search.sigma-depth-m none", "optimize.search.sigma_depth_m", None),
+        ("--optimize.cluster auto", "optimize.cluster", "auto"),
+        ("--video.candidates 2", "video.candidates", 2),
+        ("--scene.renderer raster", "scene.renderer", RasterRenderer()),
+        ("--scene.renderer.samples 3", "scene.renderer", RasterRenderer(samples=3)),
+        ("--optimize.search.optimizer.kept 1", "optimize.search.optimizer", CEM(kept=1)),
+        ("--optimize.search.optimizer cem", "optimize.search.optimizer", CEM()),
+        ("--optimize.prefit none", "optimize.prefit", None),
+        ("--optimize.prefit.population 8", "optimize.prefit", PrefitConfig(population=8)),
+    ],
+)
+@pytest.mark.parametrize("first", [True, False])
+def test_a_setting_works_by_its_own_name_before_and_after_the_task(words, where, value, first):
+    argv = [*words.split(), "cut_dough"] if first else ["cut_dough", *words.split()]
+    found = parse(*argv)
+    for name in where.split("."):
+        found = getattr(found, name)
+    assert found == value
+
+
+def test_settings_come_together_in_any_order():
+    one = ["--scene.renderer.samples", "3"]
+    two = ["--scene.renderer", "raster"]
+    three = ["--optimize.prefit.population", "8"]
+    paper = PRESETS["paper"]
+    found = parse(*one, "cut_dough", *three, *two, config=paper)
+    assert found == parse(*two, *three, *one, "cut_dough", config=paper)
+    assert found.optimize.prefit == PrefitConfig(population=8)
+    assert found.optimize.search == paper.optimize.search
+
+
+@pytest.mark.parametrize(
+    "words, named",
+    [
+        ("--optimize.serch.population 64", "Did you mean '--optimize.search.population'"),
+        ("--video.candidats 2", "Did you mean '--video.candidates'"),
+        ("--optimize.search.population many", "expected INT"),
+        ("--optimize.search.sigma-position-m nan", "expected FLOAT"),
+        ("--optimize.search.include-start perhaps", "expected yes|no"),
+        ("--scene.renderer mitsubo", "Did you mean 'mitsuba'"),
+        ("--scene.renderer.variant lvm", "scalar_rgb"),
+        (
+            "--scene.renderer mitsuba --scene.renderer.samples 2",
+            "no setting of --scene.renderer mits",
+        ),
+        (
+            "--optimize.prefit none --optimize.prefit.population 2",
+            "no setting of --optimize.prefit none",
+        ),
+        ("--video file", "needs --video.path"),
+        ("--video nowhere.mp4", "no such file"),
+        ("--video .", "is a folder"),
+        ("--optimize.search.population", "expected one argument"),
+    ],
+)
+def test_a_mistake_is_named(words, named):
+    with pytest.raises(UserError) as told:
+        parse("cut_dough", *words.split())
+    assert named in str(told.value) and len(str(told.value)) < 400
+
+
+def test_a_video_is_a_file_too(tmp_path):
+    clip = tmp_path / "clip[1].mp4"
+    clip.touch()
+    assert parse("cut_dough", "--video", str(clip)).video.path == clip
+
+
+def test_a_preset_changes_what_presets_differ_in():
+    drawn = with_settings(QUICK, {"video.candidates": "2"})
+    assert with_preset(drawn, "paper") == dataclasses.replace(PRESETS["paper"], video=drawn.video)
