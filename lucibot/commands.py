@@ -19,6 +19,7 @@ from lucibot.pipeline import (
     run_stages,
     stages_finished,
     start_run,
+    with_batch,
 )
 from lucibot.settings import Parser
 from lucibot.store.result import RESULT, read_result
@@ -40,7 +41,7 @@ def run(argv: list[str]) -> int:
     p.add_settings(RunConfig, PRESETS["quick"])
     options, given = p.parse(argv)
     task = load_task(options["task"])
-    config = with_settings(preset(options.get("preset", "quick")), given)
+    config = with_batch(task, with_settings(preset(options.get("preset", "quick")), given))
     seed = read_seed(options.get("seed", 0))
     known_stage(options.get("until"))
     directory = start_run(task, config, seed=seed, out=options.get("out", Path("runs")))
@@ -68,7 +69,7 @@ def resume(argv: list[str]) -> int:
     directory, task, config, seed = open_run(options["run"], task=options.get("task"))
     if "preset" in options:
         config = with_preset(config, options["preset"])
-    config = with_settings(config, given)
+    config = with_batch(task, with_settings(config, given))
     seed = read_seed(options.get("seed", seed))
     with directory.locked(), reconfigure(directory, task, config, seed):
         return _go(directory, task, config, seed, options)

@@ -14,6 +14,7 @@ from lucibot.providers.renderer import MitsubaRenderer, RendererConfig
 from lucibot.providers.tracker import EmbeddedTracker, TrackerConfig
 from lucibot.providers.verifier import PixelVerifier, VerifierConfig
 from lucibot.providers.video import StoryboardVideo, VideoConfig
+from lucibot.store.configs import NO_EFFECT
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,15 +53,16 @@ class OptimizeConfig:
     """Weight of each loss term."""
     prefit: PrefitConfig | None = PrefitConfig()
     """Fit the actuators' poses by drawing, before any physics."""
-    workers: int = 0
+    workers: int = field(default=0, metadata=NO_EFFECT)
     """One-thread worker processes on a CPU; 0 takes one a core."""
     device: str = "cpu"
     """Where the environments live: "cpu", or "cuda" for one process with the whole population."""
-    cluster: str | None = None
+    cluster: str | None = field(default=None, metadata=NO_EFFECT)
     """Ray cluster that holds the workers: its address, or "auto"; this machine's processes if not
     given."""
     environments: int | None = None
-    """Parallel environments; the whole population if not given. Larger populations are chunked."""
+    """Environments that a worker rolls out together; if not given, settled when the run begins:
+    enough for one round of the population."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,7 +78,7 @@ class ExecuteConfig:
 class RunConfig:
     scene: SceneConfig = SceneConfig()
     video: VideoConfig = field(default_factory=StoryboardVideo)
-    """What imagines the task being done."""
+    """What imagines the task being done; the path of a video file stands for "file"."""
     select: SelectConfig = SelectConfig()
     perceive: PerceiveConfig = field(default_factory=PerceiveConfig)
     optimize: OptimizeConfig = OptimizeConfig()

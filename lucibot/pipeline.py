@@ -21,6 +21,7 @@ from lucibot.config import RunConfig
 from lucibot.core.errors import UserError, unknown_name
 from lucibot.core.progress import Progress
 from lucibot.core.video import sha256_file
+from lucibot.sim.sharding import Sharding
 from lucibot.store.configs import agrees, files, from_dict, settled, to_dict
 from lucibot.store.run import RESULTS, RunDirectory, StageFolder, digest
 from lucibot.task import Task, find_task, load_task, task_names
@@ -67,6 +68,9 @@ class Stage:
     needs: tuple[str, ...]
     config: str | None
     """The field of `RunConfig` that the stage reads."""
+    reads: tuple[str, ...]
+    """Parts of the task (`Task.digest_of`) that the stage reads: another part's change does not
+    touch it."""
     seeded: bool = False
     keep: tuple[str, ...] = ()
     """Patterns of checkpoints that survive when the stage starts again."""
@@ -90,17 +94,23 @@ class Stage:
 
 
 STAGES: tuple[Stage, ...] = (
-    Stage(number=10, name="scene", version=1, needs=(), config="scene", shared=True),
-    Stage(number=20, name="imagine", version=2, needs=("scene",), config="video", seeded=True),
-    Stage(number=30, name="select", version=5, needs=("scene", "imagine"), config="select"),
+    Stage(number=10, name="scene", version=1, needs=(), config="scene", reads=("scene",),
+          shared=True),
+    Stage(number=20, name="imagine", version=2, needs=("scene",), config="video",
+          reads=("scene", "roles", "instruction", "storyboard"), seeded=True),
+    Stage(number=30, name="select", version=5, needs=("scene", "imagine"), config="select",
+          reads=("scene", "roles", "goal", "instruction")),
     Stage(number=40, name="perceive", version=10, needs=("scene", "imagine", "select"),
-          config="perceive"),
+          config="perceive", reads=("scene", "roles")),
     Stage(number=50, name="optimize", version=4, needs=("scene", "perceive"), config="optimize",
-          seeded=True, keep=("checkpoints",), begins_early=True),
-    Stage(number=60, name="execute", version=4, needs=("perceive", "optimize"), config="execute",
+          reads=("scene", "roles", "simulation"), seeded=True, keep=("checkpoints",),
           begins_early=True),
+    Stage(number=60, name="execute", version=4, needs=("perceive", "optimize"), config="execute",
+          reads=("scene", "roles", "simulation"), begins_early=True),
     Stage(number=70, name="report", version=2, needs=("scene", "imagine", "select", "perceive",
-          "optimize", "execute"), config=None, last_words=True),
+          "optimize", "execute"), config=None,
+          reads=("scene", "roles", "instruction", "simulation", "success", "title"),
+          last_words=True),
 )  # fmt: skip
 
 
@@ -113,6 +123,22 @@ class StageConsole:
     def done(self, stage: Stage, seconds: float, skipped: bool) -> None: ...
 
     def say(self, message: str) -> None: ...
+
+
+def with_batch(task: Task, config: RunConfig) -> RunConfig:
+    """`config` with the batch size of the search settled: it follows from this machine's cores, and
+    where bodies collide another one gives other bits, so a run keeps the one that it began with.
+
+    Not on a cluster, whose cores are not known before it is reached.
+    """
+    o = config.optimize
+    if o.environments is not None or o.cluster is not None:
+        return config
+    population = o.search.population if task.is_searched else 1
+    sharding = Sharding.of(population, workers=o.workers, device=o.device)
+    return dataclasses.replace(
+        config, optimize=dataclasses.replace(o, environments=sharding.n_envs)
+    )
 
 
 def start_run(task: Task, config: RunConfig, *, seed: int, out: Path) -> RunDirectory:
@@ -288,8 +314,8 @@ class _Walk:
     def _folder(self, stage: Stage) -> StageFolder:
         inputs = {n: self.folders[n].digest() for n in stage.needs}
         fingerprint = digest(
-            [stage.name, stage.version, self._settled(stage), inputs, self.task.digest,
-             _storyboard_digest(self.task, stage), self.seed if stage.seeded else None]
+            [stage.name, stage.version, self._settled(stage), inputs,
+             self.task.digest_of(*stage.reads), self.seed if stage.seeded else None]
         )  # fmt: skip
         return self.run.stage(stage.number, stage.name, fingerprint)
 
@@ -384,14 +410,6 @@ class _Walk:
         except Exception as e:
             # The reason why the run ended must not be lost to that of a picture that failed.
             self.console.say(f"no report could be written of it: {type(e).__name__}: {e}")
-
-
-def _storyboard_digest(task: Task, stage: Stage) -> str | None:
-    """Only `imagine` rests on the storyboard, and only where there is one."""
-    path = task.folder / "storyboard.toml"
-    if stage.name != "imagine" or not path.is_file():
-        return None
-    return digest(path.read_text())
 
 
 def stage_folder(run: RunDirectory, name: str) -> Path:

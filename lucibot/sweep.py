@@ -6,6 +6,7 @@ resumed, and a stage that an earlier run has made from the same input is taken o
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import sys
 import traceback
@@ -21,7 +22,7 @@ import numpy as np
 from lucibot.config import PRESETS, RunConfig
 from lucibot.core.errors import LuciBotError, UserError
 from lucibot.options import add_shorthands, preset, with_settings
-from lucibot.pipeline import STAGES, run_stages, start_run
+from lucibot.pipeline import STAGES, run_stages, start_run, with_batch
 from lucibot.settings import Parser
 from lucibot.store.configs import to_dict
 from lucibot.store.lock import InUse, locked
@@ -81,6 +82,11 @@ def sweep(
     """
     points = list(points)
     tasks = {name: _loaded(name) for name in dict.fromkeys(p.task for p in points)}
+    points = [
+        p if isinstance(t := tasks[p.task], LuciBotError)
+        else dataclasses.replace(p, config=with_batch(t, p.config))
+        for p in points
+    ]  # fmt: skip
     left = [p for p in points if not _done(p, tasks[p.task], results)]
     say(announcement(left, read(results)))
     for (name, _), group in groupby(left, key=lambda p: (p.task, _shape(p.config))):

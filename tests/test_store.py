@@ -32,8 +32,16 @@ class Toy(Stage):
 def toy(monkeypatch, tmp_path):
     Toy.ran = {}
     stages = (
-        Toy(number=1, name="first", version=1, needs=(), config="select"),
-        Toy(number=2, name="last", version=1, needs=("first",), config="execute", seeded=True),
+        Toy(number=1, name="first", version=1, needs=(), config="select", reads=("scene",)),
+        Toy(
+            number=2,
+            name="last",
+            version=1,
+            needs=("first",),
+            config="execute",
+            reads=("scene",),
+            seeded=True,
+        ),
     )
     monkeypatch.setattr(pipeline, "STAGES", stages)
     task = load_task("cut_dough")

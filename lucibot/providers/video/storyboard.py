@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -18,6 +18,7 @@ import numpy as np
 from lucibot.core.progress import Progress
 from lucibot.core.scene_view import SceneView
 from lucibot.core.video import Video, write_video
+from lucibot.store.configs import NO_EFFECT
 from lucibot.task import Task
 
 
@@ -41,7 +42,7 @@ class StoryboardVideo:
     """Standard deviation of the blur."""
     crf: int = 23
     """H.264 quality: larger is worse."""
-    threads: int = 2
+    threads: int = field(default=2, metadata=NO_EFFECT)
     """Candidates drawn side by side; has no effect on their bytes."""
 
     def create(self) -> StoryboardModel:
