@@ -8,7 +8,7 @@ from skimage.measure import label as connected_regions
 
 from lucibot.core.camera import Camera
 from lucibot.objective.losses import FAR_M, Losses, Observation, Parts
-from lucibot.objective.supervision import Supervision
+from lucibot.objective.supervision import Affordance, Supervision
 from lucibot.objective.weights import FULL_WEIGHTS, PAPER_WEIGHTS, TERMS
 
 H, W, M = 48, 64, 1024
@@ -59,8 +59,7 @@ def supervision(valid=None) -> Supervision:
         valid=np.ones((2, H, W), bool) if valid is None else valid,
         actuator_clouds=cloud(seen == 1)[None], target_cloud=cloud(seen == 2),
         contact=np.array([[True], [False]]), around_pairs=(("clay", "post"),),
-        around=np.ones(1, bool), affordance=np.zeros((0, 3), np.float32),
-        affordance_actuator="tool", part_masks=parts,
+        around=np.ones(1, bool), affordance=Affordance.none(2, 1), part_masks=parts,
         part_clouds=np.stack([cloud(p) for p in parts]), part_valid=np.ones((H, W), bool),
     )  # fmt: skip
 

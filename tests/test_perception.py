@@ -243,9 +243,22 @@ def test_supervision_of_the_twin(twin: Twin, perceived: Perception):
         assert len(at) > 100
         assert (np.linalg.norm(at[:, :2] - base[:2], axis=1) < 0.06).all()
         assert (at[:, 2] > base[2] - 0.01).all() and (at[:, 2] < base[2] + 0.14).all()
-    tips = s.affordance[np.isfinite(s.affordance[:, 0])]
-    assert s.affordance_actuator == "yellow_cup" and len(tips) > 0
-    assert (np.hypot(tips[:, 0], tips[:, 1]) < 0.055).all() and (tips[:, 2] > -0.002).all()
+    red, yellow = (s.actuators.index(n) for n in ("red_cup", "yellow_cup"))
+    assert s.affordance.holds(red) == [] and s.affordance.holds(yellow) == [0]
+    area, normals = s.affordance.area(yellow, 0)
+    assert (np.hypot(area[:, 0], area[:, 1]) < 0.055).all() and (area[:, 2] > -0.002).all()
+    assert np.allclose(np.linalg.norm(normals, axis=1), 1, atol=1e-5)
+    tips, held = s.affordance.tips_m[:, yellow], perceived.answers.held[s.keyframes, 1]
+    seen = np.isfinite(tips).all(-1)
+    assert (
+        seen.any() and not seen[~held].any() and not np.isfinite(s.affordance.tips_m[:, red]).any()
+    )
+    uv, _ = s.camera.project(tips[seen])
+    assert np.allclose(uv, s.affordance.tips_px[:, yellow][seen], atol=1e-3)
+    # The hand covers the cup's rim; the tips are as far away as the cup is there.
+    for k in np.flatnonzero(seen.any(1)):
+        off = np.linalg.norm(tips[k, seen[k]] - twin.poses[s.keyframes[k], 1, :3], axis=1)
+        assert (off < 0.15).all()
 
 
 def test_perception_is_read_back_as_written(perceived: Perception, tmp_path):
