@@ -20,7 +20,7 @@ from scipy.ndimage import binary_fill_holes, distance_transform_edt
 from torch import Tensor
 
 from lucibot.objective.supervision import Supervision
-from lucibot.task import Task
+from lucibot.task import ObjectSpec, Task
 
 DEPTH_SHARE = 0.3
 """A tip's distance along the line of sight counts by this: one picture tells it less well."""
@@ -221,8 +221,10 @@ def static_distance(task: Task) -> Solids:
     """The distance to a task's solid background around its objects.
 
     Boxes exactly; of meshes the cells that their surface goes through, and what it encloses: a thin
-    wall is as thick as a cell.
+    wall is as thick as a cell. A thin box under everything, such as a table, goes on downwards:
+    below it nothing is free, so that a hand is the deeper in it the lower it is.
     """
+    lowest_m = min(_lowest(task, o) for o in task.objects)
     places = np.array([o.position_m for o in task.objects])
     low = places.min(0) - [AROUND_M, AROUND_M, 0.15]
     sides = np.ceil((places.max(0) + AROUND_M - low) / CELL_M).astype(int) + 1
@@ -234,8 +236,12 @@ def static_distance(task: Task) -> Solids:
             continue
         T = body.T_world_object
         if body.size_m is not None:
-            local = (grid - T[:3, 3].astype(np.float32)) @ T[:3, :3].astype(np.float32)
-            beyond = np.abs(local) - np.float32(body.size_m) / 2
+            half, middle = np.array(body.size_m) / 2, T[:3, 3].copy()
+            upright = T[2, 2] > 0.999
+            if upright and middle[2] + half[2] <= lowest_m + CELL_M:
+                middle[2], half[2] = middle[2] - AROUND_M, half[2] + AROUND_M
+            local = (grid - middle.astype(np.float32)) @ T[:3, :3].astype(np.float32)
+            beyond = np.abs(local) - half.astype(np.float32)
             outside = np.linalg.norm(np.maximum(beyond, 0), axis=-1)
             np.minimum(distance, outside + np.minimum(beyond.max(-1), 0), out=distance)
             continue
@@ -255,3 +261,9 @@ def static_distance(task: Task) -> Solids:
         away = CELL_M * (away - 0.5 * np.sign(away))
         np.minimum(distance, away.astype(np.float32), out=distance)
     return Solids(distance_m=distance, low_m=low, cell_m=CELL_M)
+
+
+def _lowest(task: Task, obj: ObjectSpec) -> float:
+    """Height [m, world] of an object's lowest point at first."""
+    T = obj.T_world_object
+    return float((task.mesh(obj).vertices @ T[2, :3]).min() + T[2, 3])
