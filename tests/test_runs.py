@@ -155,6 +155,9 @@ def test_a_mistake_given_to_resume_is_not_kept(run, capsys, argv, named):
 
 
 def test_from_and_until(run, capsys):
+    status, text = say(capsys, "resume", run, "--until", "perceive")
+    assert status == 0 and len(kept(text)) == 4 and "stopped after perceive" in text
+    assert (run / "result.json").exists(), "nothing was made anew, so the result is still good"
     status, text = say(capsys, "resume", run, "--from", "select", "--until", "perceive")
     assert status == 0 and kept(text) == ["scene", "imagine"]
     assert f"stopped after perceive; `lucibot resume {run}` goes on" in text
