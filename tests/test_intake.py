@@ -472,7 +472,7 @@ def test_a_damaged_end_is_cut_off_and_said(scene, tmp_path):
                  container_options={"movflags": "faststart"})  # fmt: skip
     data = bytearray(path.read_bytes())
     (tmp_path / "cut.mp4").write_bytes(data[: len(data) * 6 // 10])
-    for k in rng.integers(len(data) * 6 // 10, len(data), 60):
+    for k in range(len(data) * 6 // 10, len(data), 40):
         data[k] ^= 0xFF
     (tmp_path / "bits.mp4").write_bytes(data)
     for name, words in (("cut.mp4", "damaged"), ("bits.mp4", "damaged")):

@@ -117,6 +117,8 @@ class Footage:
             stream, passed_over = _choose(container, self.path)
             # Threads a frame would tell damaged pictures otherwise from run to run.
             stream.thread_type = "SLICE"
+            # A damaged picture is an error, instead of something made up from its neighbours.
+            stream.codec_context.options = {"err_detect": "explode"}
             self.facts = facts = Facts(
                 codec=stream.codec_context.name,
                 stored=(stream.codec_context.width, stream.codec_context.height),
