@@ -23,7 +23,6 @@ from lucibot.perception.keyframes import (
     held_on_the_way,
     sample_keyframes,
 )
-from lucibot.perception.overlay import draw_overlays
 from lucibot.perception.poses import follow_poses, refine_poses
 from lucibot.perception.problem import Pin, add_pin
 from lucibot.providers.answerer import PixelAnswerer
@@ -271,16 +270,6 @@ def test_perception_is_read_back_as_written(perceived: Perception, tmp_path):
     assert back.answers.reasons == perceived.answers.reasons
     assert np.nanmax(np.abs(back.depth_m - perceived.depth_m)) <= 6e-5
     assert np.array_equal(np.isnan(back.depth_m), np.isnan(perceived.depth_m))
-
-
-def test_overlay_tints_masks_and_nothing_far_from_them(twin: Twin):
-    picture = draw_overlays(
-        twin.view.camera, twin.video.frames[:1], twin.tracks.masks[:1], poses=twin.poses[:1]
-    )
-    changed = (picture[0] != twin.video.frames[0]).any(-1)
-    assert changed[twin.tracks.masks[0].any(0)].mean() > 0.99
-    near = cv2.dilate(twin.tracks.masks[0].any(0).astype(np.uint8), np.ones((61, 61))) > 0
-    assert not changed[~near].any()
 
 
 def test_what_a_tool_pushes_moves_before_any_hand_comes_to_it():
