@@ -14,6 +14,7 @@ import dataclasses
 import math
 import os
 import re
+import types
 import typing
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from lucibot.core.errors import UserError, unknown_name
-from lucibot.store.configs import classes, field_default, field_texts, plain_types
+from lucibot.store.configs import classes, field_default, field_texts
 
 NONE, YES, NO = "none", "yes", "no"
 WIDEST = 100
@@ -203,7 +204,7 @@ def read_value(kind: Any, text: str, flag: str) -> Any:
     Raises:
         UserError: the text is none.
     """
-    options = plain_types(kind)
+    options = _options(kind)
     if type(None) in options and text.lower() == NONE:
         return None
     for option in options:
@@ -232,6 +233,15 @@ def read_value(kind: Any, text: str, flag: str) -> Any:
     raise UserError(f"{flag} {text}: expected {_values(kind)}")
 
 
+def _options(kind: Any) -> list[Any]:
+    """The types that a value of type `kind` may have."""
+    if typing.get_origin(kind) is typing.Annotated:
+        return _options(typing.get_args(kind)[0])
+    if isinstance(kind, types.UnionType) or typing.get_origin(kind) is typing.Union:
+        return [o for a in typing.get_args(kind) for o in _options(a)]
+    return [kind]
+
+
 def _values(kind: Any) -> str:
     words = {bool: f"{YES}|{NO}", int: "INT", float: "FLOAT", Path: "PATH", str: "TEXT",
              type(None): NONE}  # fmt: skip
@@ -239,7 +249,7 @@ def _values(kind: Any) -> str:
         "|".join(str(v) for v in typing.get_args(o))
         if typing.get_origin(o) is Literal
         else words.get(o, "TEXT")
-        for o in plain_types(kind)
+        for o in _options(kind)
     )
 
 
@@ -263,7 +273,7 @@ def _member_name(kind: Any, cls: type) -> str:
 
 
 def _nothing(kind: Any) -> list[type]:
-    return [type(None)] if type(None) in plain_types(kind) else []
+    return [type(None)] if type(None) in _options(kind) else []
 
 
 def _flag(name: str) -> str:

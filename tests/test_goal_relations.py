@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from lucibot.providers.verifier.goals import measure
+from lucibot.providers.verifier.goals import Lifted, Spread, measure
 from lucibot.providers.verifier.regions import HAND, Regions
 from lucibot.task import load_task
 
@@ -26,14 +26,15 @@ def regions(task, name: str, boxes: list[tuple[int, int, int, int]], hands=()) -
 def test_lifted_asks_for_height_and_for_the_object_to_be_there():
     task = load_task("lift_mochi")
     boxes = [(40, 50, 30, 40), (36, 46, 30, 40), (28, 38, 30, 40), (28, 31, 30, 40)]
-    relation = {"relation": "lifted", "object": "brown_mochi", "least": 0.6}
-    found = measure(task, None, None, regions(task, "brown_mochi", boxes), relation)
+    relation = Lifted(object="brown_mochi", least=0.6)
+    found = measure(task, None, None, regions(task, "brown_mochi", boxes), "lifted", relation)
     np.testing.assert_array_equal(found, [0, 0, 1, 0])
 
 
 def test_spread_asks_for_area_and_is_unknown_under_a_hand():
     task = load_task("spread_butter")
     boxes = [(40, 50, 30, 40), (40, 52, 30, 40), (40, 54, 30, 42), (40, 54, 30, 42)]
-    relation = {"relation": "spread", "object": "butter", "least": 1.4}
-    found = measure(task, None, None, regions(task, "butter", boxes, [(38, 50, 42, 60)]), relation)
+    relation = Spread(object="butter", least=1.4)
+    seen = regions(task, "butter", boxes, [(38, 50, 42, 60)])
+    found = measure(task, None, None, seen, "spread", relation)
     np.testing.assert_array_equal(found, [0, 0, 1, np.nan])

@@ -84,7 +84,11 @@ def written(folder, joint: str = HINGE, material: str = "rigid"):
 @pytest.mark.parametrize(
     ("joint", "material", "message"),
     [
-        ('{ kind = "hinge", axis = [0, 0, 0], upper = 90.0 }', "rigid", "axis must not be zero"),
+        (
+            '{ kind = "hinge", axis = [0, 0, 0], upper = 90.0 }',
+            "rigid",
+            "axis: a direction must not be zero",
+        ),
         ('{ kind = "hinge", axis = [0, 0, 1], upper = 0.0 }', "rigid", "above lower"),
         ('{ kind = "hinge", axis = [0, 0, 1], upper = 270.0 }', "rigid", "within -180 and 180"),
         ('{ kind = "slider", axis = [1, 0, 0], lower = 0.1, upper = 0.2 }', "rigid", "joint.lower"),

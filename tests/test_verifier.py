@@ -14,7 +14,7 @@ from lucibot.core.errors import UserError
 from lucibot.core.video import Video
 from lucibot.providers.verifier import PixelVerifier
 from lucibot.providers.verifier import regions as regions_module
-from lucibot.providers.verifier.goals import count_parts, measure
+from lucibot.providers.verifier.goals import count_parts, relations
 from lucibot.providers.verifier.motion import exchanged, shifted, untouched
 from lucibot.providers.verifier.regions import HAND, Regions, classify, grown
 from lucibot.task import Task, load_task, tasks_folder
@@ -180,8 +180,9 @@ def test_parts_are_counted_by_gaps_and_not_by_notches():
     assert count_parts(cut, mask) == 2
 
 
-def test_an_unknown_goal_relation_names_the_known_ones(videos):
-    task, view, drawn = videos
-    regions = classify(view, drawn[""], width=160, step=20)
+def test_an_unknown_goal_relation_names_the_known_ones():
+    task = load_task("cut_dough")
+    goal = [{"relation": "piecs", "object": "dough", "count": 2}]
+    asked = Task(task.folder, task.spec.model_copy(update={"goal": goal}), "")
     with pytest.raises(UserError, match="Did you mean 'pieces'"):
-        measure(task, view, drawn[""], regions, {"relation": "piecs", "object": "dough"})
+        relations(asked)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 import inspect
 import textwrap
-from dataclasses import MISSING, Field, fields
 from pathlib import Path
 
+from lucibot.core.schema import Spec
 from lucibot.task import find_task
 
 
@@ -70,15 +70,16 @@ def _predicates() -> int:
 
     print("[[success]] predicate: measured from the simulator's state, for the report only\n")
     for name, kind in sorted(KINDS.items()):
-        print(f"  {name} ({', '.join(map(_field, fields(kind)))})\n{_words(kind)}\n")
+        print(f"  {name} ({_fields(kind)})\n{_words(kind)}\n")
     print("[[goal]] relation: seen in the video, for its verifier\n")
-    for name, relation in sorted(RELATIONS.items()):
-        print(f"  {name}\n{_words(relation)}\n")
+    for name, (kind, measured) in sorted(RELATIONS.items()):
+        print(f"  {name} ({_fields(kind)})\n{_words(measured)}\n")
     return 0
 
 
-def _field(field: Field) -> str:
-    return field.name if field.default is MISSING else f"{field.name} = {field.default!r}"
+def _fields(kind: type[Spec]) -> str:
+    fields = kind.model_fields.items()
+    return ", ".join(n if f.is_required() else f"{n} = {f.default!r}" for n, f in fields)
 
 
 def _words(thing: object) -> str:

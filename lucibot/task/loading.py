@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pydantic import ValidationError
-
 from lucibot.core.errors import UserError
-from lucibot.task.errors import first_error
+from lucibot.core.schema import parse
 from lucibot.task.files import read_text, read_toml, within
 from lucibot.task.folders import find_task
 from lucibot.task.schema import TaskSpec
@@ -21,11 +19,8 @@ def load_task(name_or_folder: str | Path) -> Task:
         UserError: no such task, or its files do not follow the schema; the message names the field.
     """
     folder = find_task(name_or_folder)
-    raw = read_toml(within(folder, "task.toml"))
-    try:
-        spec = TaskSpec.model_validate(raw)
-    except ValidationError as e:
-        raise UserError(f"{folder / 'task.toml'}: {first_error(e)}") from None
+    file = within(folder, "task.toml")
+    spec = parse(TaskSpec, read_toml(file), str(file))
     instruction = folder / "instruction.md"
     if not instruction.is_file():
         raise UserError(

@@ -10,36 +10,48 @@ from functools import cached_property
 from typing import Annotated, Any, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from lucibot.core.euler import euler_xyz_deg_to_matrix
 from lucibot.core.joint import Joint
-
-Vec3 = tuple[float, float, float]
-Color = tuple[float, float, float]
-
-
-class _Spec(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
+from lucibot.core.schema import (
+    Color,
+    Count,
+    Direction,
+    Distance,
+    Extents,
+    FileName,
+    Flag,
+    Fraction,
+    Index,
+    Length,
+    Name,
+    NonNegative,
+    Number,
+    Position,
+    Positive,
+    Rotation,
+    Spec,
+    Words,
+)
 
 CREASE_DEG = 35.0
 """Faces of a mesh that meet at less than this angle are drawn with a common, smooth normal."""
 
 
-class Look(_Spec):
+class Look(Spec):
     """How a surface looks to the ray tracer and to the storyboard."""
 
     color: Color = (0.8, 0.8, 0.8)
     """Linear RGB in [0, 1]; multiplies nothing when a texture is given."""
-    texture: str | None = None
+    texture: FileName | None = None
     """An image in the task folder, mapped by the mesh's texture coordinates where it has any, else
     laid flat on each face along the axis that the face looks along most."""
-    texture_scale: float = 1.0
+    texture_scale: Length = 1.0
     """Laid flat: metres that one image width covers before it repeats. With texture coordinates: a
     factor on them."""
-    roughness: float = 0.6
-    metallic: float = 0.0
+    roughness: Fraction = 0.6
+    metallic: Fraction = 0.0
 
     @property
     def has_color(self) -> bool:
@@ -47,35 +59,35 @@ class Look(_Spec):
         return self.texture is not None or "color" in self.model_fields_set
 
 
-class Rigid(_Spec):
+class Rigid(Spec):
     kind: Literal["rigid"]
-    mass_kg: float = Field(0.1, gt=0)
-    friction: float = 0.6
+    mass_kg: Positive = Field(0.1, ge=1e-5, le=1e4)
+    friction: Positive = Field(0.6, ge=0.01, le=5)
     """Coulomb friction between rigid bodies."""
-    coup_friction: float = 0.1
+    coup_friction: NonNegative = Field(0.1, le=100)
     """Friction between the body and particles."""
-    coup_softness_m: float = 0.002
-    sdf_cell_size_m: float = 0.0015
-    collision: list[str] = []
+    coup_softness_m: Distance = Field(0.002, le=1)
+    sdf_cell_size_m: Length = Field(0.0015, ge=1e-4, le=1)
+    collision: list[FileName] = Field(default_factory=list)
     """Convex pieces (mesh files, object frame) used for rigid contact; the mesh's hull if empty."""
 
 
-class Particles(_Spec):
+class Particles(Spec):
     kind: Literal["elastoplastic", "elastic", "sand", "liquid"]
-    density_kg_m3: float = Field(1000.0, gt=0)
-    youngs_modulus_pa: float = 5e4
-    poisson_ratio: float = 0.3
-    yield_strain: float = 0.03
+    density_kg_m3: Positive = Field(1000.0, ge=1, le=30_000)
+    youngs_modulus_pa: Positive = 5e4
+    poisson_ratio: Fraction = Field(0.3, le=0.49)
+    yield_strain: Positive = Field(0.03, le=10)
     """Elastoplastic: von Mises yield stress over Young's modulus."""
-    friction_angle_deg: float = 35.0
+    friction_angle_deg: Positive = Field(35.0, lt=90)
     """Sand."""
-    stiffness_pa: float = Field(5e4, gt=0)
+    stiffness_pa: Positive = 5e4
     """Liquid: pressure against compression. A softer liquid allows longer substeps; it only has to
     carry its own depth."""
-    viscosity_m2_s: float = Field(0.005, ge=0)
+    viscosity_m2_s: NonNegative = Field(0.005, le=100)
     """Liquid: kinematic viscosity."""
-    particle_size_m: float = Field(0.0078, gt=0)
-    grip_radius_m: float = Field(0.010, gt=0)
+    particle_size_m: Length = Field(0.0078, ge=2e-4, le=0.5)
+    grip_radius_m: Length = Field(0.010, le=1)
     """An actuator: particles within this distance of where a hand grasps it are held."""
     sampler: Literal["regular", "pbs", "random"] = "regular"
 
@@ -83,7 +95,7 @@ class Particles(_Spec):
 Material = Annotated[Rigid | Particles, Field(discriminator="kind")]
 
 
-class JointSpec(_Spec):
+class JointSpec(Spec):
     """What holds a rigid object to the world, or to another object, and leaves it one way to move.
 
     Axis and origin are in the object's own frame; value 0 is the object's initial pose. A jointed
@@ -92,24 +104,22 @@ class JointSpec(_Spec):
     """
 
     kind: Literal["hinge", "slider"]
-    axis: Vec3
+    axis: Direction
     """The hinge's axis (right-handed), or the direction of sliding."""
-    origin_m: Vec3 = (0.0, 0.0, 0.0)
+    origin_m: Position = (0.0, 0.0, 0.0)
     """A point on the hinge's axis."""
-    lower: float = Field(0.0, le=0)
+    lower: Number = Field(0.0, le=0)
     """Least value: degrees for a hinge, metres for a slider."""
-    upper: float = Field(ge=0)
+    upper: Number = Field(ge=0)
     """Largest value, likewise."""
-    friction: float = Field(0.0, ge=0)
+    friction: NonNegative = 0.0
     """Dry friction [N m or N]: less than this moves nothing."""
-    parent: str | None = None
+    parent: Name | None = None
     """The free rigid object that it is held by; the world if absent. What is read from a video takes
     the parent to stay where it is at first."""
 
     @model_validator(mode="after")
     def _movable(self):
-        if not any(self.axis):
-            raise ValueError("the axis must not be zero")
         if self.upper <= self.lower:
             raise ValueError(f"upper ({self.upper:g}) must be above lower ({self.lower:g})")
         if self.kind == "hinge" and not -180 <= self.lower <= self.upper <= 180:
@@ -117,16 +127,16 @@ class JointSpec(_Spec):
         return self
 
 
-class ObjectSpec(_Spec):
+class ObjectSpec(Spec):
     """A foreground object."""
 
-    name: str
-    roles: list[Literal["actuator", "target"]] = []
-    mesh: str
+    name: Name
+    roles: list[Literal["actuator", "target"]] = Field(default_factory=list)
+    mesh: FileName
     """A watertight mesh in the task folder [m], in the object's own frame."""
-    position_m: Vec3
-    rotation_deg: Vec3 = (0.0, 0.0, 0.0)
-    scale: float = 1.0
+    position_m: Position
+    rotation_deg: Rotation = (0.0, 0.0, 0.0)
+    scale: Positive = Field(1.0, ge=1e-4, le=1e4)
     material: Material
     look: Look | None = None
     """Colours stored in the mesh (vertex colours or its own texture) are used when absent."""
@@ -166,18 +176,18 @@ class ObjectSpec(_Spec):
         return euler_xyz_deg_to_matrix(self.position_m, self.rotation_deg)
 
 
-class BackgroundSpec(_Spec):
+class BackgroundSpec(Spec):
     """A stationary object. `size_m` gives a box centred on `position_m`; `mesh` a mesh instead."""
 
-    name: str
-    size_m: Vec3 | None = None
-    mesh: str | None = None
-    position_m: Vec3
-    rotation_deg: Vec3 = (0.0, 0.0, 0.0)
-    coup_friction: float = 1.0
-    friction: float = 0.8
-    coup_softness_m: float = 0.002
-    solid: bool = True
+    name: Name
+    size_m: Extents | None = None
+    mesh: FileName | None = None
+    position_m: Position
+    rotation_deg: Rotation = (0.0, 0.0, 0.0)
+    coup_friction: NonNegative = Field(1.0, le=100)
+    friction: Positive = Field(0.8, ge=0.01, le=5)
+    coup_softness_m: Distance = Field(0.002, le=1)
+    solid: Flag = True
     """Whether it takes part in the simulation; a wall that nothing can reach need not."""
     look: Look = Look()
 
@@ -192,69 +202,111 @@ class BackgroundSpec(_Spec):
         return euler_xyz_deg_to_matrix(self.position_m, self.rotation_deg)
 
 
-class CameraSpec(_Spec):
-    width: int = Field(640, ge=64)
-    height: int = Field(480, ge=64)
-    vertical_fov_deg: float = Field(48.0, gt=1, lt=170)
-    position_m: Vec3
-    look_at_m: Vec3
-    up: Vec3 = (0.0, 0.0, 1.0)
-    fps: float = Field(20.0, gt=0)
+class CameraSpec(Spec):
+    width: Count = Field(640, ge=64, le=4096, multiple_of=2)
+    """Even, as the height is: videos store one colour for two by two pixels."""
+    height: Count = Field(480, ge=64, le=4096, multiple_of=2)
+    vertical_fov_deg: Positive = Field(48.0, ge=1, le=170)
+    position_m: Position
+    look_at_m: Position
+    up: Direction = (0.0, 0.0, 1.0)
+    fps: Positive = Field(20.0, ge=1, le=240)
     """Frame rate that videos are resampled to."""
 
+    @model_validator(mode="after")
+    def _looks_somewhere(self):
+        way = np.subtract(self.look_at_m, self.position_m)
+        if np.linalg.norm(way) < 1e-3:
+            raise ValueError("look_at_m must be another point than position_m")
+        if np.linalg.norm(np.cross(way, self.up)) < 1e-3 * np.linalg.norm(way) * np.linalg.norm(
+            self.up
+        ):
+            raise ValueError("up must not be along the line of sight; give another up")
+        return self
 
-class LightSpec(_Spec):
+
+class LightSpec(Spec):
     """A distant area light and a uniform sky, for the ray tracer and the storyboard's shading."""
 
-    direction: Vec3 = (0.3, 0.4, -1.0)
+    direction: Direction = (0.3, 0.4, -1.0)
     """The way the light travels."""
-    intensity: float = 1.6
-    angular_diameter_deg: float = 20.0
+    intensity: NonNegative = Field(1.6, le=1000)
+    angular_diameter_deg: Positive = Field(20.0, ge=0.1, le=170)
     """Size of the light as seen from the scene: larger gives softer shadows."""
-    ambient: float = 0.55
+    ambient: NonNegative = Field(0.55, le=1000)
 
 
-class MPMSpec(_Spec):
-    grid_density: float = 64.0
+MOST_CELLS = 2**24
+"""Of a solver's grid: about a gigabyte in each environment."""
+MOST_PARTICLES = 2**20
+"""Of one object: about a gigabyte in each environment."""
+
+
+class Domain(Spec):
+    """The box that particles can reach."""
+
+    lower_m: Position
+    """One corner; a grid is padded beyond it."""
+    upper_m: Position
+
+    @property
+    def sides_m(self) -> np.ndarray:
+        """(3,)"""
+        return np.subtract(self.upper_m, self.lower_m)
+
+    @model_validator(mode="after")
+    def _has_room(self):
+        if (self.sides_m < 1e-3).any():
+            raise ValueError("upper_m must be above lower_m along every axis")
+        return self
+
+
+class MPMSpec(Domain):
+    grid_density: Positive = Field(64.0, ge=1, le=10_000)
     """Grid cells per metre."""
-    lower_m: Vec3
-    """Corner of the box that particles can reach; the grid is padded beyond it."""
-    upper_m: Vec3
-    cpic: bool = True
+    cpic: Flag = True
+
+    @model_validator(mode="after")
+    def _fits_in_memory(self):
+        cells = float(np.prod(self.sides_m * self.grid_density))
+        if cells > MOST_CELLS:
+            raise ValueError(
+                f"grid_density {self.grid_density:g} makes {cells:.3g} cells of this domain, and "
+                f"{MOST_CELLS:.3g} fit in memory; take a coarser grid or a tighter domain"
+            )
+        return self
 
 
-class SPHSpec(_Spec):
-    lower_m: Vec3
-    upper_m: Vec3
+class SPHSpec(Domain): ...
 
 
-class SimulationSpec(_Spec):
-    dt_s: float = Field(0.004, gt=0)
-    substeps: int = Field(3, ge=1)
-    gravity_m_s2: Vec3 = (0.0, 0.0, -9.81)
-    rigid_collision: bool = False
+class SimulationSpec(Spec):
+    dt_s: Positive = Field(0.004, ge=1e-5, le=0.1)
+    substeps: Count = Field(3, le=1000)
+    gravity_m_s2: Position = (0.0, 0.0, -9.81)
+    rigid_collision: Flag = False
     """Contacts between rigid bodies; off for particle tasks, where it only costs time."""
     mpm: MPMSpec | None = None
     sph: SPHSpec | None = None
-    steps_per_waypoint: int = Field(16, ge=1)
+    steps_per_waypoint: Count = Field(16, le=10_000)
     """Simulation steps from one waypoint to the next."""
-    settle_steps: int = Field(16, ge=0)
+    settle_steps: Index = Field(16, le=10_000)
     """Simulation steps after the last waypoint, before the result is judged."""
-    servo_bandwidth_rad_s: float = 200.0
+    servo_bandwidth_rad_s: Positive = Field(200.0, ge=1, le=10_000)
 
 
-class TaskSpec(_Spec):
+class TaskSpec(Spec):
     """The schema of `task.toml`."""
 
-    title: str
+    title: Words
     camera: CameraSpec
     light: LightSpec = LightSpec()
     simulation: SimulationSpec
-    background: list[BackgroundSpec]
-    objects: list[ObjectSpec]
-    goal: list[dict[str, Any]] = []
+    background: list[BackgroundSpec] = Field(max_length=100)
+    objects: list[ObjectSpec] = Field(min_length=1, max_length=100)
+    goal: list[dict[str, Any]] = Field(default_factory=list)
     """The instruction's goal as relations in the picture, read by the video verifier."""
-    success: list[dict[str, Any]] = []
+    success: list[dict[str, Any]] = Field(default_factory=list)
     """Success predicates over the simulator's state, read by the report and the benchmark only."""
 
     @model_validator(mode="after")
@@ -263,8 +315,12 @@ class TaskSpec(_Spec):
         twice = sorted({n for n in names if names.count(n) > 1})
         if twice:
             raise ValueError(f"names must be unique; {twice[0]!r} occurs twice")
-        if not any("target" in o.roles for o in self.objects):
-            raise ValueError("no object has the role 'target'")
+        taken = sorted({"rest", "world"} & {*names})
+        if taken:
+            raise ValueError(f"the name {taken[0]!r} has a meaning of its own; take another")
+        for role, meaning in {"actuator": "is moved", "target": "is to change"}.items():
+            if not any(role in o.roles for o in self.objects):
+                raise ValueError(f"no object has the role {role!r}; give it to what {meaning}")
         free = [o.name for o in self.objects if o.is_rigid and o.joint is None]
         for o in self.objects:
             if o.joint is not None and o.joint.parent not in (None, *free):
@@ -280,4 +336,14 @@ class TaskSpec(_Spec):
             raise ValueError("an MPM material needs [simulation.mpm] with lower_m and upper_m")
         if "liquid" in kinds and self.simulation.sph is None:
             raise ValueError("a liquid needs [simulation.sph] with lower_m and upper_m")
+        for o in self.objects:
+            if o.is_liquid:
+                size = o.material.particle_size_m
+                cells = float(np.prod(self.simulation.sph.sides_m / (2 * size)))
+                if cells > MOST_CELLS:
+                    raise ValueError(
+                        f"object {o.name!r}: particles of {size:g} m make {cells:.3g} cells of "
+                        f"[simulation.sph], and {MOST_CELLS:.3g} fit in memory; take larger "
+                        "particles or a tighter domain"
+                    )
         return self

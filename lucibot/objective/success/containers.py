@@ -2,34 +2,40 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
+from pydantic import Field
 
 from lucibot.core.errors import UserError
-from lucibot.objective.success.judgement import Judgement, at_least, less, particles, placed
+from lucibot.core.schema import Distance, Fraction, Positive
+from lucibot.objective.success.judgement import (
+    Judgement,
+    Predicate,
+    at_least,
+    less,
+    placed,
+)
 from lucibot.objective.success.vessels import Bowl, inside_hull, over_hull
 from lucibot.task import Task
+from lucibot.task.references import SolidName
 
 
-@dataclass(frozen=True, kw_only=True)
-class Inside:
+class Inside(Predicate):
     """At least `min_fraction` of the particles lie in the container: in its hull."""
 
     predicate: ClassVar[str] = "inside"
-    object: str
-    container: str
-    min_fraction: float
+    made_of: ClassVar[str] = "particles"
+    container: SolidName
+    min_fraction: Fraction
 
     def judge(self, task: Task, state: Any) -> Judgement:
-        p = particles(self, state)
+        p = state.particles[self.object]
         share = float(_within(task, state, self.container, p).mean())
         return at_least(self, share, self.min_fraction, f"{self.object}.share_in_{self.container}")
 
 
-@dataclass(frozen=True, kw_only=True)
-class SpilledLess:
+class SpilledLess(Predicate):
     """At most `max_fraction` of the particles lie in none of the containers.
 
     With a bowl in `held_by`, of the particles that left the containers: those in the bowl are held;
@@ -38,18 +44,24 @@ class SpilledLess:
     """
 
     predicate: ClassVar[str] = "spilled_less"
-    object: str
-    containers: list[str]
-    max_fraction: float
-    held_by: str = ""
+    made_of: ClassVar[str] = "particles"
+    containers: list[SolidName] = Field(min_length=1)
+    max_fraction: Fraction
+    held_by: SolidName | None = None
+
+    def check(self, task: Task) -> None:
+        super().check(task)
+        if self.held_by is not None:
+            _bowl(task.mesh(task.solid(self.held_by)), self.held_by)
 
     def judge(self, task: Task, state: Any) -> Judgement:
-        p = particles(self, state)
+        p = state.particles[self.object]
         spilled = ~np.any([_within(task, state, c, p) for c in self.containers], axis=0)
         whole = len(spilled)
         if self.held_by:
             whole = max(1, int(spilled.sum()))
-            bowl, T_world = _bowl(self, task, state, self.held_by)
+            mesh, T_world = placed(task, state, self.held_by)
+            bowl = _bowl(mesh, self.held_by)
             spilled &= ~bowl.holds(T_world, p.final, float(p.size_m))
             for c in self.containers:
                 mesh, T = placed(task, state, c)
@@ -58,21 +70,25 @@ class SpilledLess:
         return less(self, share, self.max_fraction, f"{self.object}.spilled_share")
 
 
-@dataclass(frozen=True, kw_only=True)
-class HeldAbove:
+class HeldAbove(Predicate):
     """The bowl holds at least `min_share` of what fits in it, all of that at least `height_m` above
     the top of `above`."""
 
     predicate: ClassVar[str] = "held_above"
-    object: str
-    bowl: str
-    above: str
-    height_m: float
-    min_share: float
+    made_of: ClassVar[str] = "particles"
+    bowl: SolidName
+    above: SolidName
+    height_m: Distance
+    min_share: Positive = Field(le=10)
+
+    def check(self, task: Task) -> None:
+        super().check(task)
+        _bowl(task.mesh(task.solid(self.bowl)), self.bowl)
 
     def judge(self, task: Task, state: Any) -> Judgement:
-        p = particles(self, state)
-        bowl, T_world = _bowl(self, task, state, self.bowl)
+        p = state.particles[self.object]
+        mesh, T_world = placed(task, state, self.bowl)
+        bowl = _bowl(mesh, self.bowl)
         mesh, T_above = placed(task, state, self.above)
         top = (np.asarray(mesh.vertices) @ T_above[2, :3] + T_above[2, 3]).max()
         held = bowl.holds(T_world, p.final, float(p.size_m))
@@ -88,9 +104,8 @@ def _within(task: Task, state: Any, container: str, particles: Any) -> np.ndarra
     return inside_hull(mesh, T_world, particles.final, 0.5 * float(particles.size_m))
 
 
-def _bowl(predicate: Any, task: Task, state: Any, name: str) -> tuple[Bowl, np.ndarray]:
-    mesh, T_world = placed(task, state, name)
+def _bowl(mesh, name: str) -> Bowl:
     bowl = Bowl.of(mesh)
     if bowl.capacity_m3 <= 0:
-        raise UserError(f"success predicate {predicate.predicate!r}: {name!r} holds nothing")
-    return bowl, T_world
+        raise UserError(f"{name!r} holds nothing: it is no bowl that opens along its own z")
+    return bowl

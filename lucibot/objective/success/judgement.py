@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
 from lucibot.core.errors import UserError
 from lucibot.core.geometry import matrix_np
+from lucibot.core.schema import Spec
 from lucibot.task import Task
+from lucibot.task.references import ObjectName
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,7 +29,32 @@ class Judgement:
     """Named measurements [SI units]."""
 
 
-def less(predicate: Any, value: float, limit: float, metric: str) -> Judgement:
+class Predicate(Spec):
+    """Base of the predicates: what `[[success]]` of a task file gives to one of them."""
+
+    predicate: ClassVar[str]
+    """Its name in task files."""
+    made_of: ClassVar[str] = "anything"
+    """What it can judge: "particles", a rigid "body", or "anything"."""
+    object: ObjectName
+
+    def check(self, task: Task) -> None:
+        """
+        Raises:
+            UserError: it can never be judged in this task.
+        """
+        body = task.object(self.object).is_rigid
+        if self.made_of == "particles" and body:
+            raise UserError(f"object {self.object!r} is not made of particles")
+        if self.made_of == "body" and not body:
+            raise UserError(f"object {self.object!r} is not a rigid body")
+
+    def judge(self, task: Task, state: Any) -> Judgement:
+        """What the final state says."""
+        raise NotImplementedError
+
+
+def less(predicate: Predicate, value: float, limit: float, metric: str) -> Judgement:
     """`value` must not exceed `limit`; the score falls as limit / value."""
     ok = value <= limit
     return Judgement(
@@ -37,7 +64,7 @@ def less(predicate: Any, value: float, limit: float, metric: str) -> Judgement:
     )  # fmt: skip
 
 
-def at_least(predicate: Any, value: float, limit: float, metric: str) -> Judgement:
+def at_least(predicate: Predicate, value: float, limit: float, metric: str) -> Judgement:
     """`value` must reach `limit`; the score falls as value / limit."""
     ok = value >= limit
     return Judgement(
@@ -52,18 +79,3 @@ def placed(task: Task, state: Any, name: str) -> tuple[Any, np.ndarray]:
         return task.mesh(task.object(name)), matrix_np(state.bodies[name].pose)
     item = task.solid(name)
     return task.mesh(item), item.T_world_object
-
-
-def particles(predicate: Any, state: Any):
-    if predicate.object not in state.particles:
-        raise UserError(
-            f"success predicate {predicate.predicate!r}: {predicate.object!r} is not made of "
-            "particles"
-        )
-    return state.particles[predicate.object]
-
-
-def body(predicate: Any, state: Any, name: str):
-    if name not in state.bodies:
-        raise UserError(f"success predicate {predicate.predicate!r}: {name!r} is not a rigid body")
-    return state.bodies[name]

@@ -2,32 +2,39 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import numpy as np
+from pydantic import Field
 
+from lucibot.core.schema import Count, Distance, Fraction, Positive
 from lucibot.objective.success.footprint import footprint_m2, on_top
-from lucibot.objective.success.judgement import Judgement, at_least, particles, placed
+from lucibot.objective.success.judgement import (
+    Judgement,
+    Predicate,
+    at_least,
+    placed,
+)
 from lucibot.objective.success.loops import enclosed, longest_step, loop_of
 from lucibot.objective.success.pieces import piece_fractions
 from lucibot.task import Task
+from lucibot.task.references import SolidName
 
 
-@dataclass(frozen=True, kw_only=True)
-class Pieces:
+class Pieces(Predicate):
     """The object's particles form exactly `count` connected pieces, crumbs apart."""
 
     predicate: ClassVar[str] = "pieces"
-    object: str
-    count: int
-    min_fraction: float = 0.2
+    made_of: ClassVar[str] = "particles"
+    count: Count
+    min_fraction: Fraction = 0.2
     """Smallest share of the particles that each piece may have."""
-    spacings: float = 1.5
+    spacings: Positive = Field(1.5, le=100)
     """Particles nearer to each other than this many particle sizes are connected."""
 
     def judge(self, task: Task, state: Any) -> Judgement:
-        p = particles(self, state)
+        p = state.particles[self.object]
         sizes = piece_fractions(p.final, self.spacings * float(p.size_m))
         ok = self._holds(sizes)
         # Where the pieces still hang together: how finely one must look to see them apart.
@@ -47,16 +54,15 @@ class Pieces:
         return len(sizes) == self.count and bool((sizes >= self.min_fraction).all())
 
 
-@dataclass(frozen=True, kw_only=True)
-class InsideDomain:
+class InsideDomain(Predicate):
     """No particle of the object ever touched the border of the simulated domain."""
 
     predicate: ClassVar[str] = "inside_domain"
-    object: str
-    margin_m: float = 1e-4
+    made_of: ClassVar[str] = "particles"
+    margin_m: Distance = 1e-4
 
     def judge(self, task: Task, state: Any) -> Judgement:
-        p = particles(self, state)
+        p = state.particles[self.object]
         room = np.minimum(p.reached_lower_m - p.lower_m, p.upper_m - p.reached_upper_m).min()
         ok = bool(room > self.margin_m)
         return Judgement(
@@ -65,36 +71,34 @@ class InsideDomain:
         )  # fmt: skip
 
 
-@dataclass(frozen=True, kw_only=True)
-class StaysOn:
+class StaysOn(Predicate):
     """At least `min_fraction` of the particles lie on `on`: over it, and lower than `within_m` above
     its top."""
 
     predicate: ClassVar[str] = "stays_on"
-    object: str
-    on: str
-    min_fraction: float
-    within_m: float = 0.03
+    made_of: ClassVar[str] = "particles"
+    on: SolidName
+    min_fraction: Fraction
+    within_m: Distance = 0.03
 
     def judge(self, task: Task, state: Any) -> Judgement:
-        p = particles(self, state)
+        p = state.particles[self.object]
         share = float(_lies_on(task, state, self.on, p.final, p, self.within_m).mean())
         return at_least(self, share, self.min_fraction, f"{self.object}.share_on_{self.on}")
 
 
-@dataclass(frozen=True, kw_only=True)
-class Covers:
+class Covers(Predicate):
     """Seen from above, the particles that lie on `on` hide at least `min_ratio` times the area that
     they hid at first."""
 
     predicate: ClassVar[str] = "covers"
-    object: str
-    on: str
-    min_ratio: float
-    within_m: float = 0.03
+    made_of: ClassVar[str] = "particles"
+    on: SolidName
+    min_ratio: Positive = Field(le=1000)
+    within_m: Distance = 0.03
 
     def judge(self, task: Task, state: Any) -> Judgement:
-        p = particles(self, state)
+        p = state.particles[self.object]
         first, last = (
             footprint_m2(x[_lies_on(task, state, self.on, x, p, self.within_m)], float(p.size_m))
             for x in (p.initial, p.final)
@@ -104,19 +108,18 @@ class Covers:
         return replace(found, metrics=found.metrics | {f"{self.object}.area_m2": last})
 
 
-@dataclass(frozen=True, kw_only=True)
-class Encloses:
+class Encloses(Predicate):
     """The object, a ring about its own z axis at first, is whole and goes around each of `around`:
     it winds about the foot, below the top, so that it neither lies on top nor hovers above."""
 
     predicate: ClassVar[str] = "encloses"
-    object: str
-    around: list[str]
-    stretch: float = 3.0
+    made_of: ClassVar[str] = "particles"
+    around: list[SolidName] = Field(min_length=1)
+    stretch: Positive = Field(3.0, le=1000)
     """Neighbouring stretches of the ring that are this much farther apart than at first: torn."""
 
     def judge(self, task: Task, state: Any) -> Judgement:
-        p = particles(self, state)
+        p = state.particles[self.object]
         things = [placed(task, state, name) for name in self.around]
         world = [np.asarray(m.vertices) @ T[:3, :3].T + T[:3, 3] for m, T in things]
         feet = np.stack([w[:, :2].mean(0) for w in world])

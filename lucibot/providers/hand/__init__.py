@@ -1,7 +1,7 @@
 """The hand family."""
 
-from lucibot.providers.hand.outline import OutlineHand
+from lucibot.providers.hand.skin import SkinHand
 
-HandConfig = OutlineHand
+HandConfig = SkinHand
 
-__all__ = ["HandConfig", "OutlineHand"]
+__all__ = ["HandConfig", "SkinHand"]

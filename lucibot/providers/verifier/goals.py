@@ -7,35 +7,77 @@ holds, in [0, 1], NaN where a hand hides what it speaks of.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import cv2
 import numpy as np
+from pydantic import Field
 
-from lucibot.core.errors import UserError, unknown_name
 from lucibot.core.scene_view import SceneView
+from lucibot.core.schema import Count, Fraction, Positive, Spec, parse_kind
 from lucibot.core.video import Video
 from lucibot.providers.verifier.regions import Regions, pixels_of
 from lucibot.task import Task
+from lucibot.task.references import ObjectName, SolidName, ensure_named
 from lucibot.vision.around import axis_px, goes_around
 from lucibot.vision.pieces import connected_parts
 
 
-def measure(
-    task: Task, view: SceneView, video: Video, regions: Regions, relation: dict[str, Any]
-) -> np.ndarray:
-    """(K,) in [0, 1] or NaN.
+class Relation(Spec):
+    """Base of what `[[goal]]` of a task file gives to one of the relations."""
+
+    object: ObjectName
+
+
+class Pieces(Relation):
+    count: Count
+
+
+class Inside(Relation):
+    container: SolidName
+
+
+class Moved(Relation):
+    least: Fraction
+
+
+class Carried(Relation):
+    carrier: ObjectName
+    least: Fraction
+
+
+class Around(Relation):
+    around: list[SolidName] = Field(min_length=1)
+
+
+class Lifted(Relation):
+    least: Positive = Field(le=100)
+
+
+class Spread(Relation):
+    least: Positive = Field(le=100)
+
+
+def relations(task: Task) -> list[tuple[str, Relation]]:
+    """The task's goal: names and what they are told.
 
     Raises:
-        UserError: the relation is not known or lacks a field.
+        UserError: an unknown relation, key or object, or a missing or ill-typed value.
     """
-    name = relation.get("relation", "")
-    if name not in RELATIONS:
-        raise unknown_name("goal relation", str(name), RELATIONS)
-    try:
-        return RELATIONS[name](task, view, video, regions, relation)
-    except KeyError as e:
-        raise UserError(f"task {task.name!r}: goal relation {name!r} needs the field {e}") from None
+    found = []
+    kinds = {name: kind for name, (kind, _) in RELATIONS.items()}
+    for i, entry in enumerate(task.spec.goal):
+        where = f"{task.folder / 'task.toml'}: goal.{i}"
+        told = parse_kind(kinds, "relation", entry, where)
+        ensure_named(task, told, f"{where} ({entry['relation']})")
+        found.append((entry["relation"], told))
+    return found
+
+
+def measure(
+    task: Task, view: SceneView, video: Video, regions: Regions, name: str, relation: Relation
+) -> np.ndarray:
+    """(K,) in [0, 1] or NaN: how far one of `relations` holds."""
+    return RELATIONS[name][1](task, view, video, regions, relation)
 
 
 def _hidden(regions: Regions, mask: np.ndarray) -> np.ndarray:
@@ -44,15 +86,15 @@ def _hidden(regions: Regions, mask: np.ndarray) -> np.ndarray:
     return pixels_of(near & regions.hand) > 12
 
 
-def pieces(task, view, video, regions: Regions, relation) -> np.ndarray:
+def pieces(task, view, video, regions: Regions, relation: Pieces) -> np.ndarray:
     """`object` is in `count` connected parts, at the video's full size.
 
     A coarse mask closes a gap of a few millimetres, so the object's own region is looked at in
     full: a valley of lightness across it, a slit or the shaded face of a cut, parts it. A notch
     that ends half way leaves the rest connected.
     """
-    i = task.objects.index(task.object(relation["object"]))
-    wanted = int(relation["count"])
+    i = task.objects.index(task.object(relation.object))
+    wanted = relation.count
     region = regions.object(i)
     h, w = view.labels.shape
     out = np.zeros(len(regions.frames))
@@ -77,11 +119,11 @@ def count_parts(frame: np.ndarray, mask: np.ndarray) -> int:
     return len(connected_parts(mask[crop] > 0, frame[crop]))
 
 
-def inside(task, view, video, regions: Regions, relation) -> np.ndarray:
+def inside(task, view, video, regions: Regions, relation: Inside) -> np.ndarray:
     """`object` stands in `container`: it rises out of the container's opening, over its middle, and
     its lower part is hidden."""
-    i = task.objects.index(task.object(relation["object"]))
-    container = task.solid(relation["container"])
+    i = task.objects.index(task.object(relation.object))
+    container = task.solid(relation.container)
     if container not in task.objects:
         return _inside_still(view, regions, i, task.mesh(container), container.T_world_object)
     j = task.objects.index(container)
@@ -160,25 +202,25 @@ def _extent(mask: np.ndarray) -> tuple[float, float, float, float]:
     return float(x0), float(y0), float(x1), float(y1)
 
 
-def moved(task, view, video, regions: Regions, relation) -> np.ndarray:
+def moved(task, view, video, regions: Regions, relation: Moved) -> np.ndarray:
     """`object` has left its first place: its region and the first one have at most 1 - `least` of
     their union in common."""
-    region = regions.object(task.objects.index(task.object(relation["object"])))
+    region = regions.object(task.objects.index(task.object(relation.object)))
     both, either = pixels_of(region & region[0]), pixels_of(region | region[0])
-    out = (1 - both / np.maximum(either, 1) >= float(relation["least"])).astype(float)
+    out = (1 - both / np.maximum(either, 1) >= relation.least).astype(float)
     # Nothing moves by vanishing.
     out[pixels_of(region) < 20] = 0
     out[_hidden(regions, region)] = np.nan
     return out
 
 
-def carried(task, view, video, regions: Regions, relation) -> np.ndarray:
+def carried(task, view, video, regions: Regions, relation: Carried) -> np.ndarray:
     """A part of `object` lies on `carrier`, away from where the object was at first: at least
     `least` of the carrier's first area, hanging together and mostly framed by the carrier."""
-    i = task.objects.index(task.object(relation["object"]))
-    j = task.objects.index(task.object(relation["carrier"]))
+    i = task.objects.index(task.object(relation.object))
+    j = task.objects.index(task.object(relation.carrier))
     thing, carrier = regions.object(i), regions.object(j)
-    wanted = float(relation["least"]) * carrier[0].sum()
+    wanted = relation.least * carrier[0].sum()
     home = cv2.dilate(thing[0].astype(np.uint8), np.ones((5, 5))) > 0
     out, away = np.zeros(len(thing)), np.zeros_like(thing)
     for k in range(len(thing)):
@@ -193,44 +235,46 @@ def carried(task, view, video, regions: Regions, relation) -> np.ndarray:
     return out
 
 
-def around(task, view, video, regions: Regions, relation) -> np.ndarray:
+def around(task, view, video, regions: Regions, relation: Around) -> np.ndarray:
     """`object` goes around all of `around`, which stand still."""
-    region = regions.object(task.objects.index(task.object(relation["object"])))
+    region = regions.object(task.objects.index(task.object(relation.object)))
     camera = view.camera.resized(region.shape[2], region.shape[1])
     axes = []
-    for name in relation["around"]:
+    for name in relation.around:
         axes.append(axis_px(task, task.solid(name), camera))
     out = np.array([float(all(goes_around(m, a) for a in axes)) for m in region])
     out[_hidden(regions, region)] = np.nan
     return out
 
 
-def lifted(task, view, video, regions: Regions, relation) -> np.ndarray:
+def lifted(task, view, video, regions: Regions, relation: Lifted) -> np.ndarray:
     """`object` is higher in the picture than at first: its underside has risen by at least `least`
     of its first height, and half of it at least is still to be seen."""
-    region = regions.object(task.objects.index(task.object(relation["object"])))
+    region = regions.object(task.objects.index(task.object(relation.object)))
     _, top, _, foot = _extent(_main(region[0]))
     parts = np.stack([_main(mask) for mask in region])
     out = np.zeros(len(parts))
     for k, part in enumerate(parts):
         risen = foot - _extent(part)[3]
         out[k] = float(
-            part.sum() >= 0.5 * region[0].sum() and risen >= float(relation["least"]) * (foot - top)
+            part.sum() >= 0.5 * region[0].sum() and risen >= relation.least * (foot - top)
         )
     out[_hidden(regions, parts)] = np.nan
     return out
 
 
-def spread(task, view, video, regions: Regions, relation) -> np.ndarray:
+def spread(task, view, video, regions: Regions, relation: Spread) -> np.ndarray:
     """`object` covers at least `least` times the area of the picture that it covered at first."""
-    region = regions.object(task.objects.index(task.object(relation["object"])))
+    region = regions.object(task.objects.index(task.object(relation.object)))
     area = pixels_of(region)
-    out = (area >= float(relation["least"]) * area[0]).astype(float)
+    out = (area >= relation.least * area[0]).astype(float)
     out[_hidden(regions, region)] = np.nan
     return out
 
 
-RELATIONS: dict[str, Callable[..., np.ndarray]] = {
-    "pieces": pieces, "inside": inside, "moved": moved, "carried": carried, "lifted": lifted,
-    "spread": spread, "around": around,
+RELATIONS: dict[str, tuple[type[Relation], Callable[..., np.ndarray]]] = {
+    "pieces": (Pieces, pieces), "inside": (Inside, inside), "moved": (Moved, moved),
+    "carried": (Carried, carried), "lifted": (Lifted, lifted), "spread": (Spread, spread),
+    "around": (Around, around),
 }  # fmt: skip
+"""Name in task files -> what is told, and how it is measured."""

@@ -233,10 +233,10 @@ class Judge:
             return 4.0  # Half of the points: a video without any other fault is usable.
         last = seconds >= seconds[-1] - c.held_s
         shares = []
-        for relation in task.spec.goal:
-            holds = goals.measure(task, view, video, regions, relation)
+        for kind, relation in goals.relations(task):
+            holds = goals.measure(task, view, video, regions, kind, relation)
             judged = holds[last & np.isfinite(holds)]
-            name = f"{relation['relation']} {relation['object']}"
+            name = f"{kind} {relation.object}"
             share = float(judged.mean()) if len(judged) else 0.0
             evidence[f"goal: {name}"] = share
             if not len(judged):

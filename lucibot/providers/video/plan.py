@@ -153,8 +153,14 @@ def _time_warp(spec: StoryboardSpec, rng: np.random.Generator):
     events |= {k.at_s for h in spec.hand for k in h.key}
     events |= {t for h in spec.hand for t in (h.enter_s, h.grasp_s, h.release_s, h.leave_s)}
     # Neighbours closer than a tenth of a second belong to one event and are stretched alike.
-    events = np.array(sorted(events))
-    events = events[np.concatenate([[True], np.diff(events) > 0.1])]
+    first, *later = sorted(events)
+    kept = [first]
+    for t in later:
+        if t - kept[-1] > 0.1:
+            kept.append(t)
+    # The last is the end of time: beyond it no two moments would differ.
+    kept[-1] = later[-1]
+    events = np.array(kept)
     stretches = np.diff(events) * np.exp(rng.normal(size=len(events) - 1) * spec.time_jitter)
     warped = np.concatenate([[0.0], np.cumsum(stretches)])
     return lambda t: float(np.interp(t, events, warped))
