@@ -136,7 +136,7 @@ def _go(
         ) from e
     finally:
         console.close()
-    if not (directory.path / RESULT).is_file():
+    if options.get("until", STAGES[-1].name) != STAGES[-1].name:
         print(f"stopped after {options['until']}; `lucibot resume {directory.path}` goes on")
         return 0
     _print_result(directory)

@@ -6,10 +6,15 @@ from dataclasses import dataclass, field
 
 from lucibot.objective.weights import FULL_WEIGHTS, PAPER_WEIGHTS, LossWeights
 from lucibot.optimize.config import Evosax, PrefitConfig, SearchConfig
-from lucibot.perception.config import KeyframeConfig, PoseConfig, SuperviseConfig
+from lucibot.perception.config import (
+    AffordanceConfig,
+    KeyframeConfig,
+    PoseConfig,
+    SuperviseConfig,
+)
 from lucibot.providers.answerer import AnswererConfig, PixelAnswerer
 from lucibot.providers.depth import DepthConfig, FillDepth
-from lucibot.providers.hand import HandConfig, SkinHand
+from lucibot.providers.hand import HandConfig, OutlineHand
 from lucibot.providers.renderer import MitsubaRenderer, RendererConfig
 from lucibot.providers.tracker import EmbeddedTracker, TrackerConfig
 from lucibot.providers.verifier import PixelVerifier, VerifierConfig
@@ -38,7 +43,8 @@ class PerceiveConfig:
     tracker: TrackerConfig = field(default_factory=EmbeddedTracker)
     poses: PoseConfig = field(default_factory=PoseConfig)
     depth: DepthConfig = field(default_factory=FillDepth)
-    hand: HandConfig = field(default_factory=SkinHand)
+    hand: HandConfig = field(default_factory=OutlineHand)
+    affordance: AffordanceConfig = field(default_factory=AffordanceConfig)
     answerer: AnswererConfig = field(default_factory=PixelAnswerer)
     keyframes: KeyframeConfig = field(default_factory=KeyframeConfig)
     supervise: SuperviseConfig = field(default_factory=SuperviseConfig)

@@ -23,6 +23,7 @@ from lucibot.core.progress import Progress
 from lucibot.core.video import sha256_file
 from lucibot.sim.sharding import Sharding
 from lucibot.store.configs import agrees, files, from_dict, settled, to_dict
+from lucibot.store.result import RESULT
 from lucibot.store.run import RESULTS, RunDirectory, StageFolder, digest
 from lucibot.task import Task, find_task, load_task, task_names
 
@@ -56,7 +57,6 @@ class Stopped:
     folder: Path
     """Of that stage: what it left there may tell why."""
     reason: str
-    """One sentence."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,9 +100,9 @@ STAGES: tuple[Stage, ...] = (
           reads=("scene", "roles", "instruction", "storyboard"), seeded=True),
     Stage(number=30, name="select", version=5, needs=("scene", "imagine"), config="select",
           reads=("scene", "roles", "goal", "instruction")),
-    Stage(number=40, name="perceive", version=10, needs=("scene", "imagine", "select"),
+    Stage(number=40, name="perceive", version=11, needs=("scene", "imagine", "select"),
           config="perceive", reads=("scene", "roles")),
-    Stage(number=50, name="optimize", version=4, needs=("scene", "perceive"), config="optimize",
+    Stage(number=50, name="optimize", version=5, needs=("scene", "perceive"), config="optimize",
           reads=("scene", "roles", "simulation"), seeded=True, keep=("checkpoints",),
           begins_early=True),
     Stage(number=60, name="execute", version=4, needs=("perceive", "optimize"), config="execute",
@@ -306,9 +306,9 @@ class _Walk:
                     self.begun = self._begin_later_stages(stage)
                 self._run(stage, folder)
             self.folders[stage.name] = folder
-            if stage.name == self.until and not stage.last_words:
-                self._last_words(stage, folder, "it was to go no further (--until)")
             if stage.name == self.until:
+                if not (self.run.path / RESULT).exists():
+                    self._last_words(stage, folder, "It was to go no further (--until).")
                 return
 
     def _folder(self, stage: Stage) -> StageFolder:
@@ -389,7 +389,7 @@ class _Walk:
                 stage.run(dataclasses.replace(self._context(stage, folder, ahead), note=note))
         except Exception as e:
             folder.event("failed", error=f"{type(e).__name__}: {e}")
-            self._last_words(stage, folder, str(e).splitlines()[0] if str(e) else repr(e))
+            self._last_words(stage, folder, str(e).strip() or repr(e))
             raise
         seconds = time.perf_counter() - begin
         folder.finish(

@@ -14,7 +14,6 @@ import dataclasses
 import math
 import os
 import re
-import types
 import typing
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,7 +21,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from lucibot.core.errors import UserError, unknown_name
-from lucibot.store.configs import classes, field_default, field_texts
+from lucibot.store.configs import classes, field_default, field_texts, plain_types
 
 NONE, YES, NO = "none", "yes", "no"
 WIDEST = 100
@@ -204,7 +203,7 @@ def read_value(kind: Any, text: str, flag: str) -> Any:
     Raises:
         UserError: the text is none.
     """
-    options = _options(kind)
+    options = plain_types(kind)
     if type(None) in options and text.lower() == NONE:
         return None
     for option in options:
@@ -233,15 +232,6 @@ def read_value(kind: Any, text: str, flag: str) -> Any:
     raise UserError(f"{flag} {text}: expected {_values(kind)}")
 
 
-def _options(kind: Any) -> list[Any]:
-    """The types that a value of type `kind` may have."""
-    if typing.get_origin(kind) is typing.Annotated:
-        return _options(typing.get_args(kind)[0])
-    if isinstance(kind, types.UnionType) or typing.get_origin(kind) is typing.Union:
-        return [o for a in typing.get_args(kind) for o in _options(a)]
-    return [kind]
-
-
 def _values(kind: Any) -> str:
     words = {bool: f"{YES}|{NO}", int: "INT", float: "FLOAT", Path: "PATH", str: "TEXT",
              type(None): NONE}  # fmt: skip
@@ -249,7 +239,7 @@ def _values(kind: Any) -> str:
         "|".join(str(v) for v in typing.get_args(o))
         if typing.get_origin(o) is Literal
         else words.get(o, "TEXT")
-        for o in _options(kind)
+        for o in plain_types(kind)
     )
 
 
@@ -273,7 +263,7 @@ def _member_name(kind: Any, cls: type) -> str:
 
 
 def _nothing(kind: Any) -> list[type]:
-    return [type(None)] if type(None) in _options(kind) else []
+    return [type(None)] if type(None) in plain_types(kind) else []
 
 
 def _flag(name: str) -> str:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+import shutil
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -24,3 +26,19 @@ def shared_video():
         return path
 
     return find
+
+
+@pytest.fixture(scope="session")
+def small_task():
+    """Makes a shipped task with a smaller camera in a folder of its own."""
+    from lucibot.task import load_task, tasks_folder
+
+    def make(name: str, folder: Path, *, width: int, height: int, fps: float):
+        shutil.copytree(tasks_folder() / name, folder)
+        text = (folder / "task.toml").read_text()
+        for key, value in {"width": width, "height": height, "fps": fps}.items():
+            text = re.sub(rf"(?m)^{key} = .*$", f"{key} = {value}", text, count=1)
+        (folder / "task.toml").write_text(text)
+        return load_task(folder)
+
+    return make

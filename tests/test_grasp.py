@@ -9,7 +9,7 @@ import torch
 
 from lucibot.core.scene_view import SceneView
 from lucibot.core.tracks import Tracks
-from lucibot.perception.grasp import _in_space, find_grasp
+from lucibot.perception.grasp import Grasp, _in_space, find_grasps, joined_path
 from lucibot.providers.answerer.config import PixelAnswerer
 from lucibot.providers.answerer.pixels import AnswerByPixels
 from lucibot.sim.grip import carried, patch
@@ -69,10 +69,17 @@ def seen(task: Task, lift_m: float) -> tuple[SceneView, Tracks]:
     )  # fmt: skip
 
 
+def grasps_of(task: Task, view: SceneView, tracks: Tracks, held: np.ndarray) -> list[Grasp]:
+    def unknown(frames):
+        raise AssertionError("the first hold is read with the known first depth")
+
+    return find_grasps(task, view, tracks, task.object("band"), held, unknown, 0.012)
+
+
 def test_a_grasp_is_where_the_hand_covers_the_band_and_goes_where_it_takes_it(task):
     view, tracks = seen(task, 0.06)
     held = tracks.hand.any((1, 2))
-    grasp = find_grasp(task, view, tracks, task.object("band"), held)
+    (grasp,) = grasps_of(task, view, tracks, held)
     start = place(task) + np.array([0.056, 0, 0.006])
     np.testing.assert_allclose(grasp.path[0, :3], start, atol=0.008)
     lifted = 0.06 * (RELEASED - 1 - TAKEN) / (RELEASED - TAKEN)
@@ -80,12 +87,16 @@ def test_a_grasp_is_where_the_hand_covers_the_band_and_goes_where_it_takes_it(ta
     np.testing.assert_allclose(task.camera.project(grasp.path[-1, :3])[0], wanted, atol=5)
     assert not grasp.path[:, 3:5].any()
     here = np.array([0.056, 0.0, 0.006])
+    assert (grasp.hold, grasp.begin, grasp.end) == (0, TAKEN - 1, RELEASED)
+    path = joined_path([grasp], FRAMES)
+    assert len(path) == FRAMES and (path[: grasp.begin] == grasp.path[0]).all()
+    assert (path[grasp.end :] == grasp.path[-1]).all()
     assert len(grasp.points) and np.linalg.norm(grasp.points - here, axis=1).max() < 0.025
 
 
 def test_a_grasp_does_not_go_below_where_it_began(task):
     view, tracks = seen(task, -0.05)
-    grasp = find_grasp(task, view, tracks, task.object("band"), tracks.hand.any((1, 2)))
+    (grasp,) = grasps_of(task, view, tracks, tracks.hand.any((1, 2)))
     assert (grasp.path[:, 2] >= grasp.path[0, 2] - 1e-6).all()
 
 
@@ -102,7 +113,29 @@ def test_what_is_let_go_is_as_far_away_as_what_stands_beside_it(task):
 
 def test_nobody_grasps_what_is_not_held(task):
     view, tracks = seen(task, 0.06)
-    assert find_grasp(task, view, tracks, task.object("band"), np.zeros(FRAMES, bool)) is None
+    assert grasps_of(task, view, tracks, np.zeros(FRAMES, bool)) == []
+
+
+def test_what_is_taken_again_is_taken_where_it_then_lies(task):
+    """The band, let go 4 cm farther to the left, is taken by its left end."""
+    view, tracks = seen(task, 0.0)
+    depth = view.depth_m[None]
+    shift = (-0.04, 0.0, 0.0)
+    masks, hands = tracks.masks.copy(), tracks.hand.copy()
+    masks[RELEASED:, 0] = ring_mask(task, shift)
+    end = task.camera.project(place(task) + np.array([-0.056 - 0.04, 0, 0.006]))[0].astype(int)
+    hands[RELEASED + 1 :, end[1] - 20 : end[1] + 21, end[0] - 60 : end[0] + 15] = True
+    masks[:, 0] &= ~hands
+    twice = replace(tracks, masks=masks, hand=hands)
+    first, second = find_grasps(
+        task, view, twice, task.object("band"), hands.any((1, 2)), lambda frames: depth, 0.012
+    )  # fmt: skip
+    assert (first.hold, second.hold) == (0, 1) and first.end <= second.begin
+    here = np.array([-0.056 - 0.04, 0.0, 0.006])
+    np.testing.assert_allclose(second.path[0, :3], place(task) + here, atol=0.01)
+    path = joined_path([first, second], FRAMES)
+    assert (path[second.begin - 1] == first.path[-1]).all()
+    assert (path[second.begin] == second.path[0]).all()
 
 
 def test_the_patch_is_a_ball_whose_first_particle_is_grasped(task):
@@ -146,6 +179,7 @@ def test_the_answerer_says_what_the_band_goes_around(task):
 def test_a_scripted_stretch_goes_around_both_sticks_and_one_that_falls_short_does_not(task):
     from lucibot.benchmark.workload import supervision
     from lucibot.objective.success import judge
+    from lucibot.objective.supervision import Affordance
     from lucibot.objective.weights import FULL_WEIGHTS
     from lucibot.sim.evaluator import Evaluator
     from lucibot.sim.scene import SimScene
@@ -162,7 +196,10 @@ def test_a_scripted_stretch_goes_around_both_sticks_and_one_that_falls_short_doe
     T = task.object("band").T_world_object
     goal = replace(
         supervision(scene, keyframes=5), waypoints=waypoints[0],
-        affordance=((start - T[:3, 3]) @ T[:3, :3])[None].astype(np.float32),
+        affordance=replace(
+            Affordance.none(5, 1, points=1), point_hold=np.zeros((1, 1), int),
+            points=((start - T[:3, 3]) @ T[:3, :3])[None, None].astype(np.float32),
+        ),
         around_pairs=(("band", "left_stick"), ("band", "right_stick")), around=np.ones(2, bool),
     )  # fmt: skip
     result, states = Evaluator(scene, goal, FULL_WEIGHTS).evaluate_with_states(waypoints)

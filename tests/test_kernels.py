@@ -658,3 +658,192 @@ print("same")
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stdout.strip().endswith("same"), done.stderr[-2000:]
+
+
+# --- affordance ---------------------------------------------------------------------------------
+
+
+def poses(*lead: int, spread: float = 0.03) -> tuple[torch.Tensor, torch.Tensor]:
+    q = torch.nn.functional.normalize(torch.randn(*lead, 4), dim=-1)
+    return torch.randn(*lead, 3) * spread, q
+
+
+def grasped(K: int, M: int, F: int) -> dict:
+    """An area of two holds, tips about it of which some are not seen, and a camera."""
+    tips = torch.randn(K, F, 3) * 0.04
+    tips[torch.rand(K, F) < 0.3] = torch.nan
+    first = torch.arange(M) < M // 2
+    return {
+        "area": torch.randn(M, 3) * 0.03,
+        "counted": torch.stack([first if k % 2 else ~first for k in range(K)]).view(K, M),
+        "tips": tips, "eye": torch.tensor([0.1, -0.7, 0.5]),
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("K", "B", "M", "F"), [(1, 1, 1, 1), (3, 2, 17, 5), (4, 5, 64, 5), (2, 3, 0, 5), (2, 0, 4, 2)]
+)
+@pytest.mark.parametrize("depth_share", [0.0, 0.3, 1.0])
+def test_tip_distance_is_its_twin(K, B, M, F, depth_share):
+    grasp, (position, quaternion) = grasped(K, M, F), poses(K, B)
+    found = lk.tip_distance(
+        position=position, quaternion=quaternion, depth_share=depth_share, **grasp
+    )
+    twin = twins.tip_distance(
+        position=position, quaternion=quaternion, depth_share=depth_share, **grasp
+    )
+    assert found.shape == (K, B)
+    torch.testing.assert_close(found.double(), twin, rtol=2e-4, atol=2e-6, equal_nan=True)
+
+
+def test_tip_distance_of_closed_forms():
+    """One point, one tip straight ahead: across in full, along by its share, capped far away."""
+    area, counted = torch.zeros(1, 3), torch.ones(1, 1, dtype=torch.bool)
+    position = torch.tensor([[[0.0, 0, 1.0], [0.03, 0, 1.0], [0, 0, 1.04], [9.0, 0, 1.0]]])
+    quaternion = torch.tensor([1.0, 0, 0, 0]).expand(1, 4, 4).contiguous()
+    found = lk.tip_distance(
+        area, counted, position, quaternion, torch.tensor([[[0.0, 0, 1.0]]]), torch.zeros(3),
+        depth_share=0.5, slack_m=0.005, cap_m=0.05,
+    )[0]  # fmt: skip
+
+    def cost(d: float) -> float:
+        d = math.hypot(d, 0.005) - 0.005
+        return 0.05 * d / (0.05 + d)
+
+    expected = [0.0, cost(0.03), cost(0.02), cost(9.0)]
+    torch.testing.assert_close(found, torch.tensor(expected), rtol=1e-4, atol=1e-6)
+    assert found[3] < 0.05
+    # A pose that is not finite is as far as can be; what nobody sees says nothing.
+    position[0, 0] = torch.nan
+    unseen = torch.full((1, 1, 3), torch.nan)
+    assert lk.tip_distance(area, counted, position, quaternion, torch.ones(1, 1, 3),
+                           torch.zeros(3))[0, 0] == pytest.approx(0.05)  # fmt: skip
+    assert lk.tip_distance(
+        area, counted, position, quaternion, unseen, torch.zeros(3)
+    ).isnan().all()  # fmt: skip
+    assert lk.tip_distance(area, ~counted, position, quaternion, torch.ones(1, 1, 3),
+                           torch.zeros(3)).isnan().all()  # fmt: skip
+
+
+def test_tip_distance_is_smooth():
+    """Small steps of the pose change it as the twin's gradient says."""
+    grasp, (position, quaternion) = grasped(2, 40, 5), poses(2, 3)
+    start = position.clone().requires_grad_()
+    twins.tip_distance(position=start, quaternion=quaternion, **grasp).sum().backward()
+    step = 2e-3
+    for axis in range(3):
+        shift = torch.zeros(3)
+        shift[axis] = step
+        ahead, back = (
+            lk.tip_distance(position=(position + s).contiguous(), quaternion=quaternion, **grasp)
+            for s in (shift, -shift)
+        )
+        slope = ((ahead - back) / (2 * step)).double()
+        torch.testing.assert_close(slope, start.grad[..., axis].double(), rtol=0.1, atol=0.03)
+
+
+@pytest.mark.parametrize(("B", "N"), [(1, 1), (3, 200), (2, 0), (0, 5)])
+@pytest.mark.parametrize("turns", [1, 4])
+@pytest.mark.parametrize("genesis_layout", [False, True])
+def test_depth_of_points_in_a_hand_is_its_twin(B, N, turns, genesis_layout):
+    hand = lk.HandSpace(
+        torch.tensor([0.01, 0.02, 0.0]), torch.tensor([1.0, 2.0, 0.5]), (0.10, 0.06, 0.15),
+        turns=turns,
+    )  # fmt: skip
+    position, quaternion = poses(B)
+    points = torch.randn(N, B, 3).mul(0.08)
+    if N > 10:
+        points[::7] = torch.nan
+    cloud = points.transpose(0, 1) if genesis_layout else points.transpose(0, 1).contiguous()
+    found = hand.depth_of_points(position, quaternion, cloud)
+    twin = twins.depth_of_points(hand.T_hand_body, hand.half_m, position, quaternion, cloud)
+    torch.testing.assert_close(found.double(), twin, rtol=1e-4, atol=1e-6)
+    if N > 10:
+        assert (found > 0).any()
+        shape, other = torch.randn(N, 3) * 0.08, poses(B)
+        world = twins.posed_points(shape, *other)
+        posed = hand.depth_of_points(position, quaternion, shape, other)
+        twin = twins.depth_of_points(hand.T_hand_body, hand.half_m, position, quaternion, world)
+        torch.testing.assert_close(posed.double(), twin, rtol=1e-4, atol=1e-6)
+
+
+def test_depth_in_solids_is_its_twin_and_that_of_a_table():
+    size = (0.08, 0.08, 0.15)
+    hand = lk.HandSpace(torch.zeros(3), torch.tensor([0.0, 1.0, 0.0]), size, turns=3)
+    position, quaternion = poses(5, spread=0.05)
+    distance, low = torch.randn(7, 9, 8) * 0.02, torch.tensor([-0.1, -0.15, -0.12])
+    found = hand.depth_in_solids(position, quaternion, distance, low, 0.03)
+    twin = twins.depth_in_solids(hand.samples_m, position, quaternion, distance, low, 0.03)
+    assert found.shape == (5, 3) and (found > 0).any()
+    torch.testing.assert_close(found.double(), twin, rtol=1e-3, atol=1e-5)
+
+    # A table below z = 0: the hand goes sideways from a body that is lowered onto it.
+    heights = torch.arange(20) * 0.02 - 0.2
+    table = heights.expand(10, 10, 20).contiguous()
+    low = torch.tensor([-0.1, -0.1, -0.2])
+    z = torch.tensor([0.05, 0.039, 0.02, 0.0, -0.03, -0.2])
+    position = torch.stack([0 * z, 0 * z, z], 1)
+    upright = torch.tensor([1.0, 0, 0, 0]).expand(6, 4).contiguous()
+    depth = hand.depth_in_solids(position, upright, table, low, 0.02)[:, 0]
+    assert depth[0] == 0 and (depth[1:].diff() > 0).all()
+    lowest = 0.04 - z
+    assert (depth[1:] <= lowest[1:] + 1e-5).all() and (depth[1:] > 0.5 * lowest[1:]).all()
+
+
+def test_the_hand_stands_on_the_area_and_goes_outwards():
+    middle, outward = torch.tensor([0.1, 0.0, 0.02]), torch.tensor([0.0, 0.0, 2.0])
+    hand = lk.HandSpace(middle, outward, (0.10, 0.04, 0.2), turns=2)
+    for samples in hand.samples_m:
+        torch.testing.assert_close(samples[:, 2].amin(), torch.tensor(0.02))
+        torch.testing.assert_close(samples[:, 2].amax(), torch.tensor(0.22))
+        torch.testing.assert_close(samples.mean(0)[:2], middle[:2], rtol=0, atol=1e-6)
+    # A quarter turn on, width and thickness have changed places.
+    wide = [(s[:, :2].amax(0) - s[:, :2].amin(0)).tolist() for s in hand.samples_m]
+    assert wide[0] == pytest.approx(wide[1][::-1], abs=1e-6)
+    assert sorted(wide[0]) == pytest.approx([0.04, 0.10], abs=1e-6)
+
+
+def test_affordance_does_not_depend_on_the_batch():
+    B = 6
+    grasp, (position, quaternion) = grasped(3, 40, 5), poses(3, B)
+    together = lk.tip_distance(position=position, quaternion=quaternion, **grasp)
+    hand = lk.HandSpace(torch.zeros(3), torch.tensor([0.0, 0.3, 1.0]), (0.1, 0.06, 0.15))
+    cloud, distance = torch.randn(B, 300, 3) * 0.08, torch.randn(6, 6, 6) * 0.03
+    low = torch.full((3,), -0.1)
+    deep = hand.depth_of_points(position[0], quaternion[0], cloud)
+    inside = hand.depth_in_solids(position[0], quaternion[0], distance, low, 0.04)
+    for b in range(B):
+        one = slice(b, b + 1)
+        p, q = position[:, one].contiguous(), quaternion[:, one].contiguous()
+        alone = lk.tip_distance(position=p, quaternion=q, **grasp)
+        assert torch.equal(alone.nan_to_num(-1), together[:, one].nan_to_num(-1))
+        assert torch.equal(hand.depth_of_points(p[0], q[0], cloud[one]), deep[one])
+        assert torch.equal(hand.depth_in_solids(p[0], q[0], distance, low, 0.04), inside[one])
+
+
+def test_affordance_refuses_bad_input():
+    grasp, (position, quaternion) = grasped(2, 4, 5), poses(2, 3)
+    with pytest.raises(ValueError, match=r"quaternion.*K=2"):
+        lk.tip_distance(position=position, quaternion=quaternion[:1].contiguous(), **grasp)
+    with pytest.raises(TypeError, match=r"counted.*bool"):
+        lk.tip_distance(
+            position=position, quaternion=quaternion, **{**grasp, "counted": grasp["area"]}
+        )
+    with pytest.raises(ValueError, match="depth_share"):
+        lk.tip_distance(position=position, quaternion=quaternion, depth_share=2.0, **grasp)
+    with pytest.raises(ValueError, match="contiguous"):
+        lk.tip_distance(
+            position=position.transpose(0, 1).contiguous().transpose(0, 1), quaternion=quaternion,
+            **grasp,
+        )  # fmt: skip
+    with pytest.raises(ValueError, match="direction"):
+        lk.HandSpace(torch.zeros(3), torch.zeros(3), (0.1, 0.1, 0.1))
+    with pytest.raises(ValueError, match="positive lengths"):
+        lk.HandSpace(torch.zeros(3), torch.ones(3), (0.1, 0.0, 0.1))
+    hand = lk.HandSpace(torch.zeros(3), torch.ones(3), (0.1, 0.1, 0.1))
+    with pytest.raises(ValueError, match="two cells"):
+        hand.depth_in_solids(
+            position[0], quaternion[0], torch.zeros(1, 4, 4), torch.zeros(3), 0.1
+        )  # fmt: skip
+    with pytest.raises(TypeError, match="points"):
+        hand.depth_of_points(position[0], quaternion[0], torch.zeros(3, 4, 3).double())

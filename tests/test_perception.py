@@ -23,7 +23,6 @@ from lucibot.perception.keyframes import (
     held_on_the_way,
     sample_keyframes,
 )
-from lucibot.perception.overlay import draw_overlays
 from lucibot.perception.poses import follow_poses, refine_poses
 from lucibot.perception.problem import Pin, add_pin
 from lucibot.providers.answerer import PixelAnswerer
@@ -34,6 +33,7 @@ from lucibot.vision.contour import KNOWN_MARGIN_M, edge_offsets, outlines
 from lucibot.vision.draw import DrawMesh, Windows, draw_depth
 from lucibot.vision.grid import UNSURE
 from lucibot.vision.pieces import connected_parts
+from lucibot.vision.rest import first_motions
 from lucibot.vision.support import CELL_M, settle, world_vertices
 from lucibot.vision.trajectory import Smoothness, Trajectory, solve
 
@@ -242,9 +242,22 @@ def test_supervision_of_the_twin(twin: Twin, perceived: Perception):
         assert len(at) > 100
         assert (np.linalg.norm(at[:, :2] - base[:2], axis=1) < 0.06).all()
         assert (at[:, 2] > base[2] - 0.01).all() and (at[:, 2] < base[2] + 0.14).all()
-    tips = s.affordance[np.isfinite(s.affordance[:, 0])]
-    assert s.affordance_actuator == "yellow_cup" and len(tips) > 0
-    assert (np.hypot(tips[:, 0], tips[:, 1]) < 0.055).all() and (tips[:, 2] > -0.002).all()
+    red, yellow = (s.actuators.index(n) for n in ("red_cup", "yellow_cup"))
+    assert s.affordance.holds(red) == [] and s.affordance.holds(yellow) == [0]
+    area, normals = s.affordance.area(yellow, 0)
+    assert (np.hypot(area[:, 0], area[:, 1]) < 0.055).all() and (area[:, 2] > -0.002).all()
+    assert np.allclose(np.linalg.norm(normals, axis=1), 1, atol=1e-5)
+    tips, held = s.affordance.tips_m[:, yellow], perceived.answers.held[s.keyframes, 1]
+    seen = np.isfinite(tips).all(-1)
+    assert (
+        seen.any() and not seen[~held].any() and not np.isfinite(s.affordance.tips_m[:, red]).any()
+    )
+    uv, _ = s.camera.project(tips[seen])
+    assert np.allclose(uv, s.affordance.tips_px[:, yellow][seen], atol=1e-3)
+    # The hand covers the cup's rim; the tips are as far away as the cup is there.
+    for k in np.flatnonzero(seen.any(1)):
+        off = np.linalg.norm(tips[k, seen[k]] - twin.poses[s.keyframes[k], 1, :3], axis=1)
+        assert (off < 0.15).all()
 
 
 def test_perception_is_read_back_as_written(perceived: Perception, tmp_path):
@@ -259,14 +272,58 @@ def test_perception_is_read_back_as_written(perceived: Perception, tmp_path):
     assert np.array_equal(np.isnan(back.depth_m), np.isnan(perceived.depth_m))
 
 
-def test_overlay_tints_masks_and_nothing_far_from_them(twin: Twin):
-    picture = draw_overlays(
-        twin.view.camera, twin.video.frames[:1], twin.tracks.masks[:1], poses=twin.poses[:1]
-    )
-    changed = (picture[0] != twin.video.frames[0]).any(-1)
-    assert changed[twin.tracks.masks[0].any(0)].mean() > 0.99
-    near = cv2.dilate(twin.tracks.masks[0].any(0).astype(np.uint8), np.ones((61, 61))) > 0
-    assert not changed[~near].any()
+def test_what_a_tool_pushes_moves_before_any_hand_comes_to_it():
+    """Yellow, in a hand, pushes red over the table; only later does the hand come over red."""
+    task = load_task("stack_cups")
+    camera = task.camera.resized(320, round(320 * task.camera.height / task.camera.width))
+    frames, way_m = 48, 0.06
+    t = np.arange(frames) / frames
+    start = [pose_np(o.T_world_object) for o in task.objects]
+    poses = np.stack([np.repeat(s[None], frames, 0) for s in start], 1)
+    apart = start[0][:3] - start[1][:3]
+    gap = np.linalg.norm(apart) - 0.094
+    ahead = apart / np.linalg.norm(apart)
+    poses[:, 1, :3] += smoothly(t, 0.2, 0.4)[:, None] * gap * ahead
+    pushed = smoothly(t, 0.45, 0.65)[:, None] * way_m * ahead
+    poses[:, :, :3] += pushed[:, None]
+    depth = np.stack([drawn(task, camera, i, poses[:, i]) for i in range(2)], 1)
+    nearest = depth.argmin(1)
+    masks = np.isfinite(depth) & (nearest[:, None] == np.arange(2)[:, None, None])
+    hand = np.zeros((frames, *depth.shape[2:]), bool)
+    for k in range(frames):
+        # On yellow from the start of its way, on red at the end.
+        on = 1 if t[k] < 0.75 else 0
+        if 0.15 < t[k] < 0.72 or t[k] > 0.78:
+            u, v = camera.project(poses[k, on, :3] + [0, 0, 0.11])[0].astype(int)
+            hand[k, : v + 4, u - 10 : u + 10] = True
+    masks &= ~hand[:, None]
+    tracks = Tracks(
+        masks=masks, hand=hand, confidence=np.ones((frames, 2), np.float32),
+        lost=np.zeros((frames, 2), bool), poses=poses.astype(np.float32),
+    )  # fmt: skip
+    found = refine_poses(task, first_view(task, camera), tracks, FPS, PoseConfig(width=320))
+    begins = np.flatnonzero(smoothly(t, 0.45, 0.65) > 0.02)[0]
+    assert found.touched[-1, 0] and not found.touched[: int(0.75 * frames), 0].any()
+    assert abs(int(found.moves_from[0]) - begins) <= 2
+    moving = (t > 0.45) & (t < 0.75)
+    assert errors_m(found.poses, poses)[moving].max() < 0.012
+
+
+def test_what_is_pushed_on_is_reached_by_what_was_pushed():
+    """A hand moves the first thing, that the second, that the third; the fourth only looks worse."""
+    frames, from_frame = 40, (5, 12, 20)
+    touched, near = np.zeros((frames, 4), bool), np.zeros((frames, 4, 4), bool)
+    touched[5:, 0] = touched[35:, 1:] = True
+    near[10:, 0, 1] = near[10:, 1, 0] = near[18:, 1, 2] = near[18:, 2, 1] = True
+    worse = np.zeros((frames, 4))
+    for i, a in enumerate(from_frame):
+        worse[a:, i] = 0.1
+    worse[20:, 3] = 0.1
+    usable = np.ones((frames, 4), bool)
+    assert first_motions(worse, touched, near, usable).tolist() == [5, 12, 20, 35]
+    # What has clearly gone has gone, though nobody is seen to have reached it.
+    worse[20:, 3] = 0.3
+    assert first_motions(worse, touched, near, usable)[3] == 20
 
 
 # --- the pieces -----------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ import torch
 from lucibot.core.errors import RunFailed, UserError
 from lucibot.core.euler import euler_xyz_deg_to_matrix
 from lucibot.core.geometry import matrix_np, pose_np
-from lucibot.objective.supervision import Supervision
+from lucibot.objective.supervision import Affordance, Supervision
 from lucibot.objective.weights import FULL_WEIGHTS
 from lucibot.sim.build import support_plane
 from lucibot.sim.memory import ensure_memory
@@ -75,7 +75,7 @@ def empty_supervision(task: Task, waypoints: np.ndarray, held: np.ndarray) -> Su
         valid=np.ones((K, *image), bool), actuator_clouds=np.tile(cloud, (A, 1, 1)),
         target_cloud=cloud, contact=np.ones((K, 1), bool),
         around_pairs=(), around=np.zeros(0, bool),
-        affordance=np.zeros((0, 3), np.float32), affordance_actuator=actuators[0],
+        affordance=Affordance.none(K, A),
         part_masks=half[None], part_clouds=cloud[None], part_valid=np.ones(image, bool),
     )  # fmt: skip
 

@@ -9,7 +9,7 @@ from lucibot.core.errors import UserError
 from lucibot.core.geometry import matrix_np
 from lucibot.core.scene_view import SceneView
 from lucibot.core.video import Video
-from lucibot.providers.hand import SkinHand
+from lucibot.providers.hand import OutlineHand
 from lucibot.providers.tracker import EmbeddedTracker
 from lucibot.providers.tracker.raster import Mesh, face_parts
 from lucibot.task import load_task
@@ -292,14 +292,25 @@ def test_finger_tips_near_the_object():
     tips = [(120, 95), (112, 120), (122, 145)]
     for tip, root in zip(tips, [(200, 95), (200, 120), (200, 145)], strict=True):
         cv2.line(hand, tip, root, 1, 9)
-    thing = np.zeros_like(hand)
+    thing, far = np.zeros_like(hand), np.zeros_like(hand)
     cv2.rectangle(thing, (60, 70), (107, 170), 1, -1)
-    frame = np.zeros((240, 320, 3), np.uint8)
-    found = SkinHand(reach=0.06).create().detect(frame, hand > 0, thing > 0)
-    assert len(found) == 1 and found[0].score > 0.1
-    assert len(found[0].tips_px) == 3
+    cv2.rectangle(far, (10, 10), (30, 30), 1, -1)
+    frames = np.zeros((2, 240, 320, 3), np.uint8)
+    layer = np.stack([hand > 0, np.zeros_like(hand) > 0])
+    things = np.stack([[far > 0, thing > 0]] * 2)
+    detector = OutlineHand(reach=0.06).create()
+    found = detector.detect(frames, hand_layer=layer, contact_masks=things)
+    assert [len(f) for f in found] == [1, 0]
+    (one,) = found[0]
+    assert one.score > 0.1 and one.side == "unknown"
+    assert one.keypoints_px.shape == (21, 2) and np.isnan(one.keypoints_m).all()
+    seen = np.flatnonzero(np.isfinite(one.keypoints_px).all(1))
+    assert seen.tolist() == [4, 8, 12] and np.isfinite(one.tips_px).sum() == 6
     for tip in tips:
-        assert np.linalg.norm(found[0].tips_px - tip, axis=1).min() < 6
-    assert SkinHand().create().detect(frame, np.zeros_like(hand) > 0, thing > 0) == []
+        assert np.nanmin(np.linalg.norm(one.tips_px - tip, axis=1)) < 6
+    # The arm, too, is in the box.
+    assert one.box_px[2] == 320 and one.box_px[0] < 115
     with pytest.raises(UserError, match="size"):
-        SkinHand().create().detect(frame, hand[::2] > 0, thing > 0)
+        detector.detect(frames, hand_layer=layer[:, ::2], contact_masks=things)
+    with pytest.raises(UserError, match="both masks"):
+        detector.detect(frames)

@@ -1,11 +1,9 @@
-"""The video family: files that are fitted or refused, and the storyboard."""
+"""The video family: the storyboard. Files are in test_intake.py."""
 
 from __future__ import annotations
 
 import json
-import re
 import shutil
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -13,25 +11,13 @@ import pytest
 
 from lucibot.core.errors import UserError
 from lucibot.core.progress import silent
-from lucibot.core.similarity import scene_similarity
-from lucibot.core.video import Video, read_video, write_video
-from lucibot.providers.video import FileVideo, StoryboardVideo
-from lucibot.providers.video.file import fit_to_camera, resample
-from lucibot.task import load_task, tasks_folder
-
-
-def small_task(name: str, folder: Path, *, width: int, height: int, fps: float):
-    """The shipped task with a smaller camera."""
-    shutil.copytree(tasks_folder() / name, folder)
-    text = (folder / "task.toml").read_text()
-    for key, value in {"width": width, "height": height, "fps": fps}.items():
-        text = re.sub(rf"(?m)^{key} = .*$", f"{key} = {value}", text, count=1)
-    (folder / "task.toml").write_text(text)
-    return load_task(folder)
+from lucibot.core.video import read_video
+from lucibot.providers.video import StoryboardVideo
+from lucibot.task import load_task
 
 
 @pytest.fixture(scope="module")
-def scene(tmp_path_factory):
+def scene(tmp_path_factory, small_task):
     from lucibot.providers.renderer import RasterRenderer
     from lucibot.stages.scene import build_view
 
@@ -54,87 +40,6 @@ def drawn(scene, tmp_path_factory):
         drawer = draw.Drawer(drawn_scene, p)
         out[fault] = p, [drawer.frame(t) for t in range(len(p))]
     return out
-
-
-def still(view, frames: int, fps: float = 10.0) -> Video:
-    return Video(frames=np.repeat(view.first_frame[None], frames, 0), fps=fps)
-
-
-def test_a_file_of_another_size_and_rate_is_fitted(scene, tmp_path):
-    task, view = scene
-    big = cv2.resize(view.first_frame, (480, 360), interpolation=cv2.INTER_CUBIC)
-    write_video(tmp_path / "in.mp4", Video(frames=np.repeat(big[None], 24, 0), fps=12))
-    (path,) = (
-        FileVideo(path=tmp_path / "in.mp4")
-        .create()
-        .imagine(task, view, seed=0, out_dir=tmp_path / "out", progress=silent)
-    )
-    video = read_video(path)
-    assert video.frames.shape == (12, 180, 240, 3) and video.fps == 6
-    assert min(scene_similarity(video.frames[0], view).values()) > 0.95
-
-
-def test_another_aspect_gets_bars_and_the_same_one_none(scene):
-    task, _ = scene
-    wide = np.full((90, 360, 3), 200, np.uint8)
-    out = fit_to_camera(wide, task.camera)
-    assert (out[:59] == 0).all() and (out[121:] == 0).all() and (out[62:118] > 190).all()
-    assert (fit_to_camera(np.full((181, 240, 3), 200, np.uint8), task.camera) > 190).all()
-
-
-def test_resampling_keeps_the_duration_and_the_order():
-    frames = np.arange(30, dtype=np.uint8)[:, None, None, None] * np.ones((1, 2, 2, 3), np.uint8)
-    out = resample(Video(frames=frames, fps=30), 12)
-    assert len(out) == 12 and (np.diff(out.frames[:, 0, 0, 0].astype(int)) >= 2).all()
-
-
-def test_videos_that_cannot_serve_are_refused_with_one_line(scene, tmp_path):
-    task, view = scene
-    (tmp_path / "text.mp4").write_text("not a video")
-    write_video(tmp_path / "short.mp4", still(view, 4))
-    write_video(tmp_path / "upside_down.mp4", Video(frames=still(view, 10).frames[:, ::-1], fps=10))
-    write_video(tmp_path / "black.mp4", Video(frames=still(view, 10).frames * 0, fps=10))
-    write_sound(tmp_path / "sound.mp4")
-    cases = {
-        "missing.mp4": "no such video", "text.mp4": "cannot be decoded",
-        "sound.mp4": "no video stream", "short.mp4": "at least 0.5 s",
-        "upside_down.mp4": "does not start with the scene", "black.mp4": "does not start with",
-    }  # fmt: skip
-    for name, message in cases.items():
-        with pytest.raises(UserError, match=message) as error:
-            FileVideo(path=tmp_path / name).create().imagine(
-                task, view, seed=0, out_dir=tmp_path / "out", progress=silent
-            )
-        assert "\n" not in str(error.value)
-    assert not (tmp_path / "out").exists()
-
-
-def write_sound(path: Path) -> None:
-    import av
-
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("aac", rate=44100)
-        frame = av.AudioFrame.from_ndarray(
-            np.zeros((1, 44100), np.float32), format="fltp", layout="mono"
-        )
-        frame.sample_rate = 44100
-        container.mux(stream.encode(frame))
-        container.mux(stream.encode())
-
-
-@pytest.mark.parametrize(("name", "shows"), [("stack_cups", True), ("rubber_band", False)])
-def test_real_first_frames_are_told_apart(name, shows, shared_video):
-    import av
-
-    from lucibot.providers.renderer import RasterRenderer
-    from lucibot.stages.scene import build_view
-
-    task = load_task("stack_cups")
-    view = build_view(task, RasterRenderer(samples=1).create())
-    with av.open(str(shared_video(f"{name}.mp4"))) as container:
-        frame = next(container.decode(video=0)).to_ndarray(format="rgb24")
-    similarity = min(scene_similarity(fit_to_camera(frame, task.camera), view).values())
-    assert (similarity >= FileVideo(path=Path(name)).least_similarity) == shows
 
 
 def test_the_same_seed_gives_the_same_bytes_and_says_what_it_planted(scene, tmp_path):

@@ -10,6 +10,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from lucibot_kernels.affordance import HandSpace, tip_distance
     from lucibot_kernels.clouds import Chamfer, chamfer, min_distance, nearest_distance
     from lucibot_kernels.groups import linked_groups
     from lucibot_kernels.observe import Observation, Observer, Wanted
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from lucibot_kernels.runtime import ensure_initialized
 
 _HOME = {
+    "HandSpace": "affordance",
+    "tip_distance": "affordance",
     "Chamfer": "clouds",
     "chamfer": "clouds",
     "min_distance": "clouds",
@@ -35,6 +38,7 @@ _HOME = {
 
 __all__ = [
     "Chamfer",
+    "HandSpace",
     "Observation",
     "Observer",
     "Surface",
@@ -46,6 +50,7 @@ __all__ = [
     "mask_iou",
     "min_distance",
     "nearest_distance",
+    "tip_distance",
     "unproject",
 ]
 

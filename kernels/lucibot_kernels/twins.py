@@ -150,6 +150,73 @@ def near_surface(surface: torch.Tensor, points: torch.Tensor, reach_m: float) ->
     return torch.tensor(least) < reach_m
 
 
+def tip_distance(
+    area: torch.Tensor, counted: torch.Tensor, position: torch.Tensor, quaternion: torch.Tensor,
+    tips: torch.Tensor, eye: torch.Tensor, *, depth_share: float = 1.0, slack_m: float = 0.005,
+    blur_m: float = 0.003, cap_m: float = 0.05,
+) -> torch.Tensor:  # fmt: skip
+    """See `affordance.tip_distance`; (K, B) f64 [m], differentiable in the poses."""
+    K, B = position.shape[:2]
+    out = torch.full((K, B), torch.nan, dtype=torch.float64)
+    for k in range(K):
+        seen = tips[k][torch.isfinite(tips[k]).all(-1)].double()
+        mine = area[counted[k]].double()
+        for b in range(B if len(seen) and len(mine) else 0):
+            posed = mine @ rotation(quaternion[k, b]).T + position[k, b].double()
+            sight = torch.nn.functional.normalize(seen - eye.double(), dim=-1)
+            apart = posed[None] - seen[:, None]  # (F, M, 3)
+            along = (apart * sight[:, None]).sum(-1)
+            across = (apart - along[..., None] * sight[:, None]).square().sum(-1)
+            d = (across + (depth_share * along) ** 2 + slack_m**2).sqrt() - slack_m
+            d = (torch.softmax(-d / blur_m, dim=-1) * d).sum(-1)
+            out[k, b] = (cap_m * d / (cap_m + d)).nan_to_num(cap_m).mean()
+    return out
+
+
+def weighed_depth(depth: torch.Tensor) -> torch.Tensor:
+    """Of depths (..., N) the mean (...) of the positive ones, each weighed by its square; 0 of
+    none."""
+    d = depth.clamp(min=0)
+    squares = d.square().sum(-1)
+    return torch.where(squares > 0, (d**3).sum(-1) / squares.clamp(min=1e-300), 0.0)
+
+
+def depth_of_points(
+    T_hand_body: torch.Tensor, half_m: torch.Tensor, position: torch.Tensor,
+    quaternion: torch.Tensor, points: torch.Tensor,
+) -> torch.Tensor:  # fmt: skip
+    """See `affordance.HandSpace.depth_of_points`, with points (B, N, 3) in the world; (B, R) f64."""
+    out = torch.zeros(len(points), len(T_hand_body), dtype=torch.float64)
+    for b, cloud in enumerate(points):
+        real = cloud[torch.isfinite(cloud).all(-1)].double()
+        body = (real - position[b].double()) @ rotation(quaternion[b])
+        for r, T in enumerate(T_hand_body.double()):
+            inside = body @ T[:, :3].T + T[:, 3]
+            out[b, r] = weighed_depth((half_m.double() - inside.abs()).amin(-1))
+    return out
+
+
+def depth_in_solids(
+    samples_m: torch.Tensor, position: torch.Tensor, quaternion: torch.Tensor,
+    distance: torch.Tensor, low: torch.Tensor, cell_m: float,
+) -> torch.Tensor:  # fmt: skip
+    """See `affordance.HandSpace.depth_in_solids`, with its samples (R, S, 3); (B, R) f64 [m]."""
+    out = torch.zeros(len(position), len(samples_m), dtype=torch.float64)
+    sides = torch.tensor(distance.shape)
+    for b in range(len(position)):
+        world = samples_m.double() @ rotation(quaternion[b]).T + position[b].double()
+        at = ((world - low.double()) / cell_m).clamp(min=0).minimum(sides - 1.0)  # (R, S, 3)
+        first = at.long().minimum(sides - 2)
+        part = at - first
+        value = torch.zeros(world.shape[:-1], dtype=torch.float64)
+        for corner in torch.cartesian_prod(*[torch.arange(2)] * 3):
+            weight = torch.where(corner.bool(), part, 1 - part).prod(-1)
+            x, y, z = (first + corner).unbind(-1)
+            value = value + weight * distance.double()[x, y, z]
+        out[b] = weighed_depth(-value)
+    return out
+
+
 def unproject(
     mask: torch.Tensor, depth: torch.Tensor, rays: torch.Tensor, centre: torch.Tensor, most: int
 ) -> torch.Tensor:

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from lucibot.core.geometry import pose_np
-from lucibot.objective.supervision import Supervision
+from lucibot.objective.supervision import Affordance, Supervision
 from lucibot.optimize.clearance import Clearance
 from lucibot.optimize.parametrization import Parametrization
 from lucibot.sim.observer import SceneObserver
@@ -95,7 +95,7 @@ def supervision(scene: SimScene, keyframes: int = KEYFRAMES) -> Supervision:
         actuator_clouds=np.stack([cloud(o.name) for o in actuators]),
         target_cloud=cloud(targets[0].name), contact=np.ones((keyframes, 1), bool),
         around_pairs=(), around=np.zeros(0, bool),
-        affordance=np.zeros((0, 3), np.float32), affordance_actuator=actuators[0].name,
+        affordance=Affordance.none(keyframes, len(actuators)),
         part_masks=np.stack([masks[o.name] for o in targets]),
         part_clouds=np.stack([cloud(o.name) for o in targets]),
         part_valid=np.ones(label.shape, bool),

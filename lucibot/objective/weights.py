@@ -29,6 +29,10 @@ class LossWeights:
     """Difference [m] of the distances between the parts' centres."""
     around: float = 0.0
     """Share of what the video's target goes around and the rollout's does not."""
+    affordance_reach: float = 0.0
+    """Distance [m] of the grasped areas from where the video shows finger tips, mean over keyframes."""
+    affordance_clearance: float = 0.0
+    """How deep [m] a hand on the grasped areas would be in something else, mean over keyframes."""
 
     def total(self, terms):
         """Weighted sum (P,) of unweighted terms."""

@@ -1,96 +1,233 @@
-"""Where a hand first grips the actuator (paper, section 3.4, affordance)."""
+"""Where hands hold the actuators, and where their finger tips are (paper, section 3.4, affordance).
+
+The area that a hand holds is read when it takes hold, in the frames in which the object still lies
+where it lay or was put: its pose is known best then. From then on it goes with the object, so that
+where the tips are seen later tells what an outline cannot, such as a bottle's turn about its axis.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
 
 import numpy as np
+import trimesh
+from scipy.spatial import cKDTree
 
 from lucibot.core.camera import Camera
 from lucibot.core.geometry import matrix_np
 from lucibot.core.scene_view import SceneView
 from lucibot.core.tracks import Tracks
-from lucibot.core.video import Video
-from lucibot.task import Task
+from lucibot.objective.supervision import TIPS, Affordance
+from lucibot.perception.config import AffordanceConfig
+from lucibot.perception.grasp import Grasp
+from lucibot.providers.hand.base import Hand
+from lucibot.task import ObjectSpec, Task
 from lucibot.vision.draw import DrawMesh, draw_depth
-from lucibot.vision.grid import resize_mask
+from lucibot.vision.rest import runs
 
-AREA_M = 0.012
-"""Radius of the area around a finger tip that counts as gripped."""
-
-if TYPE_CHECKING:
-    from lucibot.perception.grasp import Grasp
-    from lucibot.providers.hand.base import HandDetector
+NORMAL_SAMPLES = 4000
+"""Points of a surface from which the normals of an area are taken over."""
 
 
-def affordance_points(
+def read_affordance(
     task: Task,
     view: SceneView,
-    video: Video,
     tracks: Tracks,
-    poses: np.ndarray,
-    detector: HandDetector,
-    actuator: str,
-    contact_frame: int,
+    hands: list[list[Hand]],
+    held: np.ndarray,
+    grasps: dict[str, list[Grasp]],
+    keyframes: np.ndarray,
+    fps: float,
+    config: AffordanceConfig,
     *,
-    count: int,
+    size: tuple[int, int],
     seed: int,
-    look_ahead: int = 5,
-    grasp: Grasp | None = None,
-) -> np.ndarray:
-    """Points (count, 3) [m] on the actuator's surface, its own frame, under the finger tips.
+) -> Affordance:
+    """What the video's hands hold, and where.
 
-    Tips are read in the contact frame and a few after it, until some lie on the object. NaN pads;
-    all NaN where no finger tip is seen on it. Of a deformable these are the points of its `grasp`.
+    Args:
+        tracks: with the refined poses of rigid objects.
+        hands: those of each of the T frames, in pixels of the tracks' masks.
+        held: (T, A) bool.
+        grasps: the holds of each deformable actuator.
+        keyframes: (K,) frames.
+        size: (width, height) of the observation grid, on which tips are told.
+        seed: of the choice among more points than are kept.
     """
-    i = task.label(actuator) - 1
-    obj = task.objects[i]
-    if not obj.is_rigid:
-        return _padded(np.zeros((0, 3)) if grasp is None else grasp.points, count, seed)
-    mesh = DrawMesh.from_trimesh(task.mesh(obj), obj.T_world_object)
-    height, width = video.frames.shape[1:3]
+    actuators, rng = task.actuators, np.random.default_rng(seed)
+    out = Affordance.none(
+        len(keyframes), len(actuators), points=config.points, hand_m=config.hand_m
+    )
+    height, width = tracks.masks.shape[2:]
     camera = view.camera.resized(width, height)
-    found: list[np.ndarray] = []
-    for t in range(contact_frame, min(contact_frame + look_ahead, len(video))):
-        hands = detector.detect(
-            video.frames[t],
-            resize_mask(tracks.hand[t], (width, height)),
-            resize_mask(tracks.masks[t, i], (width, height)),
-        )
-        tips = [tip for hand in hands for tip in hand.tips_px]
-        if tips:
-            found.append(_under(mesh, poses[t, i], camera, np.array(tips)))
-    return _padded(np.concatenate(found) if found else np.zeros((0, 3)), count, seed)
-
-
-def _padded(points: np.ndarray, count: int, seed: int) -> np.ndarray:
-    """(count, 3) float32: some of the points (P, 3), or all of them and NaN."""
-    out = np.full((count, 3), np.nan, np.float32)
-    if len(points) > count:
-        points = points[np.random.default_rng(seed).choice(len(points), count, replace=False)]
-    out[: len(points)] = points
+    look = max(1, round(config.look_s * fps))
+    for a, obj in enumerate(actuators):
+        surface = _surface(task, tracks, grasps, camera, obj)
+        holds = runs(held[:, a])
+        areas = [
+            surface.area(h, hands, range(begin, min(begin + look, end)), config.area_m)
+            for h, (begin, end) in enumerate(holds)
+        ]
+        _store(out, a, areas, _normals(task, obj, camera), rng)
+        for k, t in enumerate(keyframes.tolist()):
+            began = [h for h, (begin, _) in enumerate(holds) if begin <= t]
+            out.hold[k, a] = began[-1] if began else -1
+            if held[t, a]:
+                at = surface.tips(hands[t], t, config.area_m)
+                out.tips_m[k, a] = at
+                uv, _ = camera.resized(*size).project(at)
+                out.tips_px[k, a] = uv
     return out
 
 
-def _under(mesh: DrawMesh, pose: np.ndarray, camera: Camera, tips_px: np.ndarray) -> np.ndarray:
-    """Surface points (P, 3), object frame, within AREA_M of where each tip meets the object.
-
-    Tips a little beside the silhouette (behind its edge, or misread by some pixels) are moved to
-    its nearest pixel; tips farther than twice the area are on something else.
-    """
-    T = matrix_np(pose)
-    drawn_at = T.copy()
-    drawn_at[:3, 3] += T[:3, :3] @ mesh.anchor_m
-    depth = draw_depth(mesh, drawn_at[None], camera)[0].astype(float)
-    v, u = np.nonzero(np.isfinite(depth))
-    if len(u) == 0:
-        return np.zeros((0, 3))
-    surface = camera.unproject(np.where(np.isfinite(depth), depth, 0))[v, u]
-    keep = np.zeros(len(u), bool)
-    for tip in tips_px:
-        apart = np.hypot(u + 0.5 - tip[0], v + 0.5 - tip[1])
-        nearest = int(apart.argmin())
-        if apart[nearest] * depth[v[nearest], u[nearest]] / camera.fx > 2 * AREA_M:
+def _store(out: Affordance, a: int, areas: list[np.ndarray], normals_at, rng) -> None:
+    """Actuator a's points (P, 3) of each hold, as many of each as there is room for."""
+    count = out.points.shape[1]
+    room = np.full(len(areas), count // max(1, len([x for x in areas if len(x)])))
+    at = 0
+    for h, points in enumerate(areas):
+        if len(points) > room[h]:
+            points = points[np.sort(rng.choice(len(points), room[h], replace=False))]
+        if len(points) == 0:
             continue
-        keep |= np.linalg.norm(surface - surface[nearest], axis=1) < AREA_M
-    return (surface[keep] - T[:3, 3]) @ T[:3, :3]
+        rows = slice(at, at + len(points))
+        out.points[a, rows], out.normals[a, rows] = points, normals_at(points)
+        out.point_hold[a, rows] = h
+        at += len(points)
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """The pixels (P,) that a posed object covers in a frame."""
+
+    camera: Camera
+    vu: np.ndarray
+    """(P, 2) rows and columns."""
+    depth_m: np.ndarray
+    """(P,)."""
+
+    @property
+    def surface_m(self) -> np.ndarray:
+        """(P, 3) [world]."""
+        v, u = self.vu.T
+        return self.camera.T_world_cam[:3, 3] + self.camera.rays[v, u] * self.depth_m[:, None]
+
+    def under(self, tip: np.ndarray, area_m: float) -> int | None:
+        """The pixel at which a tip (2,) meets the object.
+
+        Tips a little beside the silhouette (behind its edge, or misread by some pixels) are moved to
+        its nearest pixel; tips farther than twice the area are on something else.
+        """
+        if not np.isfinite(tip).all():
+            return None
+        apart = np.linalg.norm(self.vu[:, ::-1] + 0.5 - tip, axis=1)
+        at = int(apart.argmin())
+        return at if apart[at] * self.depth_m[at] / self.camera.fx <= 2 * area_m else None
+
+    def depth_about(self, at: int) -> float:
+        """A rim or a hole beside a pixel must not decide: the middle of what is around."""
+        return float(np.median(self.depth_m[np.abs(self.vu - self.vu[at]).max(1) <= 2]))
+
+
+class _Rigid:
+    """The surface of a posed mesh under finger tips."""
+
+    def __init__(self, task: Task, obj: ObjectSpec, tracks: Tracks, camera: Camera):
+        self._mesh = DrawMesh.from_trimesh(task.mesh(obj), obj.T_world_object)
+        self._camera = camera
+        i = task.label(obj.name) - 1
+        self._poses = tracks.poses[:, i]
+        self._usable = ~tracks.lost[:, i] & np.isfinite(self._poses).all(1)
+
+    def area(self, hold: int, hands, frames: range, area_m: float) -> np.ndarray:
+        """Points (P, 3) [m] of the object's frame, within `area_m` of where tips meet it."""
+        found = [np.zeros((0, 3))]
+        for t in frames:
+            seen = self._seen(t)
+            tips = [tip for hand in hands[t] for tip in hand.tips_px] if seen else []
+            at = [under for tip in tips if (under := seen.under(tip, area_m)) is not None]
+            if at:
+                surface, T = seen.surface_m, matrix_np(self._poses[t])
+                near = cKDTree(surface[at]).query(surface)[0] < area_m
+                found.append((surface[near] - T[:3, 3]) @ T[:3, :3])
+        return np.concatenate(found)
+
+    def tips(self, hands: list[Hand], t: int, area_m: float) -> np.ndarray:
+        """(5, 3) [m, world] tips of the hand that has most of them on the object, as far away as
+        the surface under them; NaN where none is."""
+        best, seen = np.full((TIPS, 3), np.nan), self._seen(t)
+        for hand in hands if seen else []:
+            at = np.full((TIPS, 3), np.nan)
+            for n, tip in enumerate(hand.tips_px):
+                under = seen.under(tip, area_m)
+                if under is not None:
+                    at[n] = _on_ray(self._camera, tip, seen.depth_about(under))
+            if np.isfinite(at).sum() > np.isfinite(best).sum():
+                best = at
+        return best
+
+    def _seen(self, t: int) -> _Seen | None:
+        if not self._usable[t]:
+            return None
+        T = matrix_np(self._poses[t])
+        T[:3, 3] += T[:3, :3] @ self._mesh.anchor_m
+        picture = draw_depth(self._mesh, T[None], self._camera)[0].astype(float)
+        covered = np.isfinite(picture)
+        return (
+            _Seen(self._camera, np.argwhere(covered), picture[covered]) if covered.any() else None
+        )
+
+
+class _Soft:
+    """A deformable: the place that each hold takes, and the tips about it."""
+
+    def __init__(self, task: Task, obj: ObjectSpec, grasps: list[Grasp], camera: Camera):
+        self._grasps, self._camera = grasps, camera
+
+    def area(self, hold: int, hands, frames: range, area_m: float) -> np.ndarray:
+        found = [g.points for g in self._grasps if g.hold == hold]
+        return found[0] if found else np.zeros((0, 3))
+
+    def tips(self, hands: list[Hand], t: int, area_m: float) -> np.ndarray:
+        """(5, 3) [m, world] tips of the hand that has most of them about the grasped place, as far
+        away as it is; NaN where none is."""
+        best = np.full((TIPS, 3), np.nan)
+        now = [g for g in self._grasps if g.begin <= t < g.end]
+        for hand in hands if now else []:
+            uv, depth = self._camera.project(now[0].path[t - now[0].begin, :3])
+            # The fingers of a fist lie around what it holds.
+            near = np.linalg.norm(hand.tips_px - uv, axis=1) * depth / self._camera.fx <= 4 * area_m
+            at = np.full((TIPS, 3), np.nan)
+            for n in np.flatnonzero(near):
+                at[n] = _on_ray(self._camera, hand.tips_px[n], float(depth))
+            if np.isfinite(at).sum() > np.isfinite(best).sum():
+                best = at
+        return best
+
+
+def _surface(task, tracks, grasps, camera, obj) -> _Rigid | _Soft:
+    if obj.is_rigid:
+        return _Rigid(task, obj, tracks, camera)
+    return _Soft(task, obj, grasps.get(obj.name, []), camera)
+
+
+def _on_ray(camera: Camera, pixel: np.ndarray, depth_m: float) -> np.ndarray:
+    """(3,) [m, world]."""
+    ray = np.array([(pixel[0] - camera.cx) / camera.fx, (pixel[1] - camera.cy) / camera.fy, 1.0])
+    return camera.T_world_cam[:3, 3] + camera.T_world_cam[:3, :3] @ (ray * depth_m)
+
+
+def _normals(task: Task, obj: ObjectSpec, camera: Camera):
+    """What gives outward normals (P, 3) at points (P, 3), both of the object's frame: those of the
+    nearest sample of its surface. Of the two faces of a thin wall the one that the camera sees at
+    first is meant, where there is a choice."""
+    mesh = task.mesh(obj)
+    samples, face = trimesh.sample.sample_surface(mesh, NORMAL_SAMPLES, seed=0)
+    samples, normals = np.asarray(samples), np.asarray(mesh.face_normals)[face]
+    T = obj.T_world_object
+    eye = (camera.T_world_cam[:3, 3] - T[:3, 3]) @ T[:3, :3]
+    sees = ((eye - samples) * normals).sum(1) > 0
+    if sees.any():
+        samples, normals = samples[sees], normals[sees]
+    tree = cKDTree(samples)
+    return lambda points: normals[tree.query(points)[1]]

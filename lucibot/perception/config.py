@@ -69,5 +69,18 @@ class SuperviseConfig:
     """Width [px] of the observation grid; the height keeps the camera's aspect."""
     cloud_points: int = 1024
     """Points of each cloud."""
-    affordance_points: int = 256
-    """Points of the affordance."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AffordanceConfig:
+    """Where a hand holds an actuator."""
+
+    area_m: float = 0.012
+    """Radius of the area around a finger tip that counts as gripped [m]."""
+    points: int = 256
+    """Points of each actuator, of all its holds together."""
+    look_s: float = 0.25
+    """Tips are read in so many seconds from the moment that a hand takes hold."""
+    hand_m: tuple[float, float, float] = (0.10, 0.06, 0.15)
+    """Width, thickness and length [m] of the hand or gripper that needs room at the area, going
+    outwards from it: a human hand by default; Franka's gripper is 0.20 x 0.06 x 0.13."""

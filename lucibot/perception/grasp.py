@@ -10,6 +10,7 @@ the line of sight, and no nearer or farther away than these ends ask for, above 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import cv2
@@ -20,9 +21,9 @@ from scipy.spatial import cKDTree
 from lucibot.core.camera import Camera
 from lucibot.core.scene_view import SceneView
 from lucibot.core.tracks import Tracks
-from lucibot.perception.affordance import AREA_M
 from lucibot.task import ObjectSpec, Task
 from lucibot.vision.grid import resize_mask
+from lucibot.vision.rest import runs
 
 MOVED_SHARE = 0.15
 """Share of what is seen of an object beside its first place that says: it has been moved."""
@@ -37,35 +38,73 @@ NEAR_M = 0.03
 class Grasp:
     """One hold of a deformable."""
 
+    hold: int
+    """Which of the actuator's holds, from the video's start."""
+    begin: int
+    end: int
+    """The first frame of the hold and the first after it."""
     path: np.ndarray
-    """(T, 6) float32 pose vectors of the grasped place, before and after the hold where it was at
-    first and at last; turned about the vertical with its direction from the object's first middle."""
+    """(end - begin, 6) float32 pose vectors of the grasped place; turned about the vertical with its
+    direction from the object's first middle, from how it was taken on."""
     points: np.ndarray
-    """(P, 3) [m] the surface about the grasped place, in the object's frame."""
+    """(P, 3) [m] the surface about the grasped place when it was taken, in the frame in which the
+    object lay at first."""
 
 
-def find_grasp(
-    task: Task, view: SceneView, tracks: Tracks, actuator: ObjectSpec, held: np.ndarray
-) -> Grasp | None:
-    """The first hold of a deformable actuator.
+def find_grasps(
+    task: Task,
+    view: SceneView,
+    tracks: Tracks,
+    actuator: ObjectSpec,
+    held: np.ndarray,
+    depth_of: Callable[[np.ndarray], np.ndarray],
+    area_m: float,
+) -> list[Grasp]:
+    """The holds of a deformable actuator on which a hand is seen.
 
     Args:
         held: (T,) bool.
-
-    Returns:
-        None where no hand is seen on it.
+        depth_of: depth (F, H, W) [m] of frames (F,): where the object lies when it is taken again.
+        area_m: radius of the surface about a grasped place.
     """
+    found = []
+    for hold, (begin, end) in enumerate(runs(held)):
+        if hold == 0:
+            lies, depth = view.labels == task.label(actuator.name), view.depth_m
+        else:
+            before = max(0, begin - 1)
+            size = (view.camera.width, view.camera.height)
+            lies = resize_mask(tracks.masks[before, task.label(actuator.name) - 1], size)
+            depth = depth_of(np.array([before]))[0]
+            lies = lies & np.isfinite(depth)
+        grasp = _find_grasp(task, view, tracks, actuator, hold, begin, end, lies, depth, area_m)
+        if grasp is not None:
+            found.append(grasp)
+    return found
+
+
+def joined_path(grasps: list[Grasp], frames: int) -> np.ndarray:
+    """(frames, 6) float32 pose vectors of what is grasped: before its first hold where it was taken,
+    after each where it was let go."""
+    path = np.tile(grasps[0].path[0], (frames, 1))
+    for grasp in grasps:
+        path[grasp.begin : grasp.end] = grasp.path
+        path[grasp.end :] = grasp.path[-1]
+    return path
+
+
+def _find_grasp(
+    task, view, tracks, actuator, hold, begin, end, first, depth_m, area_m
+) -> Grasp | None:
+    """The hold of frames begin .. end of what lies at `first` (H, W) bool, `depth_m` (H, W) away."""
     i = task.label(actuator.name) - 1
     camera, size = view.camera, (view.camera.width, view.camera.height)
-    if not held.any():
+    if not first.any():
         return None
-    begin = int(np.argmax(held))
-    end = begin + int(np.argmin(np.append(held[begin:], False)))
     masks = [resize_mask(m, size) for m in tracks.masks[:, i]]
     hands = [resize_mask(m, size) for m in tracks.hand]
-    first = view.labels == i + 1
     taken = _taken(first, masks, begin, end)
-    surface = camera.unproject(np.where(first, view.depth_m, 0).astype(float))
+    surface = camera.unproject(np.where(first, depth_m, 0).astype(float))
     start_px = _covered(first, hands[taken]) if hands[taken].any() else None
     if start_px is None:
         return None
@@ -83,18 +122,19 @@ def find_grasp(
         there = camera.project(start)[0] + way - way[0]
         path[taken:end] = _in_space(task, camera, there, start)
         path[end:] = path[end - 1]
-    near = surface[v, u][np.linalg.norm(surface[v, u] - start, axis=1) < AREA_M]
+    near = surface[v, u][np.linalg.norm(surface[v, u] - start, axis=1) < area_m]
     T = actuator.T_world_object
     turn = np.zeros_like(path)
     middle = T[:3, :3] @ task.mesh(actuator).vertices.mean(0) + T[:3, 3]
     arm = path[:, :2] - middle[:2]
-    if np.linalg.norm(arm, axis=1).min() > AREA_M:
+    if np.linalg.norm(arm, axis=1).min() > area_m:
         turn[:, 2] = np.unwrap(np.arctan2(arm[:, 1], arm[:, 0]))
         turn[:, 2] -= turn[0, 2]
     return Grasp(
-        path=np.concatenate([path, turn], 1).astype(np.float32),
+        hold=hold, begin=begin, end=end,
+        path=np.concatenate([path, turn], 1)[begin:end].astype(np.float32),
         points=(near - T[:3, 3]) @ T[:3, :3],
-    )
+    )  # fmt: skip
 
 
 def _taken(first: np.ndarray, masks: list[np.ndarray], begin: int, end: int) -> int:

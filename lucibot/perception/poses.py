@@ -36,9 +36,11 @@ from lucibot.perception.problem import (
 from lucibot.task import Task
 from lucibot.vision.grid import visible_iou
 from lucibot.vision.rest import (
+    CLEARLY_LEFT,
+    beside,
     drop_short,
     fill_gaps,
-    first_motion,
+    first_motions,
     picture_points,
     rest_intervals,
     touched_by_hand,
@@ -63,7 +65,8 @@ class Poses:
     touched: np.ndarray
     """(T, N) bool: a hand lies on or beside the object."""
     moves_from: np.ndarray
-    """(N,) int64: the frame in which the object leaves its first place; T if it never does."""
+    """(N,) int64: the frame in which the object leaves its first place; T if it never does. Of a
+    deformable the frame in which it is first reached."""
     rests: tuple[tuple[tuple[int, int], ...], ...]
     """Half-open intervals, for each object, in which it lies still after having moved."""
 
@@ -199,12 +202,12 @@ def refine_poses(
     frames, count = len(problem.grid), len(task.objects)
     drawings = draw_joints(problem)
     state = fit_joints(problem, start_state(problem, tracks), drawings)
-    touched = _touched(problem, tracks)
-    pins = {}
-    for i in problem.meshes:
-        # Nothing moves before a hand touches something; what moves later is looked at below.
-        until = int(np.argmax(touched.any(1))) if touched.any() else 1
-        pins[i] = [_hold(problem, i, max(1, until))]
+    touched, together = _touched(problem, tracks)
+    every = np.zeros(frames, int)
+    tied, _ = fits(problem, {i: t[every] for i, t in problem.initial.items()})
+    until = _nothing_happens_until(problem, touched, tied)
+    # What moves later is looked at below.
+    pins = {i: [_hold(problem, i, max(1, until))] for i in problem.meshes}
     coarse = config.coarse_rounds
     for k in range(coarse):
         progress("fitting outlines", 0.45 * k / coarse)
@@ -215,16 +218,14 @@ def refine_poses(
     for _ in range(2):
         state = joint_round(problem, state, pins, 8.0)
 
-    moves_from = np.full(count, frames)
     rests: dict[int, list[tuple[int, int]]] = {i: [] for i in range(count)}
     progress("looking for what lies still", 0.6)
-    every = np.zeros(frames, int)
-    loose, _ = fits(problem, state)
-    tied, _ = fits(problem, {i: t[every] for i, t in problem.initial.items()})
+    worse = fits(problem, state)[0] - tied
+    worse[:, [i for i in range(count) if i not in problem.meshes]] = np.nan
+    moves_from = first_motions(worse, touched, together, problem.usable)
     for i, mesh in problem.meshes.items():
         points = picture_points(mesh, state[i], problem.grid.camera)
         usable = problem.usable[:, i]
-        moves_from[i] = first_motion(loose[:, i] - tied[:, i], touched[:, i], usable)
         pins[i] = [_hold(problem, i, max(1, int(moves_from[i])))]
         # What rests on it looks for it here.
         state[i] = pinned(state[i], pins[i])
@@ -258,15 +259,32 @@ def refine_poses(
     return _result(problem, state, iou, seen, touched, moves_from, rests)
 
 
-def _touched(problem: Problem, tracks: Tracks) -> np.ndarray:
-    """(T, N) bool, see `touched_by_hand`; flickers of less than a tenth of a second are mended."""
+def _touched(problem: Problem, tracks: Tracks) -> tuple[np.ndarray, np.ndarray]:
+    """(T, N) bool, see `touched_by_hand`, and (T, N, N) bool, see `beside`; flickers of less than a
+    tenth of a second are mended."""
     count = len(problem.task.objects)
     masks = np.stack([problem.grid.masks(i) for i in range(count)], 1)
     margin = max(1, round(problem.grid.camera.width / 200))
-    touched = touched_by_hand(masks, problem.grid.hand, tracks.lost, margin_px=margin)
     steady = max(2, round(0.1 * problem.fps))
-    columns = [drop_short(fill_gaps(touched[:, i], steady), steady) for i in range(count)]
-    return np.stack(columns, 1)
+
+    def mended(flags: np.ndarray) -> np.ndarray:
+        columns = flags.reshape(len(flags), -1).T
+        columns = [drop_short(fill_gaps(c, steady), steady) for c in columns]
+        return np.stack(columns, 1).reshape(flags.shape)
+
+    touched = touched_by_hand(masks, problem.grid.hand, tracks.lost, margin_px=margin)
+    return mended(touched), mended(beside(masks, margin_px=margin))
+
+
+def _nothing_happens_until(problem: Problem, touched: np.ndarray, tied: np.ndarray) -> int:
+    """The frame in which a hand first touches something, or something is first seen to have left
+    its place for good (the first poses explain the masks by an IoU of `tied` (T, N)).
+
+    Where neither ever is, 1: only the first frame is known."""
+    left = (tied < np.median(tied[:3], axis=0) - CLEARLY_LEFT) & problem.usable
+    left = np.stack([drop_short(fill_gaps(c, 2), 3) for c in left.T], 1)
+    found = [int(np.argmax(f.any(1))) for f in (touched, left) if f.any()]
+    return min(found, default=1)
 
 
 def _hold(problem: Problem, i: int, frames: int) -> Pin:

@@ -10,7 +10,7 @@ from lucibot.core.camera import Camera
 from lucibot.core.scene_view import SceneView
 from lucibot.core.tracks import Tracks
 from lucibot.core.video import Video
-from lucibot.objective.supervision import Supervision
+from lucibot.objective.supervision import Affordance, Supervision
 from lucibot.perception.config import SuperviseConfig
 from lucibot.perception.keyframes import held_on_the_way
 from lucibot.perception.parts import find_parts
@@ -29,8 +29,7 @@ def build_supervision(
     answers: Answers,
     keyframes: np.ndarray,
     depth_m: np.ndarray,
-    affordance: np.ndarray,
-    affordance_actuator: str,
+    affordance: Affordance,
     config: SuperviseConfig,
     *,
     seed: int,
@@ -42,7 +41,7 @@ def build_supervision(
         confidence: (T, N), 0 where lost.
         keyframes: (K,) frames, the goal last.
         depth_m: (K, H, W) depth of the keyframes.
-        affordance: (M, 3) [m], the actuator's frame.
+        affordance: tips on the observation grid.
         seed: of the choice of cloud points.
     """
     camera = fit_camera(view.camera, config.width)
@@ -88,8 +87,7 @@ def build_supervision(
         contact=contact,
         around_pairs=answers.around_pairs,
         around=answers.around,
-        affordance=affordance.astype(np.float32),
-        affordance_actuator=affordance_actuator,
+        affordance=affordance,
         part_masks=parts.masks,
         part_clouds=np.stack(part_clouds) if part_clouds else np.zeros(
             (0, config.cloud_points, 3), np.float32),

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from lucibot.core.errors import UserError
+from lucibot.objective.affordance import AffordanceTerms
 from lucibot.objective.evaluation import Evaluation
 from lucibot.objective.losses import FAR_M, Losses, Observation
 from lucibot.objective.supervision import Supervision
@@ -22,7 +23,9 @@ from lucibot.sim.scene import SimScene
 from lucibot.sim.state import FinalState, StateRecorder
 from lucibot.task import Task
 
-WORST_TERM = {n: FAR_M if n.endswith(("chamfer", "distance")) else 1.0 for n in TERMS}
+METRES = ("chamfer", "distance", "reach", "clearance")
+"""Ends of the names of terms that are distances."""
+WORST_TERM = {n: FAR_M if n.endswith(METRES) else 1.0 for n in TERMS}
 """What a failed rollout's terms are logged as."""
 FAILED_LOSS_EXTRA = 10.0
 """Added to the loss of a failed rollout, so that it is behind every rollout that did not fail."""
@@ -39,6 +42,9 @@ class Evaluator:
         labels = {o.name: task.label(o.name) for o in task.objects}
         self._losses = Losses(labels, supervision, str(self.scene.device))
         self._observer = SceneObserver(self.scene, supervision.camera, supervision.expected_around)
+        self.scene.reset()
+        rest = {n: self.scene.particles(n)[:, 0].clone() for n in self.scene.grips}
+        self._affordance = AffordanceTerms(task, supervision, rest, str(self.scene.device))
         self._contacts = Contacts(self.scene, supervision.contact_pairs)
 
     @property
@@ -98,10 +104,12 @@ class Evaluator:
         )  # fmt: skip
         goal = self.scene.moment()
         failed = self.scene.diverged(goal)
-        seen = self._at_keyframes(Moment.joined(moments))
+        keyframes = Moment.joined(moments)
+        seen = self._at_keyframes(keyframes)
         for at_keyframe in seen:
             failed |= at_keyframe.pop("failed")
         terms = {n: mean_of_known([t[n] for t in seen]) for n in seen[0]} | self._at_goal(goal)
+        terms |= self._affordance.terms(keyframes)
         for value in terms.values():
             failed = failed | ~torch.isfinite(value)
         terms = {n: torch.where(failed, WORST_TERM[n], v) for n, v in terms.items()}

@@ -78,9 +78,9 @@ def grasps(task: Task, supervision: Supervision) -> dict[str, np.ndarray]:
     for a, actuator in enumerate(task.actuators):
         if actuator.is_rigid:
             continue
-        points = supervision.affordance[np.isfinite(supervision.affordance).all(1)]
-        if supervision.affordance_actuator == actuator.name and len(points):
-            T = actuator.T_world_object
+        holds = supervision.affordance.holds(a)
+        if holds:
+            points, T = supervision.affordance.area(a, holds[0])[0], actuator.T_world_object
             found[actuator.name] = T[:3, :3] @ points.mean(0) + T[:3, 3]
         else:
             first = int(np.argmax(supervision.held[:, a]))

@@ -8,13 +8,12 @@ import cv2
 import numpy as np
 
 from lucibot.config import PerceiveConfig
-from lucibot.core.answers import Answers
 from lucibot.core.progress import Progress
 from lucibot.core.scene_view import SceneView
 from lucibot.core.tracks import Tracks
 from lucibot.core.video import Video, read_video
-from lucibot.perception.affordance import affordance_points
-from lucibot.perception.grasp import find_grasp
+from lucibot.perception.affordance import read_affordance
+from lucibot.perception.grasp import find_grasps, joined_path
 from lucibot.perception.keyframes import follow_path, sample_keyframes
 from lucibot.perception.poses import refine_poses
 from lucibot.perception.result import Perception
@@ -65,13 +64,15 @@ def read_tracks(
 
     progress("asking what happens when", 0.7)
     answers = config.answerer.create().answer(task, view, video, tracks, found.poses, depth_of)
+    area_m = config.affordance.area_m
     grasps = {
-        o.name: find_grasp(task, view, tracks, o, answers.held[:, a])
+        o.name: find_grasps(task, view, tracks, o, answers.held[:, a], depth_of, area_m)
         for a, o in enumerate(task.actuators) if not o.is_rigid
     }  # fmt: skip
     poses = found.poses.copy()
-    for name, grasp in grasps.items():
-        poses[:, task.label(name) - 1] = _left_alone(task, name) if grasp is None else grasp.path
+    for name, holds in grasps.items():
+        path = joined_path(holds, len(poses)) if holds else _left_alone(task, name)
+        poses[:, task.label(name) - 1] = path
     actuators = [task.label(o.name) - 1 for o in task.actuators]
     quality = tracks.confidence[:, actuators].min(1)
     keyframes = sample_keyframes(
@@ -82,28 +83,24 @@ def read_tracks(
         answers.contact.any(1), config.keyframes,
     )  # fmt: skip
     progress("looking for finger tips", 0.85)
-    touched = first_held(task, answers)
-    affordance = affordance_points(
-        task, view, video, tracks, found.poses, config.hand.create(), touched,
-        answers.first_contact, count=config.supervise.affordance_points, seed=config.seed,
-        grasp=grasps.get(touched),
+    hands = config.hand.create().detect(
+        video.frames, hand_layer=tracks.hand, contact_masks=tracks.masks[:, actuators]
+    )
+    grid = fit_camera(view.camera, config.supervise.width)
+    affordance = read_affordance(
+        task, view, tracks, hands, answers.held, grasps, keyframes, video.fps, config.affordance,
+        size=(grid.width, grid.height), seed=config.seed,
     )  # fmt: skip
     progress("writing supervision", 0.95)
     depth = depth_of(keyframes)
     supervision = build_supervision(
         task, view, video, tracks, poses, tracks.confidence, answers, keyframes, depth,
-        affordance, touched, config.supervise, seed=config.seed,
+        affordance, config.supervise, seed=config.seed,
     )  # fmt: skip
     return Perception(
         tracks=tracks, scale=found.scale, fit=found.iou, answers=answers, depth_m=depth,
         supervision=supervision,
     )  # fmt: skip
-
-
-def first_held(task: Task, answers: Answers) -> str:
-    """The first actuator that a hand takes; the first of the task if none is ever held."""
-    starts = [int(np.argmax(h)) if h.any() else len(h) for h in answers.held.T]
-    return task.actuators[int(np.argmin(starts))].name if starts else ""
 
 
 def _left_alone(task: Task, name: str) -> np.ndarray:

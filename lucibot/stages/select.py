@@ -41,6 +41,8 @@ def run(ctx: Context) -> None:
     if chosen is None:
         scores = ", ".join(f"{i}: {v.total:.1f}" for i, v in enumerate(verdicts))
         why = verdicts[best].reasons[0] if verdicts[best].reasons else "no reason given"
+        for text in listed[best].get("intake", {}).get("warnings", ()):
+            why += f"; of the file: {text}"
         raise RunFailed(
             f"every video was rejected (points {scores}; usable above {USABLE_ABOVE:g}). Best is "
             f"{best}: {why}. See {ctx.folder / VERDICTS}; take one anyway with "

@@ -102,9 +102,30 @@ def from_dict(kind: Any, value: Any) -> Any:
     if isinstance(value, list):
         inner = (*typing.get_args(kind), Any)[0]
         return tuple(from_dict(inner, v) for v in value)
-    if value is not None and any(a is Path for a in (kind, *typing.get_args(kind))):
+    if isinstance(value, str) and Path in plain_types(kind):
         return Path(value)
+    if not any(_fits(t, value) for t in plain_types(kind)):
+        raise UserError(f"run.json: {value!r} is not of type {kind}; it is damaged")
     return value
+
+
+def plain_types(kind: Any) -> list[Any]:
+    """The types that a value of type `kind` may have, a `Literal` as one."""
+    if typing.get_origin(kind) is typing.Annotated:
+        return plain_types(typing.get_args(kind)[0])
+    if isinstance(kind, types.UnionType) or typing.get_origin(kind) is typing.Union:
+        return [t for a in typing.get_args(kind) for t in plain_types(a)]
+    return [kind]
+
+
+def _fits(kind: Any, value: Any) -> bool:
+    if typing.get_origin(kind) is typing.Literal:
+        return value in typing.get_args(kind)
+    if kind is float:
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    if kind in (bool, int, str, type(None)):
+        return type(value) is kind
+    return not dataclasses.is_dataclass(kind)
 
 
 def classes(kind: Any) -> list[type]:

@@ -81,27 +81,83 @@ def apart_px(points: np.ndarray, reference: np.ndarray) -> np.ndarray:
     return np.linalg.norm((points - reference).mean(1), axis=-1)
 
 
-def first_motion(worse: np.ndarray, touched: np.ndarray, usable: np.ndarray,
-                 least: float = 0.03) -> int:  # fmt: skip
+def beside(masks: np.ndarray, *, margin_px: int) -> np.ndarray:
+    """(T, N, N) bool: two objects' visible masks lie side by side, by the measure of
+    `touched_by_hand`.
+
+    Args:
+        masks: (T, N, H, W) bool.
+    """
+    frames, count = masks.shape[:2]
+    out = np.zeros((frames, count, count), bool)
+    size = 2 * margin_px + 1
+    kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (size, size))
+    for t in range(frames):
+        for i in range(count):
+            if masks[t, i].any():
+                near = cv2.dilate(masks[t, i].astype(np.uint8), kernel) > 0
+                out[t, i] = (masks[t] & near).sum((1, 2)) >= 3 * margin_px
+    return out & ~np.eye(count, dtype=bool)
+
+
+def first_motions(
+    worse: np.ndarray, touched: np.ndarray, beside: np.ndarray, usable: np.ndarray
+) -> np.ndarray:
+    """(N,) int64, see `first_motion`, of objects that a hand moves or that move one another.
+
+    An object is reached when a hand touches it, or when something that has left its place comes
+    beside it: a tool pushes a block, which pushes another one. Of what has no pose (NaN in `worse`)
+    nothing tells whether it has moved; it is taken to have, once it is reached.
+
+    Args:
+        worse, touched, usable: (T, N), see `first_motion`.
+        beside: (T, N, N), see `beside`.
+    """
+    frames, count = touched.shape
+    posed = np.isfinite(worse).all(0)
+    out, reached = np.full(count, frames), touched
+    for _ in range(count + 1):
+        for i in range(count):
+            if posed[i]:
+                out[i] = first_motion(worse[:, i], reached[:, i], usable[:, i])
+            else:
+                out[i] = int(np.argmax(reached[:, i])) if reached[:, i].any() else frames
+        moved = np.arange(frames)[:, None] >= out
+        more = touched | (beside & moved[:, None]).any(2)
+        if (more == reached).all():
+            break
+        reached = more
+    return out
+
+
+LEFT = 0.03
+"""The first pose explains the masks worse by this (IoU): what has been reached has left its place."""
+CLEARLY_LEFT = 0.2
+"""The same of what nothing is seen to have reached: a hand may have been overlooked."""
+
+
+def first_motion(worse: np.ndarray, reached: np.ndarray, usable: np.ndarray) -> int:
     """The first frame from which the object has left its first place; T if it never does.
 
     Args:
         worse: (T,) how much worse the first pose explains the masks than the free estimate (IoU).
             A free estimate may wander when a hand hides the object; the masks then still agree
             with the first pose.
-        touched: (T,) bool; nothing moves before it is touched, if it ever is.
+        reached: (T,) bool; before it is reached, if it ever is, only what is clear counts.
         usable: (T,) bool, frames in which the object is seen.
-        least: difference that counts.
     """
-    away = (worse > least) & usable
-    begin = int(np.argmax(touched)) if touched.any() else 0
-    away[:begin] = False
-    found = runs(drop_short(fill_gaps(away, 2), 3))
+    begin = int(np.argmax(reached)) if reached.any() else 0
+    early = np.arange(len(worse)) < begin
+    found = runs(drop_short(fill_gaps((worse > CLEARLY_LEFT) & usable, 2), 3))
+    if found and early[found[0][0]]:
+        begin = 0
+    else:
+        found = runs(drop_short(fill_gaps((worse > LEFT) & usable & ~early, 2), 3))
     if not found:
         return len(worse)
     # The threshold is crossed after the motion began: back to where the two were as good.
     start = found[0][0]
-    while start > max(begin, 1) and worse[start - 1] > 0.3 * least:
+    while start > max(begin, 1) and worse[start - 1] > 0.3 * LEFT:
         start -= 1
     return start
 

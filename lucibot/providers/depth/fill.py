@@ -107,7 +107,7 @@ def _posed(mesh: DrawMesh, pose: np.ndarray, camera: Camera, mask: np.ndarray) -
     if not covered.any():
         covered = np.isfinite(drawn)
     if not covered.any():
-        return np.full(mask.shape, np.linalg.norm(T[:3, 3] - camera.T_world_cam[:3, 3]), np.float32)
+        return np.full(mask.shape, camera.project(T[:3, 3])[1], np.float32)
     return np.where(covered, drawn, carried_depth(np.where(covered, drawn, 0), covered))
 
 
@@ -146,13 +146,17 @@ def _inset(view: SceneView, first: np.ndarray) -> float:
         return 0.0
     world_z = view.camera.unproject(np.where(first, view.depth_m, 0).astype(float))[..., 2]
     front = first & (world_z < 0.7 * _height(view, first))
-    flat = view.camera.T_world_cam[:2, 2]
-    # Depth along the optical axis to distance over ground, for a front that stands upright.
-    return (
-        float(np.median((block - view.depth_m)[front])) * np.linalg.norm(flat)
-        if front.any()
-        else 0.0
-    )
+    if not front.any():
+        return 0.0
+    # Depth to distance over ground: by as much as each pixel's own line of sight goes ahead.
+    along = view.camera.rays @ _ahead(view.camera)
+    return float(np.median(((block - view.depth_m) * along)[front]))
+
+
+def _ahead(camera: Camera) -> np.ndarray:
+    """(3,) unit: level, away from the camera."""
+    flat = np.array([*camera.T_world_cam[:2, 2], 0.0])
+    return flat / max(np.linalg.norm(flat), 1e-9)
 
 
 def block_depth(camera: Camera, mask: np.ndarray, background_m: np.ndarray, in_front: np.ndarray,
@@ -167,9 +171,7 @@ def block_depth(camera: Camera, mask: np.ndarray, background_m: np.ndarray, in_f
         (H, W) float32 [m], or None where no foot is seen at all.
     """
     h, w = mask.shape
-    eye, ahead = camera.T_world_cam[:3, 3], camera.T_world_cam[:3, 2]
-    flat = np.array([ahead[0], ahead[1], 0.0])
-    flat /= max(np.linalg.norm(flat), 1e-9)
+    eye, flat = camera.T_world_cam[:3, 3], _ahead(camera)
     ray = camera.rays
     foot_m = (eye + ray * background_m[..., None]) @ flat
     along = np.maximum(ray @ flat, 1e-6)

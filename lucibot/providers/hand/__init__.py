@@ -1,7 +1,7 @@
 """The hand family."""
 
-from lucibot.providers.hand.skin import SkinHand
+from lucibot.providers.hand.outline import OutlineHand
 
-HandConfig = SkinHand
+HandConfig = OutlineHand
 
-__all__ = ["HandConfig", "SkinHand"]
+__all__ = ["HandConfig", "OutlineHand"]

@@ -1,6 +1,6 @@
 """Finger tips from the hand layer alone: where its outline is round and juts out.
 
-Without a network there are no hand keypoints. But what the affordance needs (paper, section 3.4) is
+Without a network there are no key points of a hand. But what the affordance needs (paper, section 3.4) is
 only where fingers meet the object, and a finger tip is a place where the outline of the hand turns
 by half a circle within a finger's width, close to the object that is touched.
 """
@@ -13,54 +13,58 @@ import cv2
 import numpy as np
 
 from lucibot.core.errors import UserError
-from lucibot.providers.hand.base import Hand
-
-_MAX_TIPS = 5
+from lucibot.providers.hand.base import KEYPOINTS, TIPS, Hand, HandDetector
 
 
 @dataclass(frozen=True, kw_only=True)
-class SkinHand:
+class OutlineHand:
     """Finds finger tips on the outline of the hand layer; needs no weights."""
 
     reach: float = 0.035
-    """How near to the touched object a tip must be, as a share of the picture's width."""
+    """How near to a touched object a tip must be, as a share of the picture's width."""
     finger: float = 0.022
     """Width of a finger, as a share of the picture's width."""
 
-    def create(self) -> _SkinHand:
-        return _SkinHand(self)
+    def create(self) -> HandDetector:
+        return HandByOutline(self)
 
 
-class _SkinHand:
-    def __init__(self, config: SkinHand):
+class HandByOutline:
+    """Colours play no part. Of a hand's key points it fills the tips near the touched objects, and
+    cannot tell which finger each belongs to: the nearest to an object comes first."""
+
+    def __init__(self, config: OutlineHand):
         self.config = config
 
     def detect(
-        self, frame: np.ndarray, hand_mask: np.ndarray, contact_mask: np.ndarray
-    ) -> list[Hand]:
-        """Hands whose outline comes near the touched object.
-
-        Args:
-            frame: (H, W, 3) uint8, of which only the size is used.
-            hand_mask: (H, W) bool, the hand layer.
-            contact_mask: (H, W) bool, visible pixels of the touched object.
-
-        Returns:
-            One `Hand` per connected hand near the object, tips nearest to it first.
-        """
-        if hand_mask.shape != frame.shape[:2] or contact_mask.shape != frame.shape[:2]:
+        self,
+        frames: np.ndarray,
+        *,
+        hand_layer: np.ndarray | None = None,
+        contact_masks: np.ndarray | None = None,
+    ) -> list[list[Hand]]:
+        """See `HandDetector`; one hand for each connected part of the layer near an object."""
+        if hand_layer is None or contact_masks is None:
             raise UserError(
-                f"hand mask {hand_mask.shape} and contact mask {contact_mask.shape} must have the "
-                f"frame's size {frame.shape[:2]}"
+                "OutlineHand finds hands on the outline of the hand layer, near the objects that "
+                "they touch: it needs both masks"
             )
+        shape = frames.shape[:3]
+        if hand_layer.shape != shape or (len(contact_masks), *contact_masks.shape[2:]) != shape:
+            raise UserError(
+                f"hand layer {hand_layer.shape} and contact masks {contact_masks.shape} must have "
+                f"the number and size of the frames {shape}"
+            )
+        return [self._in_frame(h, c) for h, c in zip(hand_layer, contact_masks, strict=True)]
+
+    def _in_frame(self, hand_mask: np.ndarray, contact_masks: np.ndarray) -> list[Hand]:
+        """Hands of (H, W) near any of (N, H, W)."""
         W = hand_mask.shape[1]
-        if not hand_mask.any() or not contact_mask.any():
+        things = [m for m in contact_masks if m.any()]
+        if not hand_mask.any() or not things:
             return []
         reach, finger = self.config.reach * W, self.config.finger * W
-        away = cv2.distanceTransform((~contact_mask).astype(np.uint8), cv2.DIST_L2, 5)
-        # A finger before the object lies within its outline, where the mask has a bay or a hole.
-        hull = _hull(contact_mask)
-        away[hull & hand_mask] = 0
+        away = np.min([_away(m, hand_mask) for m in things], axis=0)
         n, labels, stats, _ = cv2.connectedComponentsWithStats(hand_mask.astype(np.uint8))
         hands = []
         for i in range(1, n):
@@ -75,9 +79,27 @@ class _SkinHand:
                 tips = np.argwhere(near)[:, ::-1].mean(0, keepdims=True) + 0.5
                 sharpness = 0.0
             contact = touching / (touching + finger)
-            score = float(np.clip((0.35 + 0.65 * sharpness) * contact, 0, 1))
-            hands.append(Hand(tips_px=tips.astype(np.float32), score=score))
+            keypoints = np.full((KEYPOINTS, 2), np.nan, np.float32)
+            keypoints[list(TIPS[: len(tips)])] = tips
+            x, y, w, h = stats[i, [cv2.CC_STAT_LEFT, cv2.CC_STAT_TOP, cv2.CC_STAT_WIDTH,
+                                   cv2.CC_STAT_HEIGHT]]  # fmt: skip
+            hands.append(
+                Hand(
+                    keypoints_px=keypoints,
+                    keypoints_m=np.full((KEYPOINTS, 3), np.nan, np.float32), side="unknown",
+                    box_px=np.array([x, y, x + w, y + h], np.float32),
+                    score=float(np.clip((0.35 + 0.65 * sharpness) * contact, 0, 1)),
+                )
+            )  # fmt: skip
         return sorted(hands, key=lambda h: -h.score)
+
+
+def _away(contact_mask: np.ndarray, hand_mask: np.ndarray) -> np.ndarray:
+    """(H, W) pixels to an object."""
+    away = cv2.distanceTransform((~contact_mask).astype(np.uint8), cv2.DIST_L2, 5)
+    # A finger before the object lies within its outline, where the mask has a bay or a hole.
+    away[_hull(contact_mask) & hand_mask] = 0
+    return away
 
 
 def _hull(mask: np.ndarray) -> np.ndarray:
@@ -115,7 +137,7 @@ def _tips(hand: np.ndarray, away: np.ndarray, reach: float, finger: float):
     inner = (ox > 2) & (oy > 2) & (ox < W - 3) & (oy < H - 3)
     sharp = np.where(convex & inner & (away[oy, ox] <= reach), (cosine + 1) / 2, 0)
     tips, found = [], []
-    while len(tips) < _MAX_TIPS:
+    while len(tips) < len(TIPS):
         best = int(sharp.argmax())
         # Straight outlines have 0, a half turn has 1; a right angle has one half.
         if sharp[best] < 0.3:

@@ -1,0 +1,99 @@
+"""Which of background, hand and objects each pixel of one frame belongs to."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+
+from lucibot.providers.tracker.appearance import UNIFORM
+from lucibot.providers.tracker.evidence import Evidence
+from lucibot.providers.tracker.labelling import dilate, mean_field, most_likely, signed_distance
+from lucibot.providers.tracker.objects import Followed, RigidObject
+
+
+def beliefs(
+    objects: list[Followed],
+    seen: Evidence,
+    hand: np.ndarray,
+    hosts: dict[int, list[int]],
+    handled: list[bool],
+) -> np.ndarray:
+    """(h, w, 2 + N) probabilities: background, hand, objects.
+
+    Args:
+        hand: (h, w) bool, the last frame's hand.
+        hosts: of each deformable the rigid objects that it may come out of.
+        handled: of each object whether it is a deformable that a hand moves as it likes.
+    """
+    N, size = len(objects), seen.skin.shape
+    unary = np.empty((2 + N, *size), np.float32)
+    unary[0] = np.log(0.5 * seen.background + 0.02 * UNIFORM)
+    odd = 0.3 * UNIFORM * (seen.deviation > 9)
+    unary[1] = np.log(seen.skin + odd) + seen.log_hand
+    where = hand.copy()
+    nearest = np.full(size, np.inf, np.float32)
+    for o in objects:
+        if isinstance(o, RigidObject):
+            nearest = np.minimum(nearest, o.track.depth)
+    for i, (o, parts) in enumerate(zip(objects, seen.parts, strict=True)):
+        if isinstance(o, RigidObject):
+            shown = o.track.part >= 0
+            d = signed_distance(shown)
+            part = np.maximum(o.track.part, 0).astype(np.int64)
+            drawn = np.take_along_axis(parts, part[None], 0)[0]
+            density = np.where(shown, 0.6 * drawn + 0.4 * parts.max(0), parts.max(0))
+            prior = np.where(d > 0, np.minimum(0.8 * d, 2.5), 1.6 * d) - 0.7
+            behind = np.where(shown, o.track.depth, 0) - np.where(shown, nearest, 0)
+            # Depth along the ray is weakly known, so it only tips the balance.
+            prior -= np.clip(behind / 0.02, 0, 1.5)
+            prior[d < -4] = -30
+            # The inside of a silhouette is not background, whatever it looks like.
+            unary[0] -= np.clip(2 * d - 3, 0, 6)
+            unary[2 + i] = np.log(np.maximum(density, 0.3 * UNIFORM)) + prior
+            where |= d > -6
+        else:
+            source = np.zeros(size, bool)
+            for j in hosts[i]:
+                source |= dilate(objects[j].track.part >= 0, 4)
+            if handled[i]:
+                own = parts[0]
+                source |= (own > 8 * seen.background) & (own > 2 * seen.skin) & (own > 8 * UNIFORM)
+            prior = o.log_prior(source)
+            unary[2 + i] = np.log(np.maximum(parts[0], 0.1 * UNIFORM)) + prior
+            where |= dilate(o.whole > 0.5, 6) | source
+    where |= unary.argmax(0) > 0
+    return mean_field(unary, seen.lab, where)
+
+
+def without_holes(belief: np.ndarray, objects: list[Followed]) -> np.ndarray:
+    """(h, w) classes, after closing small holes in rigid objects whose meshes have none there, in
+    `belief` (h, w, 2 + N) as well.
+
+    Shading inside a cup can look like another cup or the table. A hole that shows a hand, or
+    most of what is seen of another object, stays open.
+    """
+    label = most_likely(belief)
+    height, width = label.shape
+    for i, o in enumerate(objects):
+        if not isinstance(o, RigidObject):
+            continue
+        mine = label == 2 + i
+        area = int(mine.sum())
+        n, parts, stats, _ = cv2.connectedComponentsWithStats(
+            (~mine).astype(np.uint8), connectivity=4
+        )
+        for k in range(1, n):
+            x, y, w, h, size = stats[k]
+            if size > 0.2 * area or x == 0 or y == 0 or x + w == width or y + h == height:
+                continue
+            hole = parts == k
+            counts = np.bincount(label[hole], minlength=belief.shape[-1])
+            what = int(counts.argmax())
+            if what == 1 or (o.track.part[hole] >= 0).mean() < 0.9:
+                continue
+            if what >= 2 and counts[what] > 0.3 * (label == what).sum():
+                continue
+            label[hole] = 2 + i
+            belief[hole] = 0
+            belief[hole, 2 + i] = 1
+    return label

@@ -1,0 +1,511 @@
+"""Intake: any video file, whatever made it, becomes a clip on a task's grid, and what was done to
+it is said.
+
+The clip starts with the first picture that shows the scene as it is, has the task camera's size
+and frame rate, and lies on the scene to the pixel as far as both can be compared. What cannot be
+brought there is refused with its cause. Nothing here is random.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import cv2
+import numpy as np
+from einops import rearrange
+
+from lucibot.core.camera import Camera
+from lucibot.core.errors import UserError
+from lucibot.core.progress import Progress, silent
+from lucibot.core.scene_view import SceneView
+from lucibot.core.similarity import scene_similarity
+from lucibot.core.video import Video
+from lucibot.task import Task
+from lucibot.vision.footage import Facts, Footage
+from lucibot.vision.mirrored import turning_point
+from lucibot.vision.placement import Placement, placements
+from lucibot.vision.registration import Registration, register
+
+HEAD_WIDTH = 640
+"""Pixels across at which the first pictures are compared with the scene."""
+HEAD_RATE = 30.0
+"""Pictures a second of the head that are looked at, at most."""
+FADED = 0.9
+"""Contrast, as a share of what it comes to, below which a first picture is being faded in."""
+FADED_IN = 0.98
+"""From here on a fade is over."""
+ANOTHER = 10.0
+"""Mean difference to a picture that was refused from which on one is another picture, of 255."""
+WHOLE_PX = 0.2
+"""A shift this near to whole pixels is taken as whole: nothing has to be resampled."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class IntakeConfig:
+    """What a file may be like."""
+
+    least_similarity: float = 0.55
+    """Least similarity in [-1, 1] of each object's surroundings in the first picture to the scene's:
+    other scenes stay below 0.55 in at least one object, mostly far below; the same scene in another
+    style and crop gives 0.6 and more."""
+    shortest_s: float = 0.5
+    """A shorter clip shows nothing being done."""
+    longest_s: float = 30.0
+    """What comes later is left off: a clip is held in memory by the stages that read it."""
+    lead_s: float = 2.0
+    """How long a fade, a black or a strange picture may last before the scene is seen."""
+    shift_free: float = 0.0015
+    """Mean displacement of the picture's corners that is left as it is [picture widths]."""
+    shift_most: float = 0.06
+    """Up to here a certain displacement is taken out; a larger one is refused."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class IntakeReport:
+    """What was found in a file and done to it."""
+
+    file: str
+    codec: str
+    stored: tuple[int, int]
+    pixel_format: str
+    matrix: str
+    full_range: bool
+    rotation_deg: int
+    mirrored: bool
+    pixel_aspect: float
+    source_fps: float
+    """Mean pictures a second."""
+    variable_rate: bool
+    source_frames: int
+    """Pictures decoded; not all of a file whose end was left off."""
+    source_s: float
+    """How far the file was decoded [s]."""
+    start_s: float
+    """Time in the file of the clip's first picture [s]."""
+    end_s: float
+    """Time in the file at which the clip ends [s]."""
+    frames: int
+    """Pictures of the clip, at the task's frame rate."""
+    crop: tuple[int, int, int, int]
+    """x0, y0, x1, y1 of the upright picture that was used [pixels]."""
+    bars: tuple[int, int, int, int]
+    """Black bars taken off: left, top, right, bottom [pixels of the upright picture]."""
+    valid: tuple[int, int, int, int]
+    """x0, y0, x1, y1 of the grid that the file's picture covers [pixels]: the rest is bars, or the
+    border's pixels repeated."""
+    similarity: float
+    """Of the object that looks least like the scene's, in the clip's first picture, in [-1, 1]."""
+    registered: bool
+    """Whether scene and first picture agree on where the scene lies."""
+    registration: dict[str, float]
+    """`agreeing` of `patches`, their correlation `alike`, `shift_x_px`, `shift_y_px` (the scene lies
+    so far to the right and down), `scale`, `turn_deg` (clockwise), `displacement_px` (mean of the
+    corners), on the camera's grid, before any correction."""
+    corrected: bool
+    """Whether that was taken out."""
+    done: tuple[str, ...]
+    """What was done, a sentence each."""
+    warnings: tuple[str, ...]
+    """What may spoil the result, a sentence each."""
+
+    def to_dict(self) -> dict:
+        return asdict(self)
+
+
+@dataclass(kw_only=True)
+class _Head:
+    """The first pictures, small."""
+
+    times_s: list[float] = field(default_factory=list)
+    pictures: list[np.ndarray] = field(default_factory=list)
+    """(h, w, 3) uint8, at most `HEAD_WIDTH` across."""
+    size: tuple[int, int] = (0, 0)
+    """Width and height of the upright picture."""
+    gaps_s: list[float] = field(default_factory=list)
+    """Times between all pictures of the head."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Start:
+    """How and from when on a file shows the scene."""
+
+    time_s: float
+    placement: Placement
+    registration: Registration
+    T: np.ndarray | None
+    """(2, 3) maps the clip's pixels to those of the placed picture; None: they are the same."""
+    similarity: dict[str, float]
+
+
+def take_in(
+    path: Path,
+    task: Task,
+    view: SceneView,
+    config: IntakeConfig | None = None,
+    *,
+    progress: Progress = silent,
+) -> tuple[Video, IntakeReport]:
+    """Read a file and fit it to the task's camera and the scene's picture.
+
+    Raises:
+        UserError: it is missing, no video, cannot be decoded, is too short, or does not start with
+            the scene; the message names the cause.
+    """
+    config = config or IntakeConfig()
+    camera = task.camera
+    footage = Footage(path)
+    progress(f"reading {footage.path.name}", 0.0)
+    head = _head(footage, config)
+    _refuse_short(footage, config)
+    start = _start(footage, head, task, view, config)
+    video, turn_s, left_off = _clip(footage, start, head, task, config, progress)
+    ended = start.time_s + video.duration_s
+    done, warnings = _say(footage.facts, start, head, task, left_off)
+    if turn_s is not None:
+        warnings.append(
+            f"it runs backwards from {turn_s:.2f} s on, the way that it came: the clip ends there"
+        )
+    elif left_off:
+        warnings.append(
+            f"it goes on after {config.longest_s:g} s; what comes later is left off (raise "
+            "intake's longest_s)"
+        )
+    if video.duration_s < config.shortest_s:
+        why = "; ".join(warnings) or "nothing more of it shows the scene"
+        raise UserError(
+            f"{path}: only {video.duration_s:.2f} s can be used, at least {config.shortest_s:g} s "
+            f"are needed ({why})"
+        )
+    r, facts = start.registration, footage.facts
+    report = IntakeReport(
+        file=footage.path.name, codec=facts.codec, stored=facts.stored,
+        pixel_format=facts.pixel_format, matrix=facts.matrix, full_range=facts.full_range,
+        rotation_deg=facts.rotation_deg, mirrored=facts.mirrored, pixel_aspect=facts.pixel_aspect,
+        source_fps=facts.rate, variable_rate=_varies(head.gaps_s), source_frames=facts.decoded,
+        source_s=facts.until_s, start_s=start.time_s, end_s=ended, frames=len(video),
+        crop=start.placement.crop, bars=start.placement.bars, valid=_valid(start, camera),
+        similarity=min(start.similarity.values()), registered=r.certain,
+        registration={
+            "agreeing": r.agreeing, "patches": r.patches, "alike": r.alike,
+            "shift_x_px": r.shift_px[0], "shift_y_px": r.shift_px[1], "scale": r.scale,
+            "turn_deg": r.turn_deg, "displacement_px": r.displacement_px,
+        },
+        corrected=start.T is not None, done=tuple(done), warnings=tuple(warnings),
+    )  # fmt: skip
+    progress(f"{footage.path.name}: {len(video)} frames", 1.0)
+    return video, report
+
+
+def _head(footage: Footage, config: IntakeConfig) -> _Head:
+    """The first pictures, as long as a fade may last and twice the shortest clip."""
+    head, looked, before = _Head(), -1.0, 0.0
+    for picture in footage:
+        head.gaps_s.append(picture.time_s - before)
+        before = picture.time_s
+        if picture.time_s > max(config.lead_s, 2 * config.shortest_s):
+            break
+        if picture.time_s - looked < 0.999 / HEAD_RATE and head.pictures:
+            continue
+        looked, rgb = picture.time_s, picture.read()
+        h, w = rgb.shape[:2]
+        head.size = (w, h)
+        if w > HEAD_WIDTH:
+            size = (HEAD_WIDTH, max(round(h * HEAD_WIDTH / w), 1))
+            rgb = cv2.resize(rgb, size, interpolation=cv2.INTER_AREA)
+        head.times_s.append(picture.time_s)
+        head.pictures.append(rgb)
+    head.gaps_s = head.gaps_s[1:]
+    return head
+
+
+def _refuse_short(footage: Footage, config: IntakeConfig) -> None:
+    facts = footage.facts
+    if facts.until_s >= config.shortest_s:
+        return
+    if facts.damage:
+        raise UserError(
+            f"{footage.path} is damaged after {facts.until_s:.2f} s ({facts.damage}); a task needs "
+            f"at least {config.shortest_s:g} s: fetch it again"
+        )
+    if facts.decoded == 1:
+        raise UserError(f"{footage.path} is one picture, no video; give a video file")
+    raise UserError(
+        f"{footage.path} lasts {facts.until_s:.2f} s; a task needs at least {config.shortest_s:g} s"
+    )
+
+
+def _start(footage, head: _Head, task: Task, view: SceneView, config: IntakeConfig):
+    """The first picture that shows the scene, wholly faded in.
+
+    Raises:
+        UserError: none does, or the scene lies too far from where it should.
+    """
+    contrast = _contrast_of(head.pictures)
+    faded = contrast[0] < FADED
+    nearest: _Start | None = None
+    refused: np.ndarray | None = None
+    for k, rgb in enumerate(head.pictures):
+        if contrast[k] < (FADED_IN if faded else FADED):
+            continue
+        # What looks like a picture that was refused needs no second look.
+        if refused is not None and np.abs(rgb.astype(np.int16) - refused).mean() < ANOTHER:
+            continue
+        start = _placed(rgb, head, task.camera, view, head.times_s[k], config)
+        if min(start.similarity.values()) >= config.least_similarity:
+            _refuse_far(footage, start, task, config)
+            return start
+        refused = rgb.astype(np.int16)
+        if nearest is None or min(start.similarity.values()) > min(nearest.similarity.values()):
+            nearest = start
+    name = f"{footage.path} does not start with the scene of {task.name!r}"
+    if nearest is None:
+        raise UserError(f"{name}: nothing is seen in its first {head.times_s[-1]:.1f} s")
+    worst = min(nearest.similarity, key=nearest.similarity.get)
+    seen = _layout(nearest.placement, head.size, task.camera)
+    raise UserError(
+        f"{name}: no {worst!r} is seen where it should be (similarity "
+        f"{nearest.similarity[worst]:.2f}, at least {config.least_similarity:.2f} is needed)"
+        + (f"; {seen[0]}" if seen else "")
+    )
+
+
+def _contrast_of(pictures: list[np.ndarray]) -> np.ndarray:
+    """(n,) contrast of each picture as a share of what it comes to: below 1 in a fade, 0 if black.
+
+    The median over places of the local contrast, over its median in the later half: a hand that
+    comes in covers a few places only.
+    """
+    local = []
+    for rgb in pictures:
+        gray = cv2.cvtColor(cv2.resize(rgb, (96, 72), interpolation=cv2.INTER_AREA),
+                            cv2.COLOR_RGB2GRAY).astype(np.float32)  # fmt: skip
+        blocks = rearrange(gray, "(i a) (j b) -> i j (a b)", a=12, b=12)
+        local.append(blocks.std(-1).ravel())
+    local = np.stack(local)
+    later = np.median(local[len(local) // 2 :], axis=0)
+    telling = later >= max(np.median(later), 1.0)
+    if not telling.any():
+        return np.zeros(len(local))
+    return np.median(local[:, telling] / later[telling], axis=1)
+
+
+def _placed(rgb, head: _Head, camera: Camera, view: SceneView, time_s: float, config) -> _Start:
+    """How a picture shows the scene best: a scene found for certain goes before a likeness."""
+    h, w = rgb.shape[:2]
+    best, rank = None, ()
+    for placement in placements(rgb, camera):
+        image = placement.apply(rgb, camera)
+        r = register(view.first_frame, image, ignore=placement.empty(camera))
+        T = _correction(r, camera, config) if r.certain else None
+        similarity = scene_similarity(image if T is None else _moved(image, T), view)
+        this = r.certain, r.agreeing if r.certain else 0, min(similarity.values())
+        # The plainer one stays unless another one is better by more than chance.
+        if best is None or this[0] > rank[0] or (this[0] == rank[0] and (
+            this[1] > 1.1 * rank[1] + 3 if this[0] else this[2] > rank[2] + 0.05
+        )):  # fmt: skip
+            full = placement.scaled(head.size[0] / w, head.size[1] / h)
+            best = _Start(time_s=time_s, placement=full, registration=r, T=T, similarity=similarity)
+            rank = this
+    return best
+
+
+def _correction(r: Registration, camera: Camera, config: IntakeConfig) -> np.ndarray | None:
+    """(2, 3) from the clip's pixels to the placed picture's, or None if it lies well as it is.
+
+    A plain shift where that is all there is, and in whole pixels where it nearly is.
+    """
+    if r.displacement_px <= config.shift_free * camera.width:
+        return None
+    T = r.A.copy()
+    turned = np.linalg.norm(T[:, :2] - np.eye(2), 2) * 0.5 * np.hypot(camera.width, camera.height)
+    if turned < 0.5:
+        shift = np.array(r.shift_px)
+        whole = np.abs(shift - np.round(shift)) < WHOLE_PX
+        T = np.column_stack([np.eye(2), np.where(whole, np.round(shift), shift)])
+        return T if T[:, 2].any() else None
+    return T
+
+
+def _moved(image: np.ndarray, T: np.ndarray) -> np.ndarray:
+    """`image` (H, W, 3) brought onto the scene: pixel x shows what it shows at T x. Beyond its
+    border the border goes on."""
+    h, w = image.shape[:2]
+    whole = (T[:, :2] == np.eye(2)).all() and (T[:, 2] == np.round(T[:, 2])).all()
+    return cv2.warpAffine(
+        image, T, (w, h), borderMode=cv2.BORDER_REPLICATE,
+        flags=(cv2.INTER_NEAREST if whole else cv2.INTER_CUBIC) | cv2.WARP_INVERSE_MAP,
+    )  # fmt: skip
+
+
+def _refuse_far(footage, start: _Start, task: Task, config: IntakeConfig) -> None:
+    r, w = start.registration, task.camera.width
+    if r.certain and r.displacement_px > config.shift_most * w:
+        raise UserError(
+            f"{footage.path} shows the scene of {task.name!r} elsewhere: {_where(r)}; at most "
+            f"{config.shift_most:.0%} of the width ({config.shift_most * w:.0f} pixels) are taken "
+            "out: crop or pad it as the scene's picture is"
+        )
+
+
+def _where(r: Registration) -> str:
+    """How a scene lies in a picture, in words."""
+    x, y = r.shift_px
+    out = (
+        f"{abs(x):.1f} pixels to the {'right' if x > 0 else 'left'} and {abs(y):.1f} "
+        f"{'down' if y > 0 else 'up'}"
+    )
+    if abs(r.scale - 1) > 5e-4:
+        out += f", {r.scale:.3f} times as large"
+    if abs(r.turn_deg) > 0.05:
+        out += f", turned by {r.turn_deg:.1f} degrees"
+    return out
+
+
+def _clip(footage, start: _Start, head: _Head, task: Task, config: IntakeConfig, progress):
+    """Decode from the start on, each picture at the time at which it is shown.
+
+    Returns:
+        the video; the time in the file at which it turns and runs backwards, where the video ends
+        then [s], or None; whether the file goes on where it was left off.
+    """
+    camera, fps = task.camera, task.spec.camera.fps
+    # In the middle between two times of the faster rate nothing hangs on how times are rounded, and
+    # the first picture stays the first.
+    usual = float(np.median(head.gaps_s)) if head.gaps_s else 1 / fps
+    early = 0.5 * min(1 / fps, usual)
+    most = max(round(config.longest_s * fps), 1)
+    stated = footage.facts.stated_s
+    room = most if stated is None else min(most, int(np.ceil(stated * fps)) + 2)
+    frames = np.empty((room, camera.height, camera.width, 3), np.uint8)
+    count, shown, left_off = 0, None, False
+    times_s, sketches = [], []
+
+    def show(until_s: float) -> None:
+        """Fill in every moment before `until_s` with the picture that is shown."""
+        nonlocal count, frames
+        image = None
+        while count < most and start.time_s + count / fps + early < until_s:
+            if image is None:
+                image = start.placement.apply(shown.read(), camera)
+                image = image if start.T is None else _moved(image, start.T)
+            if count == len(frames):
+                frames = np.concatenate([frames, np.empty_like(frames[: most - count])])
+            frames[count] = image
+            count += 1
+
+    for picture in footage:
+        if picture.time_s < start.time_s - 1e-6:
+            continue
+        if shown is not None:
+            show(picture.time_s)
+            if count == most:
+                left_off = True
+                break
+            progress(f"frame {count}", min(count / room, 1.0))
+        shown = picture
+        times_s.append(picture.time_s)
+        sketches.append(picture.sketch())
+    if shown is not None and not left_off:
+        show(footage.facts.until_s)
+    turn = turning_point(np.stack(sketches), 1 / usual)
+    if turn is None:
+        return Video(frames=frames[:count], fps=fps), None, left_off
+    turn_s = times_s[turn]
+    count = min(count, max(int((turn_s - start.time_s) * fps) + 1, 1))
+    return Video(frames=frames[:count], fps=fps), turn_s, left_off
+
+
+def _varies(gaps_s: list[float]) -> bool:
+    gaps = np.array(gaps_s)
+    # Containers round times to a millisecond.
+    return bool(len(gaps) > 1 and np.ptp(gaps) > max(0.1 * np.median(gaps), 0.0025))
+
+
+def _valid(start: _Start, camera: Camera) -> tuple[int, int, int, int]:
+    """The largest upright box, around the middle, whose pixels all come from the file's picture."""
+    valid = (~start.placement.empty(camera)).astype(np.uint8)
+    if start.T is not None:
+        valid = cv2.warpAffine(
+            valid, start.T, valid.shape[::-1], flags=cv2.INTER_NEAREST | cv2.WARP_INVERSE_MAP
+        )
+    x0, y0, x1, y1 = 0, 0, camera.width, camera.height
+    while x0 < x1 and y0 < y1:
+        inside = valid[y0:y1, x0:x1]
+        missing = [(inside[:, 0] == 0).mean(), (inside[0] == 0).mean(),
+                   (inside[:, -1] == 0).mean(), (inside[-1] == 0).mean()]  # fmt: skip
+        side = int(np.argmax(missing))
+        if missing[side] == 0:
+            break
+        x0, y0, x1, y1 = x0 + (side == 0), y0 + (side == 1), x1 - (side == 2), y1 - (side == 3)
+    return x0, y0, x1, y1
+
+
+def _layout(p: Placement, size: tuple[int, int], camera: Camera) -> list[str]:
+    """What was done to the picture's frame, in words."""
+    out = []
+    if any(p.bars):
+        left, top, right, bottom = p.bars
+        out.append(
+            f"its black bars are taken off (left {left}, top {top}, right {right}, bottom {bottom} "
+            "pixels)"
+        )
+    inner = (size[0] - p.bars[0] - p.bars[2], size[1] - p.bars[1] - p.bars[3])
+    aspects = f"it is {inner[0]}x{inner[1]}, the camera {camera.width}x{camera.height}"
+    if p.stretched:
+        out.append(f"{aspects}: it is squeezed onto the other aspect")
+    elif (p.crop[2] - p.crop[0], p.crop[3] - p.crop[1]) != inner:
+        out.append(f"{aspects}: its sides are cropped")
+    elif p.box != (0, 0, camera.width, camera.height):
+        out.append(f"{aspects}: it gets black bars")
+    return out
+
+
+def _say(facts: Facts, start: _Start, head, task: Task, left_off: bool):
+    """What was done, and what may spoil the result: two lists of sentences."""
+    done, warnings = [], []
+    camera, fps, r = task.camera, task.spec.camera.fps, start.registration
+    if facts.passed_over:
+        done.append(f"{facts.passed_over} other streams of pictures (a cover) are passed over")
+    if facts.rotation_deg or facts.mirrored:
+        turn = f"turned by {facts.rotation_deg} degrees counter-clockwise"
+        done.append(f"{turn}{', mirrored' if facts.mirrored else ''}, as the container asks")
+    if facts.pixel_aspect != 1:
+        done.append(f"its pixels are {facts.pixel_aspect:.3f} times as wide as high: made square")
+    if facts.transparent:
+        warnings.append("its pictures have an alpha channel: they are laid on black")
+    if facts.interlaced:
+        warnings.append("it is interlaced: every second line of each picture is filled in")
+    if facts.hdr:
+        warnings.append(
+            f"its colours are for an HDR screen ({facts.hdr}) and are not converted: export it as "
+            "SDR (BT.709)"
+        )
+    done += _layout(start.placement, head.size, camera)
+    if start.time_s > 0:
+        done.append(
+            f"it starts at {start.time_s:.2f} s: what comes before is black, is faded in or shows "
+            "something else"
+        )
+    if abs(facts.rate / fps - 1) > 1e-3 or _varies(head.gaps_s):
+        varies = ", varying" if _varies(head.gaps_s) else ""
+        done.append(f"resampled from {facts.rate:.4g}{varies} to {fps:g} frames/s")
+    if not r.certain:
+        warnings.append(
+            "whether it lies on the scene's picture to the pixel could not be measured: "
+            f"{r.agreeing} of {r.patches} patches agree on a place"
+        )
+    elif start.T is not None:
+        done.append(f"the scene lies {_where(r)}: this is taken out")
+    if facts.damage:
+        stated = f" of {facts.stated_s:.2f}" if facts.stated_s else ""
+        warnings.append(
+            f"it is damaged: {facts.until_s:.2f}{stated} s can be decoded ({facts.damage})"
+        )
+    elif not left_off and facts.stated_frames and facts.decoded < 0.95 * facts.stated_frames and (
+        facts.stated_s is not None and facts.until_s < 0.95 * facts.stated_s
+    ):  # fmt: skip
+        warnings.append(
+            f"it is cut off or damaged: {facts.until_s:.2f} of {facts.stated_s:.2f} s can be decoded"
+        )
+    return done, warnings
