@@ -1,16 +1,18 @@
 """The embedded tracker and the skin hand detector on small drawn clips with known truth."""
 
+import sys
+
 import cv2
 import numpy as np
 import pytest
 import trimesh
 
-from lucibot.core.errors import UserError
+from lucibot.core.errors import RunFailed, UserError
 from lucibot.core.geometry import matrix_np
 from lucibot.core.scene_view import SceneView
 from lucibot.core.video import Video
 from lucibot.providers.hand import OutlineHand
-from lucibot.providers.tracker import EmbeddedTracker
+from lucibot.providers.tracker import CommandSegmenter, ComposedTracker, EmbeddedTracker
 from lucibot.providers.tracker.raster import Mesh, face_parts
 from lucibot.task import load_task
 
@@ -314,3 +316,58 @@ def test_finger_tips_near_the_object():
         detector.detect(frames, hand_layer=layer[:, ::2], contact_masks=things)
     with pytest.raises(UserError, match="both masks"):
         detector.detect(frames)
+
+
+SCRIPT = """
+import sys
+import av, numpy as np
+video, first, masks = sys.argv[1:4]
+with av.open(video) as container:
+    count = sum(1 for _ in container.decode(video=0))
+with np.load(first) as z:
+    found = {n: np.repeat(z[n][None], count, 0) for n in z.files}
+found["cup"][3] = False
+np.savez(masks, **found)
+"""
+
+
+def test_any_program_may_segment(task, clip, tracks, tmp_path):
+    view, video = clip[:2]
+    script = tmp_path / "segment.py"
+    script.write_text(SCRIPT)
+    command = f"{sys.executable} {script} {{video}} {{first}} {{masks}}"
+    config = ComposedTracker(segmenter=CommandSegmenter(command=command))
+    found = config.create().track(task, view, video)
+    assert np.array_equal(found.hand, tracks.hand)
+    first = view.labels == 1
+    assert np.array_equal(found.masks[5, 0], first & ~tracks.hand[5])
+    assert np.flatnonzero(found.lost[:, 0]).tolist() == [3] and not found.lost[:, 1].any()
+    assert np.isnan(found.poses).all()
+
+
+@pytest.mark.parametrize(
+    ("body", "complaint"),
+    [("import sys; sys.exit('no weights')", "status 1: no weights"), ("", "wrote no masks"),
+     ("import sys; open(sys.argv[3], 'w').write('x')", "cannot be read as npz"),
+     ("import sys, numpy as np; np.savez(sys.argv[3], cup=np.zeros((2, 3, 3)))",
+      "no masks of 'block'"),
+     ("import sys, numpy as np; np.savez(sys.argv[3], cup=np.zeros(2), block=np.zeros(2))",
+      "masks of 'cup' have shape"),
+     ("import time; time.sleep(60)", "longer than 4 s")],
+)  # fmt: skip
+def test_a_segmenter_that_fails_is_one_clear_line(task, clip, tmp_path, body, complaint):
+    script = tmp_path / "segment.py"
+    script.write_text(body)
+    command = f"{sys.executable} {script} {{video}} {{first}} {{masks}}"
+    member = CommandSegmenter(command=command, timeout_s=4).create()
+    with pytest.raises(RunFailed, match=complaint) as e:
+        member.segment(task, *clip[:2])
+    assert "\n" not in str(e.value)
+
+
+@pytest.mark.parametrize(
+    "command", ["", "segment {video} {first}", "/nowhere {video} {first} {masks}"]
+)
+def test_a_segmenter_that_cannot_be_called_is_the_users_mistake(task, clip, command):
+    with pytest.raises(UserError, match=r"--perceive\.tracker\.segmenter\.command"):
+        CommandSegmenter(command=command).create().segment(task, *clip[:2])

@@ -12,3 +12,12 @@ class Progress(Protocol):
 
 def silent(message: str, done: float | None = None) -> None:
     """The `Progress` that says nothing."""
+
+
+def part(progress: Progress, start: float, end: float) -> Progress:
+    """The stretch of the bar, from `start` to `end` in [0, 1], that one step of a work may fill."""
+
+    def say(message: str, done: float | None = None) -> None:
+        progress(message, None if done is None else start + (end - start) * done)
+
+    return say

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 
 from lucibot.config import PerceiveConfig
-from lucibot.core.progress import Progress
+from lucibot.core.progress import Progress, part
 from lucibot.core.scene_view import SceneView
 from lucibot.core.tracks import Tracks
 from lucibot.core.video import Video, read_video
@@ -35,8 +35,8 @@ def perceive(
     task: Task, view: SceneView, video: Video, config: PerceiveConfig, progress: Progress
 ) -> Perception:
     """Reads everything that the search needs from `video`, given the known first moment."""
-    tracks = config.tracker.create().track(task, view, video, progress=_part(progress, 0, 0.7))
-    return read_tracks(task, view, video, tracks, config, _part(progress, 0.7, 1))
+    tracks = config.tracker.create().track(task, view, video, progress=part(progress, 0, 0.7))
+    return read_tracks(task, view, video, tracks, config, part(progress, 0.7, 1))
 
 
 def read_tracks(
@@ -52,7 +52,7 @@ def read_tracks(
         measured = _on_grid(everything, fit_camera(view.camera, config.poses.width))
     found = refine_poses(
         task, view, tracks, video.fps, config.poses, depth_m=measured, seed=config.seed,
-        progress=_part(progress, 0.05, 0.7),
+        progress=part(progress, 0.05, 0.7),
     )  # fmt: skip
     tracks = replace(
         tracks, poses=found.poses, confidence=np.minimum(found.confidence, tracks.confidence),
@@ -112,12 +112,3 @@ def _on_grid(depth: np.ndarray, camera) -> np.ndarray:
     size = (camera.width, camera.height)
     small = [cv2.resize(d, size, interpolation=cv2.INTER_NEAREST) for d in depth]
     return np.nan_to_num(np.stack(small), nan=0.0)
-
-
-def _part(progress: Progress, start: float, end: float) -> Progress:
-    """The stretch of the bar that one step of the stage may fill."""
-
-    def say(message: str, done: float | None = None) -> None:
-        progress(message, None if done is None else start + (end - start) * done)
-
-    return say

@@ -1,5 +1,10 @@
 """The tracker family."""
 
-from lucibot.providers.tracker.config import EmbeddedTracker, TrackerConfig
+from lucibot.providers.tracker.config import (
+    CommandSegmenter,
+    ComposedTracker,
+    EmbeddedTracker,
+    TrackerConfig,
+)
 
-__all__ = ["EmbeddedTracker", "TrackerConfig"]
+__all__ = ["CommandSegmenter", "ComposedTracker", "EmbeddedTracker", "TrackerConfig"]

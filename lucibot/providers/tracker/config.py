@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
-    from lucibot.providers.tracker.base import Tracker
+    from lucibot.providers.tracker.base import Segmenter, Tracker, TrackerAndHandLayer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +29,7 @@ class SearchSettings:
 class EmbeddedTracker:
     """Tracks with classical means only; needs no weights and no GPU."""
 
+    kind: Literal["embedded"] = "embedded"
     work_width: int = 408
     """Width at which the work is done [pixels]; masks come out at the video's size."""
     search: SearchSettings = field(default_factory=SearchSettings)
@@ -39,10 +40,44 @@ class EmbeddedTracker:
     seed: int = 0
     """Seed of the pose search."""
 
-    def create(self) -> Tracker:
+    def create(self) -> TrackerAndHandLayer:
         from lucibot.providers.tracker.embedded import TrackByColour
 
         return TrackByColour(self)
 
 
-TrackerConfig = EmbeddedTracker
+@dataclass(frozen=True, kw_only=True)
+class CommandSegmenter:
+    """Masks from any program that follows objects from their first masks."""
+
+    kind: Literal["command"] = "command"
+    command: str = ""
+    """What is run, with the place holders {video} (an mp4), {first} (an npz with a mask (H, W) for each
+    object by name) and {masks} (the npz to write, with masks (T, H, W) by name)."""
+    timeout_s: float = 3600.0
+
+    def create(self) -> Segmenter:
+        from lucibot.providers.tracker.command import SegmentByCommand
+
+        return SegmentByCommand(self)
+
+
+SegmenterConfig = CommandSegmenter
+HandLayerConfig = EmbeddedTracker
+
+
+@dataclass(frozen=True, kw_only=True)
+class ComposedTracker:
+    """Masks by a segmenter, hands by a hand layer; poses start from the masks."""
+
+    kind: Literal["composed"] = "composed"
+    segmenter: SegmenterConfig = field(default_factory=CommandSegmenter)
+    hand_layer: HandLayerConfig = field(default_factory=EmbeddedTracker)
+
+    def create(self) -> Tracker:
+        from lucibot.providers.tracker.composed import TrackBySegments
+
+        return TrackBySegments(self)
+
+
+TrackerConfig = EmbeddedTracker | ComposedTracker

@@ -70,6 +70,12 @@ class TrackByColour:
             lost=confidence < self.config.lost_below, poses=poses,
         )  # fmt: skip
 
+    def hand_layer(
+        self, task: Task, view: SceneView, video: Video, *, progress: Progress = silent
+    ) -> np.ndarray:
+        """See `HandLayer`; what is a hand is told by what the objects are not."""
+        return self.track(task, view, video, progress=progress).hand
+
 
 class _State:
     """Everything that is carried from frame to frame, on the work grid (h, w)."""
