@@ -49,7 +49,7 @@ class PerceiveConfig:
     keyframes: KeyframeConfig = field(default_factory=KeyframeConfig)
     supervise: SuperviseConfig = field(default_factory=SuperviseConfig)
     seed: int = 0
-    """Seed of samples drawn while fitting poses and of the choice of cloud points."""
+    """Seed of samples drawn while fitting poses, and of the affordance's points."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -581,7 +581,7 @@ def test_what_is_near_a_surface_is_its_twin(reach, lanes, monkeypatch):
 
 @pytest.mark.parametrize("width", [16, 17])
 @pytest.mark.parametrize("lanes", [1, 7])
-@pytest.mark.parametrize("most", [1, 20, 64, 100_000])
+@pytest.mark.parametrize("most", [1, 20, 64, 187, 207, 100_000])
 def test_unproject_is_its_twin(most, lanes, width, monkeypatch):
     """With several lanes, too, as on a GPU; of images that fill their words and such that do not."""
     monkeypatch.setattr(points_module, "_CPU_LANES", lanes)

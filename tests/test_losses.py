@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from lucibot_kernels import label_iou
+from lucibot_kernels import even_ranks, label_iou
 from skimage.measure import label as connected_regions
 
 from lucibot.core.camera import Camera
@@ -43,7 +43,7 @@ HALVES = ((2, 20, 10, 35, 28), (2, 20, 32, 35, 50))
 def cloud(mask: np.ndarray) -> np.ndarray:
     points = CAMERA.unproject(np.full((H, W), 0.6))[mask]
     out = np.full((M, 3), np.nan, np.float32)
-    kept = points[:: max(1, -(-len(points) // M))]
+    kept = points[even_ranks(len(points), M)]
     out[: len(kept)] = kept
     return out
 
@@ -82,8 +82,10 @@ def goal_terms(label: torch.Tensor) -> dict[str, float]:
 def test_what_the_video_shows_costs_nothing():
     terms = goal_terms(blocks(TOOL, *HALVES))
     keyframe = keyframe_terms(Losses(LABELS, supervision()), 0, blocks(TOOL, *HALVES))
+    losses = Losses(LABELS, supervision())
+    settled = losses.settled(observation(blocks(*HALVES)), parts_of(blocks(*HALVES)))
     affordance = {n for n in TERMS if n.startswith("affordance")}
-    assert set(terms) | set(keyframe) == set(TERMS) - affordance
+    assert set(terms) | set(keyframe) | set(settled) == set(TERMS) - affordance
     assert all(v == pytest.approx(0, abs=2e-3) for v in terms.values()), terms
     assert float(keyframe["actuator_iou"][0]) == 0 and float(keyframe["contact"][0]) == 0
 
@@ -122,6 +124,35 @@ def test_a_missed_contact_and_a_vanished_target_cost():
     assert gone["target_iou"] == 1 and gone["part_iou"] == 1 and gone["part_count"] == 1
     assert gone["target_chamfer"] == pytest.approx(FAR_M)
     assert gone["part_distance"] == pytest.approx(FAR_M)
+
+
+def test_a_pixel_more_hardly_moves_a_cloud():
+    """A mask that grows past the number of points that are kept must not lose half of them."""
+    losses, depth = Losses(LABELS, supervision()), torch.full((1, H, W), 0.6)
+    mask = torch.zeros(H * W, dtype=torch.bool)
+    mask[: M + 1] = True
+    grown = mask.view(1, H, W)
+    mask = mask.clone()
+    mask[M] = False
+    before, after = losses._cloud(mask.view(1, H, W), depth), losses._cloud(grown, depth)
+    assert before.isfinite().all(2).sum() == after.isfinite().all(2).sum() == M
+    assert (before - after).norm(dim=2).median() < 1e-6
+
+
+def test_the_video_and_a_rollout_that_looks_like_it_keep_the_same_points():
+    from lucibot.perception.supervise import _cloud
+
+    rng = np.random.default_rng(0)
+    depth = rng.uniform(0.5, 0.7, (H, W)).astype(np.float32)
+    for pixels in (M - 1, M, M + 1, 2 * M - 1, 2500):
+        mask = np.zeros(H * W, bool)
+        mask[rng.choice(H * W, pixels, replace=False)] = True
+        mask = mask.reshape(H, W)
+        video = torch.from_numpy(_cloud(CAMERA, depth, mask, M))
+        rollout = Losses(LABELS, supervision())._cloud(
+            torch.from_numpy(mask)[None], torch.from_numpy(depth)[None]
+        )
+        torch.testing.assert_close(rollout[0], video, rtol=0, atol=2e-6, equal_nan=True)
 
 
 def test_batches_agree_with_one_by_one():

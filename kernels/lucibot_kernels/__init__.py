@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from lucibot_kernels.overlap import label_iou, mask_iou
     from lucibot_kernels.points import Surface, unproject
     from lucibot_kernels.runtime import ensure_initialized
+    from lucibot_kernels.thinning import even_ranks
 
 _HOME = {
     "HandSpace": "affordance",
@@ -34,6 +35,7 @@ _HOME = {
     "Surface": "points",
     "unproject": "points",
     "ensure_initialized": "runtime",
+    "even_ranks": "thinning",
 }
 
 __all__ = [
@@ -45,6 +47,7 @@ __all__ = [
     "Wanted",
     "chamfer",
     "ensure_initialized",
+    "even_ranks",
     "label_iou",
     "linked_groups",
     "mask_iou",

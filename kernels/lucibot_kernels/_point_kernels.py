@@ -59,11 +59,18 @@ def unproject(
     for item in range(before.shape[0]):
         b = item // lanes
         first, last = stretch(item % lanes, lanes, words)
-        step = qd.max((total[b] + most - 1) // most, 1)
-        # The next pixel that gives a point is found by counting down: dividing for each of them
-        # would take most of the time.
-        slot = (before[item] + step - 1) // step
-        left = slot * step - before[item]
+        # Of n pixels m are kept, the i-th of them is number i * n / m; see `thinning.even_ranks`.
+        n = qd.max(total[b], 1)
+        m = qd.min(n, most)
+        whole = n // m
+        rest = n % m
+        start = qd.cast(before[item], qd.i64)
+        at_least = (start * m + n - 1) // n
+        slot = qd.cast(at_least, qd.i32)
+        # The next pixel that gives a point is found by counting down, and the remainder of its
+        # number's division is carried along: dividing would take most of the time.
+        left = qd.cast(at_least * n // m - start, qd.i32)
+        carried = qd.cast(at_least * n % m, qd.i32)
         for w in range(first, last):
             # Most words of an image are empty.
             if word[b * words + w] != 0:
@@ -75,7 +82,11 @@ def unproject(
                             o = 3 * (b * most + slot)
                             for i in qd.static(range(3)):
                                 out[o + i] = centre[i] + ray[3 * p + i] * depth[at]
-                            left = step
+                            left = whole
+                            carried += rest
+                            if carried >= m:
+                                carried -= m
+                                left += 1
                             slot += 1
                         left -= 1
 

@@ -19,8 +19,8 @@ def unproject(
 ) -> torch.Tensor:
     """Points of masked depth images, at most `most` of each: (B, most, 3) f32 [m].
 
-    The pixels of a mask count in rows; of n pixels every ceil(n / most)-th gives a point, the first
-    one first. NaN pads.
+    The pixels of a mask count in rows; of n pixels those whose numbers are `thinning.even_ranks` of n
+    give a point, in that order. NaN pads.
 
     mask: (B, H, W) bool, or uint8 where non-zero is true.
     depth: (B, H, W) f32, camera z [m].

@@ -224,8 +224,9 @@ def unproject(
     out = torch.full((len(mask), most, 3), torch.nan, dtype=torch.float64)
     for b, pixels in enumerate(mask.bool()):
         points = centre.double() + rays.double()[pixels] * depth[b].double()[pixels][:, None]
-        kept = points[:: max(1, -(-len(points) // most))]
-        out[b, : len(kept)] = kept
+        count = min(len(points), most)
+        for i in range(count):
+            out[b, i] = points[i * len(points) // count]
     return out
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from lucibot_kernels import even_ranks
 
 from lucibot.core.geometry import pose_np
 from lucibot.objective.supervision import Affordance, Supervision
@@ -77,8 +78,8 @@ def supervision(scene: SimScene, keyframes: int = KEYFRAMES) -> Supervision:
     def cloud(name: str) -> np.ndarray:
         points = shown[masks[name] & np.isfinite(depth)]
         out = np.full((CLOUD_POINTS, 3), np.nan, np.float32)
-        step = max(1, -(-len(points) // CLOUD_POINTS))
-        out[: len(points[::step])] = points[::step]
+        points = points[even_ranks(len(points), CLOUD_POINTS)]
+        out[: len(points)] = points
         return out
 
     target = np.any([masks[o.name] for o in targets], axis=0)

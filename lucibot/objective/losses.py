@@ -8,6 +8,10 @@ shape they can point the wrong way: an untouched block of dough is nearer to two
 than a block that was cut and slid. So the last keyframe's picture is also read part by part, with
 tool and hand out of the picture: how many parts the video shows, where each is, how far apart, and
 what the target goes around.
+
+All of this belongs to the last keyframe (paper, section 3.4). Afterwards the hands let go of what they
+still hold, and the world comes to rest, of which the video may show nothing. Where its goal frame shows
+nothing held, what is on it has to stay so: the terms of the target are read once more, as `settled_*`.
 """
 
 from __future__ import annotations
@@ -21,17 +25,17 @@ from torch import Tensor
 
 from lucibot.objective.supervision import Supervision
 
-CLOUD_POINTS = 1024
-"""Points kept of each cloud that is read from a drawn depth image."""
 MAX_PARTS = 6
 """Largest parts of a rollout's target that are looked at."""
+SETTLED = "settled_"
+"""Before the names of the target's terms when all has been let go and has come to rest."""
 FAR_M = 0.3
 """Distance [m] that stands for "nowhere to be seen" in terms measured in metres."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Observation:
-    """What P environments look like at the last keyframe."""
+    """What P environments look like at one moment."""
 
     label: Tensor
     """(P, H, W) int32: 0 background, i + 1 for the task's object i."""
@@ -69,11 +73,13 @@ class Losses:
         """Where the video shows the actuators at each keyframe."""
         self._seen = [np.flatnonzero(c > 0).tolist() for c in supervision.waypoint_confidence]
         self._contact = t(supervision.contact)
+        self._held_at_goal = bool(supervision.held[-1].any())
         self._actuator_clouds = [_finite(t(c)) for c in supervision.actuator_clouds]
         self._target_cloud = _finite(t(supervision.target_cloud))
         self._part_masks = t(supervision.part_masks)
         self._part_valid = t(supervision.part_valid)
         self._part_clouds = [_finite(t(c)) for c in supervision.part_clouds]
+        self._cloud_points = supervision.target_cloud.shape[0]
         self._rays = t(supervision.camera.rays).float().contiguous()
         self._origin = t(supervision.camera.T_world_cam[:3, 3]).float()
 
@@ -99,20 +105,31 @@ class Losses:
 
     def at_goal(self, seen: Observation, parts: Parts) -> dict[str, Tensor]:
         """Terms of the last keyframe, (P,) each."""
+        actuators = [
+            self._chamfer(seen.label == a, seen.depth, cloud)
+            for a, cloud in zip(self._actuators, self._actuator_clouds, strict=True)
+        ]
+        return {"actuator_chamfer": torch.stack(actuators).mean(0)} | self._of_target(seen, parts)
+
+    def settled(self, seen: Observation, parts: Parts) -> dict[str, Tensor]:
+        """Terms of the end, when all has been let go and has settled, (P,) each; 0 where the video's
+        goal frame shows something held, so that it says nothing of what follows."""
+        terms = self._of_target(seen, parts)
+        says = 0.0 if self._held_at_goal else 1.0
+        return {f"{SETTLED}{n}": says * v for n, v in terms.items()}
+
+    def _of_target(self, seen: Observation, parts: Parts) -> dict[str, Tensor]:
+        """How the targets differ from the video's goal frame, (P,) each."""
         target_seen = _is_any(seen.label, self._targets)
-        terms = {
+        missed = (~parts.around).float()
+        return {
             "target_iou": 1 - label_iou(
                 seen.label, self._targets, self._target_masks[-1], self._valid[-1]
             ),
-            "actuator_chamfer": torch.stack([
-                self._chamfer(seen.label == a, seen.depth, cloud)
-                for a, cloud in zip(self._actuators, self._actuator_clouds, strict=True)
-            ]).mean(0),
             "target_chamfer": self._chamfer(target_seen, seen.depth, self._target_cloud),
+            "around": missed.mean(1) if missed.shape[1] else torch.zeros_like(missed.sum(1)),
+            **self._part_terms(parts),
         }  # fmt: skip
-        missed = (~parts.around).float()
-        terms["around"] = missed.mean(1) if missed.shape[1] else torch.zeros_like(missed.sum(1))
-        return terms | self._part_terms(parts)
 
     def _part_terms(self, parts: Parts) -> dict[str, Tensor]:
         Q, P = len(self._part_masks), len(parts.number)
@@ -158,8 +175,9 @@ class Losses:
         return chamfer(cloud, wanted).mean.nan_to_num(FAR_M, posinf=FAR_M).clamp(max=FAR_M)
 
     def _cloud(self, mask: Tensor, depth: Tensor) -> Tensor:
-        """World points (P, CLOUD_POINTS, 3) of the pixels in `mask`, evenly thinned; NaN pads."""
-        return unproject(mask, depth, self._rays, self._origin, CLOUD_POINTS)
+        """World points (P, M, 3) of the pixels in `mask`, as many and chosen by the same rule as the
+        video's; NaN pads."""
+        return unproject(mask, depth, self._rays, self._origin, self._cloud_points)
 
 
 def _finite(cloud: Tensor) -> Tensor:

@@ -34,6 +34,16 @@ class LossWeights:
     affordance_clearance: float = 0.0
     """How deep [m] a hand on the grasped areas would be in something else, mean over keyframes."""
 
+    settled_target_iou: float = 0.0
+    """`target_iou` again when all has been let go and has settled, as the other `settled` terms; where
+    the video's goal frame shows something held, they are 0."""
+    settled_target_chamfer: float = 0.0
+    settled_part_count: float = 0.0
+    settled_part_iou: float = 0.0
+    settled_part_chamfer: float = 0.0
+    settled_part_distance: float = 0.0
+    settled_around: float = 0.0
+
     def total(self, terms):
         """Weighted sum (P,) of unweighted terms."""
         return sum(getattr(self, f.name) * terms[f.name] for f in fields(self))

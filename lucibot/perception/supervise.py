@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import cv2
 import numpy as np
+from lucibot_kernels import even_ranks
 
 from lucibot.core.answers import Answers
 from lucibot.core.camera import Camera
@@ -31,8 +32,6 @@ def build_supervision(
     depth_m: np.ndarray,
     affordance: Affordance,
     config: SuperviseConfig,
-    *,
-    seed: int,
 ) -> Supervision:
     """Puts everything on the observation grid.
 
@@ -42,13 +41,11 @@ def build_supervision(
         keyframes: (K,) frames, the goal last.
         depth_m: (K, H, W) depth of the keyframes.
         affordance: tips on the observation grid.
-        seed: of the choice of cloud points.
     """
     camera = fit_camera(view.camera, config.width)
     size = (camera.width, camera.height)
     actuators = [task.label(o.name) - 1 for o in task.actuators]
     targets = [task.label(o.name) - 1 for o in task.targets]
-    rng = np.random.default_rng(seed)
     masks = np.stack(
         [
             [resize_mask(m, size) & ~gone for m, gone in zip(ms, lost, strict=True)]
@@ -63,10 +60,10 @@ def build_supervision(
     for i in actuators:
         seen = np.flatnonzero(masks[:, i].sum((1, 2)) >= 20)
         k = int(seen[-1]) if len(seen) else len(keyframes) - 1
-        clouds.append(_cloud(camera, depth[k], masks[k, i], config.cloud_points, rng))
+        clouds.append(_cloud(camera, depth[k], masks[k, i], config.cloud_points))
     # Parts are a majority over frames; depth is the goal frame's, so its own mask counts as well.
     part_clouds = [
-        _cloud(camera, depth[-1], m & target_masks[-1], config.cloud_points, rng)
+        _cloud(camera, depth[-1], m & target_masks[-1], config.cloud_points)
         for m in parts.masks
     ]
     contact = np.stack([answers.contact[max(0, t - 2) : t + 3].mean(0) >= 0.5 for t in keyframes])
@@ -83,7 +80,7 @@ def build_supervision(
         target_masks=target_masks,
         valid=valid,
         actuator_clouds=np.stack(clouds),
-        target_cloud=_cloud(camera, depth[-1], target_masks[-1], config.cloud_points, rng),
+        target_cloud=_cloud(camera, depth[-1], target_masks[-1], config.cloud_points),
         contact=contact,
         around_pairs=answers.around_pairs,
         around=answers.around,
@@ -108,12 +105,11 @@ def _shrunk(depth: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return depth[rows[:, None], cols]
 
 
-def _cloud(camera: Camera, depth: np.ndarray, mask: np.ndarray, count: int, rng) -> np.ndarray:
-    """(count, 3) float32 [m, world] of a mask's pixels, without replacement; NaN pads."""
+def _cloud(camera: Camera, depth: np.ndarray, mask: np.ndarray, count: int) -> np.ndarray:
+    """(count, 3) float32 [m, world] of a mask's pixels, thinned as a rollout's are; NaN pads."""
     out = np.full((count, 3), np.nan, np.float32)
     known = np.isfinite(depth)
     points = camera.unproject(np.where(known, depth, 0).astype(float))[mask & known]
-    if len(points) > count:
-        points = points[np.sort(rng.choice(len(points), count, replace=False))]
+    points = points[even_ranks(len(points), count)]
     out[: len(points)] = points
     return out

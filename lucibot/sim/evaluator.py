@@ -11,7 +11,7 @@ from torch import Tensor
 from lucibot.core.errors import UserError
 from lucibot.objective.affordance import AffordanceTerms
 from lucibot.objective.evaluation import Evaluation
-from lucibot.objective.losses import FAR_M, Losses, Observation
+from lucibot.objective.losses import FAR_M, Losses, Observation, Parts
 from lucibot.objective.supervision import Supervision
 from lucibot.objective.weights import TERMS, LossWeights
 from lucibot.sim.contact import Contacts
@@ -102,13 +102,16 @@ class Evaluator:
             self.scene, torch.from_numpy(waypoints), self._supervision.held,
             grasps=grasps(self.scene.task, self._supervision), on_keyframe=keep, on_step=on_step,
         )  # fmt: skip
-        goal = self.scene.moment()
-        failed = self.scene.diverged(goal)
+        end = self.scene.moment()
+        failed = self.scene.diverged(end)
         keyframes = Moment.joined(moments)
         seen = self._at_keyframes(keyframes)
         for at_keyframe in seen:
             failed |= at_keyframe.pop("failed")
-        terms = {n: mean_of_known([t[n] for t in seen]) for n in seen[0]} | self._at_goal(goal)
+        terms = {n: mean_of_known([t[n] for t in seen]) for n in seen[0]}
+        # The last keyframe is the goal frame: what was held is still held there.
+        terms |= self._losses.at_goal(*self._seen(moments[-1]))
+        terms |= self._losses.settled(*self._seen(end))
         terms |= self._affordance.terms(keyframes)
         for value in terms.values():
             failed = failed | ~torch.isfinite(value)
@@ -132,11 +135,10 @@ class Evaluator:
             for k in range(len(overlap))
         ]
 
-    def _at_goal(self, goal: Moment) -> dict[str, Tensor]:
-        """Terms of the end of a rollout, (B,) each."""
-        label, depth = self._observer.observe(goal)
-        seen = Observation(label=label, depth=depth)
-        return self._losses.at_goal(seen, self._observer.observe_parts(goal))
+    def _seen(self, moment: Moment) -> tuple[Observation, Parts]:
+        """What there is to see at one moment: everything, and the targets part by part."""
+        label, depth = self._observer.observe(moment)
+        return Observation(label=label, depth=depth), self._observer.observe_parts(moment)
 
 
 def mean_of_known(values: list[Tensor]) -> Tensor:

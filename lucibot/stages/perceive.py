@@ -95,7 +95,7 @@ def read_tracks(
     depth = depth_of(keyframes)
     supervision = build_supervision(
         task, view, video, tracks, poses, tracks.confidence, answers, keyframes, depth,
-        affordance, config.supervise, seed=config.seed,
+        affordance, config.supervise,
     )  # fmt: skip
     return Perception(
         tracks=tracks, scale=found.scale, fit=found.iou, answers=answers, depth_m=depth,
