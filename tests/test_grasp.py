@@ -14,7 +14,6 @@ from lucibot.providers.answerer.config import PixelAnswerer
 from lucibot.providers.answerer.pixels import AnswerByPixels
 from lucibot.sim.grip import carried, patch
 from lucibot.task import Task, load_task
-from lucibot.vision.around import axis_px, encloses, goes_around
 
 FRAMES = 12
 TAKEN, RELEASED = 4, 9
@@ -153,18 +152,6 @@ def test_a_patch_is_carried_and_turned_about_where_it_is_grasped():
     pose = torch.tensor([[1.0, 2.0, 3.0, 0.0, 0.0, np.pi / 2]], dtype=torch.float64)
     wanted = [[[1.0, 2.0, 3.0]], [[1.0, 3.0, 3.0]]]
     np.testing.assert_allclose(carried(offsets, pose), wanted, atol=1e-12)
-
-
-def test_a_ring_goes_around_what_stands_in_it(task):
-    left, right = (axis_px(task, task.solid(n), task.camera) for n in ("left_stick", "right_stick"))
-    ring = ring_mask(task)
-    open_ = ring.copy()
-    far = np.argwhere(ring)[:, 0].min()
-    open_[far : far + 12] = False  # Nothing of its far side is left.
-    for goes in (goes_around, encloses):
-        assert goes(ring, left) and not goes(ring, right)
-        assert not goes(np.zeros_like(ring), left)
-    assert goes_around(open_, left) and not encloses(open_, left)
 
 
 def test_the_answerer_says_what_the_band_goes_around(task):

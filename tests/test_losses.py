@@ -1,5 +1,7 @@
 """Loss terms: zero for what the video shows, and right in sign for what it does not."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -124,6 +126,16 @@ def test_a_missed_contact_and_a_vanished_target_cost():
     assert gone["target_iou"] == 1 and gone["part_iou"] == 1 and gone["part_count"] == 1
     assert gone["target_chamfer"] == pytest.approx(FAR_M)
     assert gone["part_distance"] == pytest.approx(FAR_M)
+
+
+def test_what_follows_the_goal_counts_only_where_the_video_shows_it():
+    """What is still held in the goal frame will be dropped, of which the video says nothing."""
+    fallen = blocks((2, 30, 10, 45, 28), (2, 30, 32, 45, 50))
+    for held, costs in ((True, False), (False, True)):
+        goal = replace(supervision(), held=np.full((2, 1), held))
+        terms = Losses(LABELS, goal).settled(observation(fallen), parts_of(fallen))
+        assert (float(terms["settled_target_iou"][0]) > 0.3) == costs
+        assert held == all(not v.any() for v in terms.values())
 
 
 def test_a_pixel_more_hardly_moves_a_cloud():

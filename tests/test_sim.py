@@ -207,11 +207,11 @@ def test_a_replay_shows_its_start_whatever_went_before():
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["cut_dough", "stack_cups"])
 def test_the_observer_agrees_with_the_camera_of_genesis(name, monkeypatch):
-    from lucibot.sim import observer
+    from lucibot.sim import drawing, observer
     from lucibot.sim.scene import SimScene
 
     # Genesis draws particles with half their size as radius.
-    monkeypatch.setattr(observer, "SPLAT_RADIUS", 0.5)
+    monkeypatch.setattr(drawing, "SPLAT_RADIUS", 0.5)
     task = load_task(name)
     camera = task.camera.resized(320, 240)
     scene = SimScene(task, n_envs=1, camera=camera, particles_as="spheres")

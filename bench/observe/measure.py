@@ -6,7 +6,8 @@ import torch
 
 from lucibot.benchmark import Bench
 from lucibot.core.camera import Camera
-from lucibot.sim.observer import SPLAT_RADIUS, SceneObserver
+from lucibot.sim.drawing import SPLAT_RADIUS
+from lucibot.sim.observer import SceneObserver
 from lucibot.sim.scene import SimScene
 from lucibot.task import Task, load_task
 

@@ -63,8 +63,7 @@ def build_supervision(
         clouds.append(_cloud(camera, depth[k], masks[k, i], config.cloud_points))
     # Parts are a majority over frames; depth is the goal frame's, so its own mask counts as well.
     part_clouds = [
-        _cloud(camera, depth[-1], m & target_masks[-1], config.cloud_points)
-        for m in parts.masks
+        _cloud(camera, depth[-1], m & target_masks[-1], config.cloud_points) for m in parts.masks
     ]
     contact = np.stack([answers.contact[max(0, t - 2) : t + 3].mean(0) >= 0.5 for t in keyframes])
     return Supervision(

@@ -1,18 +1,21 @@
 """The parts into which a target has fallen: what the video's goal frame is compared with.
 
 A person who is shown the goal frame sees pieces; here they are groups of particles that hang
-together. Read at the end of a rollout, with nothing but the targets drawn.
+together, and nothing but the targets is drawn.
 """
 
 from __future__ import annotations
 
+import torch
 from lucibot_kernels import linked_groups
 from torch import Tensor
 
-LINK_SIZES = 1.5
-"""Particles nearer than this many particle sizes hang together: just more than the diagonal of the
-lattice that bodies are sampled on. What is elastic may be stretched: it hangs together while its
-particles are within one cell of the grid, the distance at which it tears."""
+from lucibot.core.camera import Camera
+from lucibot.objective.losses import MAX_PARTS
+from lucibot.sim.drawing import Drawing
+from lucibot.sim.moment import Moment
+from lucibot.sim.scene import SimScene
+
 LEAST_SHARE = 0.05
 """A group with a smaller share of the particles is a crumb, not a part."""
 
@@ -28,3 +31,32 @@ def particle_parts(points_m: Tensor, link_m: float) -> tuple[Tensor, Tensor]:
         part (B, N) int32, numbered from 0 by decreasing size, -1 for crumbs; count (B,) int32.
     """
     return linked_groups(points_m.transpose(0, 1), link_m, LEAST_SHARE)
+
+
+class DrawnParts:
+    """The targets drawn part by part: a rigid target is one, particles fall into groups.
+
+    Tool and hand are not drawn, as in the video's goal frame when they are gone. Parts beyond
+    `MAX_PARTS` of a target and crumbs are drawn, but have no number.
+    """
+
+    def __init__(self, scene: SimScene, camera: Camera, background: tuple[Tensor, Tensor]):
+        # Rigid targets are numbered first; what falls into parts is numbered anew each time.
+        rigid = [o.name for o in scene.task.targets if o.is_rigid]
+        self._scene, self._rigid = scene, len(rigid)
+        self._soft = [o.name for o in scene.task.targets if not o.is_rigid]
+        labels = {n: i + 1 for i, n in enumerate(rigid)} | dict.fromkeys(self._soft, 0)
+        self._drawing = Drawing(scene, camera, background, labels)
+
+    def draw(self, moment: Moment) -> tuple[Tensor, Tensor, Tensor]:
+        """Numbers (P, H, W) int32, 0 where no part is, depth (P, H, W) float32 [m], which the next
+        call draws over, and how many parts there are, (P,) int32."""
+        scene, labels = self._scene, []
+        count = torch.full(moment.error.shape, self._rigid, dtype=torch.int32, device=scene.device)
+        for name in self._soft:
+            part, found = particle_parts(moment.particles[name], scene.link_m(name))
+            numbered = (part >= 0) & (part < MAX_PARTS)
+            labels.append(torch.where(numbered, part + count[:, None] + 1, 0))
+            count = count + found
+        particle_label = torch.cat(labels, dim=1) if labels else None
+        return *self._drawing.draw(moment, particle_label=particle_label), count

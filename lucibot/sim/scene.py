@@ -18,9 +18,12 @@ from lucibot.sim.build import build_scene
 from lucibot.sim.engine import start_genesis, view
 from lucibot.sim.grip import Grip
 from lucibot.sim.moment import Moment
-from lucibot.sim.parts import LINK_SIZES
 from lucibot.task import Task
 
+LINK_SIZES = 1.5
+"""Particles nearer than this many particle sizes hang together: just more than the diagonal of the
+lattice that bodies are sampled on. What is elastic may be stretched: it hangs together while its
+particles are within one cell of the grid, the distance at which it tears."""
 ABSURD_SPEED_M_S = 20.0
 ABSURD_DISTANCE_M = 3.0
 RECONSTRUCTION_RADII = (1.0, 1.01, 1.03)

@@ -12,7 +12,7 @@ from lucibot.core.tracks import Tracks
 from lucibot.core.video import Video
 from lucibot.providers.answerer.config import PixelAnswerer
 from lucibot.task import Task
-from lucibot.vision.around import around_pairs, axis_px, goes_around
+from lucibot.vision.around import Posts, around_pairs
 from lucibot.vision.draw import DrawMesh, draw_depth
 from lucibot.vision.grid import Grid
 from lucibot.vision.rest import (
@@ -70,7 +70,9 @@ class AnswerByPixels:
         around, seen_around = self._around(task, view, tracks, goal)
         for (a, b), yes in zip(around, seen_around, strict=True):
             if yes:
-                reasons[f"around {a}, {b}"] = f"The middle of {b} lies between what is seen of {a}."
+                reasons[f"around {a}, {b}"] = (
+                    f"What is seen of {a} goes past {b} in front and on both sides, and closes behind it."
+                )
         assert frames == len(contact)
         return Answers(
             first_contact=first, goal=goal, held=held, contact_pairs=pairs, contact=contact,
@@ -81,12 +83,11 @@ class AnswerByPixels:
     def _around(self, task, view, tracks: Tracks, goal: int):
         """`Answers.around_pairs` and `Answers.around`, by the majority of the frames about the goal."""
         pairs = around_pairs(task)
-        h, w = tracks.masks.shape[2:]
-        axes = {b: axis_px(task, task.solid(b), view.camera.resized(w, h)) for _, b in pairs}
+        posts = Posts(task, view.camera, {b for _, b in pairs})
         out = np.zeros(len(pairs), bool)
         for k, (a, b) in enumerate(pairs):
             masks = tracks.masks[max(0, goal - 2) : goal + 3, task.label(a) - 1]
-            out[k] = np.mean([goes_around(m, axes[b]) for m in masks]) > 0.5
+            out[k] = np.mean([posts.goes_around(m, b) for m in masks]) > 0.5
         return pairs, out
 
     def _gripped(self, task, grid, poses, touched, moving, fps) -> np.ndarray:

@@ -18,7 +18,7 @@ from lucibot.core.video import Video
 from lucibot.providers.verifier.regions import Regions, pixels_of
 from lucibot.task import Task
 from lucibot.task.references import ObjectName, SolidName, ensure_named
-from lucibot.vision.around import axis_px, goes_around
+from lucibot.vision.around import Posts
 from lucibot.vision.pieces import connected_parts
 
 
@@ -238,11 +238,10 @@ def carried(task, view, video, regions: Regions, relation: Carried) -> np.ndarra
 def around(task, view, video, regions: Regions, relation: Around) -> np.ndarray:
     """`object` goes around all of `around`, which stand still."""
     region = regions.object(task.objects.index(task.object(relation.object)))
-    camera = view.camera.resized(region.shape[2], region.shape[1])
-    axes = []
-    for name in relation.around:
-        axes.append(axis_px(task, task.solid(name), camera))
-    out = np.array([float(all(goes_around(m, a) for a in axes)) for m in region])
+    posts = Posts(task, view.camera, relation.around)
+    out = np.array(
+        [float(all(posts.goes_around(m, thing) for thing in relation.around)) for m in region]
+    )
     out[_hidden(regions, region)] = np.nan
     return out
 

@@ -28,7 +28,7 @@ from lucibot.providers.verifier.regions import (
     pixels_of,
 )
 from lucibot.task import Task
-from lucibot.vision.around import outlines
+from lucibot.vision.standing import outlines
 
 
 @dataclass(frozen=True, kw_only=True)
