@@ -8,7 +8,7 @@ import trimesh
 from lucibot_kernels import even_ranks
 
 from lucibot.core.geometry import matrix_np, pose_np
-from lucibot.objective.supervision import Supervision
+from lucibot.objective.supervision import Affordance, Supervision
 from lucibot.objective.weights import FULL_WEIGHTS
 from lucibot.optimize.config import SearchConfig
 from lucibot.optimize.parametrization import Parametrization
@@ -94,8 +94,7 @@ def shown(task: Task, waypoints: np.ndarray) -> Supervision:
         waypoint_confidence=np.ones((K, 1), np.float32), held=np.ones((K, 1), bool),
         actuator_masks=masks[:, None], target_masks=masks, valid=np.ones(masks.shape, bool),
         actuator_clouds=cloud[None], target_cloud=cloud, contact=np.zeros((K, 0), bool),
-        around_pairs=(), around=np.zeros(0, bool), affordance=np.zeros((0, 3), np.float32),
-        affordance_actuator="cube", part_masks=masks[-1:], part_clouds=cloud[None],
+        around_pairs=(), around=np.zeros(0, bool), affordance=Affordance.none(K, 1), part_masks=masks[-1:], part_clouds=cloud[None],
         part_valid=np.ones(masks.shape[1:], bool),
     )  # fmt: skip
 
