@@ -59,8 +59,36 @@ def test_every_command_explains_itself_and_refuses_what_it_does_not_know(capsys,
 def test_doctor_says_what_works(capsys):
     status, text = say(capsys, "doctor")
     assert status == 0 and "BAD" not in text
-    for what in ("genesis-world", "gpu", "ray tracer", "cut_dough"):
+    for what in ("genesis-world", "gpu", "memory", "caches", "ray tracer", "cut_dough"):
         assert what in text
+
+
+def test_doctor_says_what_mends_each_missing_thing(capsys, monkeypatch, tmp_path):
+    from lucibot import doctor
+    from lucibot.core.errors import UserError
+
+    def no_tasks():
+        raise UserError("none")
+
+    absent = {"mitsuba", "ray", "evosax"}
+    real = doctor._version
+    monkeypatch.setattr(doctor, "_version", lambda n: None if n in absent else real(n))
+    monkeypatch.setattr(doctor.metadata, "requires", lambda n: ["evosax==0.3.2", "numpy>=99",
+                                                                "cma; extra == 'pycma'"])  # fmt: skip
+    monkeypatch.setattr(doctor, "LEAST_DISK_GIB", 1e9)
+    monkeypatch.setattr(doctor, "LEAST_MEMORY_GIB", 1e9)
+    monkeypatch.setattr("lucibot.task.task_names", no_tasks)
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    found = {c.what: c for c in doctor.checks()}
+    assert "pip install 'evosax==0.3.2'" == found["evosax"].mend
+    assert "pip install 'numpy>=99'" == found["numpy"].mend
+    assert "pip install 'lucibot[cluster]'" == found["ray"].mend and found["ray"].fine
+    bad = {n for n, c in found.items() if not c.fine}
+    assert bad == {"evosax", "numpy", "disk", "memory", "caches", "ray tracer", "tasks"}
+    assert all(found[n].mend for n in bad)
+    capsys.readouterr()
+    assert doctor.report() == 1 and "BAD numpy" in capsys.readouterr().out
 
 
 def test_help_imports_nothing_heavy():

@@ -279,7 +279,11 @@ def test_ctrl_c_is_130(capsys, monkeypatch):
     assert status == 130 and "lucibot resume" in text
 
 
-def test_sigterm_ends_children_and_says_how_to_go_on(tmp_path):
+@pytest.mark.parametrize(
+    "number, status", [(signal.SIGTERM, 143), (signal.SIGINT, 130)], ids=["SIGTERM", "SIGINT"]
+)
+def test_a_signal_ends_children_and_says_how_to_go_on(tmp_path, number, status):
+    """SIGTERM comes to the process alone, Ctrl-C to its whole group."""
     script = tmp_path / "script.py"
     script.write_text(
         textwrap.dedent("""
@@ -290,6 +294,7 @@ def test_sigterm_ends_children_and_says_how_to_go_on(tmp_path):
         def work(argv):
             process = SimProcess(time.sleep, 600)
             try:
+                time.sleep(0.3)  # The child is among its imports.
                 print(process.pid, flush=True)
                 time.sleep(600)
             finally:
@@ -301,12 +306,15 @@ def test_sigterm_ends_children_and_says_how_to_go_on(tmp_path):
         """)
     )
     process = subprocess.Popen([sys.executable, script], text=True, stdout=subprocess.PIPE,
-                               stderr=subprocess.PIPE)  # fmt: skip
+                               stderr=subprocess.PIPE, start_new_session=True)  # fmt: skip
     child = int(process.stdout.readline())
     begin = time.monotonic()
-    process.send_signal(signal.SIGTERM)
+    if number == signal.SIGINT:
+        os.killpg(process.pid, number)
+    else:
+        process.send_signal(number)
     _, said = process.communicate(timeout=60)
-    assert process.returncode == 143 and time.monotonic() - begin < 15
+    assert process.returncode == status and time.monotonic() - begin < 15
     assert said.strip() == "lucibot: stopped; `lucibot resume RUN` goes on from the last checkpoint"
     with pytest.raises(ProcessLookupError):
         os.kill(child, 0)

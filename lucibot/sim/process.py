@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing as mp
 import os
+import signal
 import traceback
 from collections.abc import Callable, Sequence
 from contextlib import contextmanager
@@ -31,7 +32,7 @@ class SimProcess:
         self._process = context.Process(
             target=_serve, args=(there, build, arguments), name="lucibot-simulation"
         )
-        with _environment(ONE_THREAD):
+        with _environment(ONE_THREAD), _interrupts_held():
             self._process.start()
         there.close()
 
@@ -86,10 +87,6 @@ class LocalFarm:
 
 def _serve(pipe: Connection, build: Callable, arguments: tuple) -> None:
     """The process's life; it ends when the pipe closes."""
-    import signal
-
-    # Ctrl-C goes to the whole group; the parent decides, and closing the pipe ends the process.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         import torch
 
@@ -117,6 +114,18 @@ def _sent(pipe: Connection, reply: Any) -> bool:
     except (BrokenPipeError, ConnectionResetError):
         return False
     return True
+
+
+@contextmanager
+def _interrupts_held():
+    """Processes that are started inside never hear Ctrl-C, not even while they import what they
+    need: it goes to the whole group, the parent decides, and closing the pipe ends them. The parent
+    hears afterwards of one that came meanwhile."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @contextmanager
