@@ -294,7 +294,7 @@ def test_a_signal_ends_children_and_says_how_to_go_on(tmp_path, number, status):
         def work(argv):
             process = SimProcess(time.sleep, 600)
             try:
-                time.sleep(0.3)  # The child is among its imports.
+                time.sleep(1.5)
                 print(process.pid, flush=True)
                 time.sleep(600)
             finally:
@@ -303,6 +303,7 @@ def test_a_signal_ends_children_and_says_how_to_go_on(tmp_path, number, status):
         if __name__ == "__main__":
             cli.COMMANDS["doctor"] = work
             sys.exit(cli.main(["doctor"]))
+        time.sleep(60)  # The child is among its imports.
         """)
     )
     process = subprocess.Popen([sys.executable, script], text=True, stdout=subprocess.PIPE,
