@@ -12,6 +12,7 @@ from lucibot.core.geometry import pose_np
 from lucibot.core.scene_view import SceneView
 from lucibot.core.tracks import Tracks
 from lucibot.core.video import Video
+from lucibot.perception.depth import KeptDepth
 from lucibot.providers.depth import FillDepth
 from lucibot.providers.depth.fill import _inset, block_depth
 from lucibot.task import load_task
@@ -46,7 +47,7 @@ def test_a_mask_without_its_object_is_as_deep_as_the_object_and_not_as_far():
         poses=np.stack([pose_np(T), np.full(6, np.nan)])[None].astype(np.float32),
     )  # fmt: skip
     video = Video(frames=blank[None], fps=10.0)
-    depth = FillDepth().create().estimate(task, view, video, tracks, np.array([0]))[0]
+    depth = FillDepth().create().estimate(task, view, video, tracks, np.array([0]), seed=0)[0]
     # The ray to it is 0.91 m long; its anchor is a few centimetres beside its origin.
     assert depth[masks[0, 0]] == pytest.approx(z, abs=0.05)
 
@@ -68,3 +69,24 @@ def test_an_inset_is_measured_over_ground_also_far_from_the_optical_axis(rows):
     )  # fmt: skip
     assert _inset(view, first) == pytest.approx(0.03, abs=1e-4)
     assert _inset(replace(view, labels=np.zeros_like(view.labels)), ~(first | True)) == 0.0
+
+
+class CountingDepth:
+    """A model that remembers which frames it was asked of."""
+
+    rests_on_poses = False
+
+    def __init__(self):
+        self.asked: list[int] = []
+
+    def estimate(self, task, view, video, tracks, frames, *, seed, progress):
+        self.asked += frames.tolist()
+        return np.stack([np.full((2, 3), t + 100 * seed, np.float32) for t in frames])
+
+
+def test_depth_of_a_frame_is_estimated_once():
+    model = CountingDepth()
+    depth_of = KeptDepth(model, None, None, None, None, seed=2)
+    assert depth_of(np.array([4, 1, 4]))[:, 0, 0].tolist() == [204, 201, 204]
+    assert depth_of(np.arange(40))[:, 0, 0].tolist() == [200 + t for t in range(40)]
+    assert sorted(model.asked) == list(range(40))

@@ -423,7 +423,7 @@ def test_depth_of_a_block_that_has_slid():
         lost=np.zeros((1, 2), bool), poses=np.full((1, 2, 6), np.nan, np.float32),
     )  # fmt: skip
     video = Video(frames=view.first_frame[None], fps=FPS)
-    depth = FillDepth().create().estimate(task, view, video, tracks, np.array([0]))[0]
+    depth = FillDepth().create().estimate(task, view, video, tracks, np.array([0]), seed=0)[0]
     error = np.abs(depth - truth)[masks[0, 1]]
     assert np.median(error) < 0.004 and np.percentile(error, 90) < 0.015
     rest = ~masks[0].any(0) & ~hand[0]

@@ -13,6 +13,7 @@ from lucibot.core.scene_view import SceneView
 from lucibot.core.tracks import Tracks
 from lucibot.core.video import Video, read_video
 from lucibot.perception.affordance import read_affordance
+from lucibot.perception.depth import KeptDepth
 from lucibot.perception.grasp import find_grasps, joined_path
 from lucibot.perception.keyframes import follow_path, sample_keyframes
 from lucibot.perception.poses import refine_poses
@@ -46,10 +47,15 @@ def read_tracks(
     """All of perception after the tracker."""
     depth_model = config.depth.create()
     measured = None
-    if getattr(depth_model, "measures_objects", True):
+    if not depth_model.rests_on_poses:
         progress("estimating depth", 0.0)
-        everything = depth_model.estimate(task, view, video, tracks, np.arange(len(video)))
-        measured = _on_grid(everything, fit_camera(view.camera, config.poses.width))
+        depth_of = KeptDepth(
+            depth_model, task, view, video, tracks, seed=config.seed,
+            progress=part(progress, 0.0, 0.05),
+        )  # fmt: skip
+        measured = _on_grid(
+            depth_of(np.arange(len(video))), fit_camera(view.camera, config.poses.width)
+        )
     found = refine_poses(
         task, view, tracks, video.fps, config.poses, depth_m=measured, seed=config.seed,
         progress=part(progress, 0.05, 0.7),
@@ -59,9 +65,8 @@ def read_tracks(
         lost=found.lost,
     )  # fmt: skip
 
-    def depth_of(frames: np.ndarray) -> np.ndarray:
-        return depth_model.estimate(task, view, video, tracks, frames)
-
+    if depth_model.rests_on_poses:
+        depth_of = KeptDepth(depth_model, task, view, video, tracks, seed=config.seed)
     progress("asking what happens when", 0.7)
     answers = config.answerer.create().answer(task, view, video, tracks, found.poses, depth_of)
     area_m = config.affordance.area_m

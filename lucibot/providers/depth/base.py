@@ -6,6 +6,7 @@ from typing import Protocol
 
 import numpy as np
 
+from lucibot.core.progress import Progress, silent
 from lucibot.core.scene_view import SceneView
 from lucibot.core.tracks import Tracks
 from lucibot.core.video import Video
@@ -13,11 +14,27 @@ from lucibot.task import Task
 
 
 class DepthModel(Protocol):
+    rests_on_poses: bool
+    """Whether objects' depth follows from their poses, so that it cannot teach anything about them.
+    A model that measures is asked before poses are refined, of every frame, and not again."""
+
     def estimate(
-        self, task: Task, view: SceneView, video: Video, tracks: Tracks, frames: np.ndarray
+        self,
+        task: Task,
+        view: SceneView,
+        video: Video,
+        tracks: Tracks,
+        frames: np.ndarray,
+        *,
+        seed: int,
+        progress: Progress = silent,
     ) -> np.ndarray:
-        """Depth (F, H, W) float32 [m] of the chosen frame indices `frames` (F,).
+        """Depth (F, H, W) float32 [m] of the chosen frame indices `frames` (F,), along the optical
+        axis.
 
         Background pixels carry the known background depth exactly.
+
+        Args:
+            seed: of what is sampled; a member that samples nothing does not use it.
         """
         ...

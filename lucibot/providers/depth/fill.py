@@ -13,6 +13,7 @@ import numpy as np
 
 from lucibot.core.camera import Camera
 from lucibot.core.geometry import matrix_np
+from lucibot.core.progress import Progress, silent
 from lucibot.core.scene_view import SceneView
 from lucibot.core.tracks import Tracks
 from lucibot.core.video import Video
@@ -24,15 +25,15 @@ from lucibot.vision.grid import carried_depth, resize_mask
 
 
 class DepthByFilling:
-    measures_objects = False
-    """Objects' depth here follows from their poses, so it cannot teach anything about them."""
+    rests_on_poses = True
 
     def __init__(self, config: FillDepth):
         self.config = config
 
     def estimate(
-        self, task: Task, view: SceneView, video: Video, tracks: Tracks, frames: np.ndarray
-    ) -> np.ndarray:
+        self, task: Task, view: SceneView, video: Video, tracks: Tracks, frames: np.ndarray, *,
+        seed: int, progress: Progress = silent,
+    ) -> np.ndarray:  # fmt: skip
         """See `DepthModel`; the depth has the view's size, NaN at hands."""
         camera = view.camera
         size = (camera.width, camera.height)
