@@ -23,6 +23,7 @@ from lucibot.objective.weights import PAPER_WEIGHTS, TERMS, LossWeights
 from lucibot.optimize.clearance import Clearance
 from lucibot.pipeline import made_from, open_run, stage_folder
 from lucibot.sim.evaluator import Evaluator
+from lucibot.sim.grip import grasps
 from lucibot.sim.scene import SimScene
 from lucibot.store.run import RunDirectory
 
@@ -38,7 +39,8 @@ def measure_run(run: RunDirectory, task, seed: int, scene: SimScene) -> dict[str
         sampled = z["waypoints"].reshape(-1, *z["waypoints"].shape[2:])
     with np.load(optimize / "trajectory.npz") as z:
         estimate, start = z["estimate"], z["start"]
-    lifted = Clearance.of(task).lift(estimate)
+    clear = Clearance.of(task, grasps(task, supervision))
+    lifted = clear.repaired(estimate, supervision.held)
     evaluator = Evaluator(scene, supervision, weights)
     tried = np.concatenate([np.stack([lifted, start]), sampled])
     result, states = evaluator.evaluate_with_states(tried)

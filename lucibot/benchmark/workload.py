@@ -47,7 +47,7 @@ def waypoints(task: Task, keyframes: int = KEYFRAMES) -> np.ndarray:
         low = np.minimum(at.astype(int), len(stations) - 2)
         share = (at - low)[:, None]
         out[:, a] = stations[low] * (1 - share) + stations[low + 1] * share
-    return Clearance.of(task).lift(out)
+    return Clearance.of(task).repaired(out, np.ones(out.shape[:2], bool))
 
 
 def candidates(
@@ -60,7 +60,7 @@ def candidates(
         sigma_rotation_rad=np.deg2rad(3.0), correlation=0.64,
     )  # fmt: skip
     z = np.random.default_rng(seed).normal(size=(population, around.dimension))
-    return Clearance.of(task).lift(around.waypoints(z))
+    return Clearance.of(task).repaired(around.waypoints(z), around.free)
 
 
 def supervision(scene: SimScene, keyframes: int = KEYFRAMES) -> Supervision:

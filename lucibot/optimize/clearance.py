@@ -1,169 +1,577 @@
-"""Poses that penetrate nothing static.
+"""Ways that pass through nothing that stands still.
 
 Particle tasks simulate no contact between rigid bodies, so a tool would pass through the board, and
-waypoints that lie too low would "solve" the task from below. Every waypoint is therefore lifted
-until no point of the actuator's surface lies under the top of a static body.
+waypoints that lie too low would "solve" the task from below. Each actuator is therefore followed from
+where it stands at first along the way that the rollout makes: straight, with the shortest turn, from
+waypoint to waypoint. A waypoint that penetrates something, or to which the straight way does, is moved
+by the shortest shift found that clears both: along the surfaces' normals, which is how it leaves what
+it hardly penetrates, or straight up, or along the axes of what is in the way, which is how it gets past
+what it would have passed through. The waypoint before may be shifted with it. Where something can be
+reached from decides the side, so what was put below a table comes up and what was put under a shelf
+stays there. No waypoint is added, since the search's dimension is fixed: what no shift clears stops on
+its way, before the first thing that it would meet.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numba
 import numpy as np
-import torch
+from scipy.spatial.transform import Rotation
 
-from lucibot.core.geometry import pose_to_matrix
-from lucibot.core.heights import HeightMap, height_map
+from lucibot.core.solids import Solids, distance, in_frame, outward
 from lucibot.task import ObjectSpec, Task
 
-CELL_M = 0.002
-"""Grid of the static meshes' tops."""
-SURFACE_POINTS = 400
-"""Points that stand for an actuator's surface."""
+MARGIN_M = 0.0005
+"""A waypoint keeps so far away from what stands still; on the way there it may touch."""
+SPACING_M = 0.004
+"""Of the points that stand for an actuator's surface, unless there were more than `MOST_POINTS`."""
+MOST_POINTS = 1000
+STEP_M = 0.002
+"""Where it is close to something, an actuator is looked at each time its surface has moved so far."""
+FURTHEST_M = 0.3
+"""No waypoint is shifted farther."""
+ENOUGH = 1.25
+"""A shift is short enough if it is so many times as long as the least that any would have to be."""
+TRIES = 20
+"""So often a direction is tried."""
+NEARLY_M = 0.0005
+"""A shift is sought to within so much, where it is not found at once."""
+EXACT_M = 1e-5
+LEAF = 8
+"""Surface points that are bounded by one ball."""
+
+
+class Tool(NamedTuple):
+    """An actuator's surface as a tree of balls in preorder, packed for numba."""
+
+    points_m: np.ndarray
+    """(n, 3) in the actuator's frame."""
+    centre_m: np.ndarray
+    """(m, 3) of each ball."""
+    radius_m: np.ndarray
+    """(m,)."""
+    reach_m: np.ndarray
+    """(m,) distance from the frame's origin to the ball's far side."""
+    points: np.ndarray
+    """(m, 2) int64 first and last + 1 of a leaf's points; an inner ball has none."""
+    next: np.ndarray
+    """(m,) int64 the ball that follows when nothing in this one matters."""
+
+    @classmethod
+    def of(cls, points_m: np.ndarray) -> Tool:
+        order, balls = [], []
+
+        def add(index: np.ndarray) -> None:
+            p = points_m[index]
+            centre = (p.min(0) + p.max(0)) / 2
+            ball = len(balls)
+            balls.append([centre, np.linalg.norm(p - centre, axis=1).max(), (0, 0), 0])
+            if len(index) <= LEAF:
+                balls[ball][2] = (len(order), len(order) + len(index))
+                order.extend(index)
+            else:
+                along = index[np.argsort(p[:, np.ptp(p, axis=0).argmax()], kind="stable")]
+                add(along[: len(along) // 2])
+                add(along[len(along) // 2 :])
+            balls[ball][3] = len(balls)
+
+        add(np.arange(len(points_m)))
+        centre, radius = np.array([b[0] for b in balls]), np.array([b[1] for b in balls])
+        return cls(
+            points_m=np.ascontiguousarray(points_m[order], float), centre_m=centre, radius_m=radius,
+            reach_m=np.linalg.norm(centre, axis=1) + radius,
+            points=np.array([b[2] for b in balls], np.int64),
+            next=np.array([b[3] for b in balls], np.int64),
+        )  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
 class Clearance:
-    """Static boxes, static meshes, and the actuators' surfaces."""
+    """A task's solid background, and its actuators' surfaces."""
 
-    T_box_world: np.ndarray
-    """(S, 4, 4) world to each static box's frame."""
-    half_extents_m: np.ndarray
-    """(S, 3)."""
-    tops: tuple[HeightMap, ...]
-    """Of each static mesh: it may be hollow, and its inside is not below its top."""
-    surfaces: tuple[np.ndarray, ...]
-    """A arrays (n, 3) [m] in the actuators' frames."""
-    soft: tuple[int, ...] = ()
-    """Which actuators are deformable: what of them would pass through something is caught by it, so
-    their ways are kept clear too."""
-    margin_m: float = 0.0005
+    solids: Solids
+    tools: tuple[Tool | None, ...]
+    """Of each actuator; None of one on a joint, whose way is the joint's."""
+    starts: np.ndarray
+    """(A, 6) pose vectors [m, rad, world] that actuators are first taken up at."""
 
     @classmethod
     def of(cls, task: Task, grasps: Mapping[str, np.ndarray] | None = None) -> Clearance:
-        """From a task's solid background.
+        """From a task.
 
         Args:
             grasps: where deformable actuators are grasped, (3,) [m, world] by name.
         """
-        grasps = grasps or {}
-        inverse, half, tops = [], [], []
+        boxes, meshes = [], []
         for b in task.spec.background:
-            if not b.solid:
-                continue
-            if b.size_m is not None:
-                inverse.append(np.linalg.inv(b.T_world_object))
-                half.append(np.asarray(b.size_m) / 2)
-                continue
-            mesh, T = task.mesh(b), b.T_world_object
-            vertices = np.asarray(mesh.vertices) @ T[:3, :3].T + T[:3, 3]
-            tops.append(height_map(vertices, np.asarray(mesh.faces), CELL_M, top=True))
-        surfaces = tuple(_surface(task, a, grasps.get(a.name)) for a in task.actuators)
-        return cls(
-            T_box_world=np.reshape(inverse, (-1, 4, 4)), half_extents_m=np.reshape(half, (-1, 3)),
-            tops=tuple(tops), surfaces=surfaces,
-            soft=tuple(a for a, o in enumerate(task.actuators) if not o.is_rigid),
-        )  # fmt: skip
+            if b.solid and b.size_m is not None:
+                boxes.append((b.T_world_object, np.asarray(b.size_m)))
+            elif b.solid:
+                mesh = task.mesh(b)
+                meshes.append((b.T_world_object, mesh.vertices, mesh.faces))
+        tools, starts = [], np.zeros((len(task.actuators), 6))
+        for a, actuator in enumerate(task.actuators):
+            T = actuator.T_world_object
+            if actuator.joint is not None:
+                tools.append(None)
+            elif actuator.is_rigid:
+                tools.append(Tool.of(_surface(task.mesh(actuator))))
+                starts[a] = np.r_[T[:3, 3], Rotation.from_matrix(T[:3, :3]).as_rotvec()]
+            else:
+                starts[a, :3], points = _held(task, actuator, (grasps or {}).get(actuator.name))
+                tools.append(Tool.of(points))
+        return cls(solids=Solids.of(boxes, meshes), tools=tuple(tools), starts=starts)
 
-    def penetration(self, poses: np.ndarray, actuator: int) -> np.ndarray:
-        """Poses (..., 6) to the height [m] (...) by which each must be lifted; 0 where it is clear."""
+    def distance(self, poses: np.ndarray, actuator: int) -> np.ndarray:
+        """Poses (..., 6) to how far an actuator is from what stands still [m] (...); negative: how
+        deep it is in it. Inf where nothing is nearer than a metre."""
         poses = np.asarray(poses, float)
-        T = pose_to_matrix(torch.as_tensor(poses.reshape(-1, 6))).numpy()
-        surface, need = self.surfaces[actuator], np.zeros(len(T))
-        for T_box, half in zip(self.T_box_world, self.half_extents_m, strict=True):
-            raise_out_of_box(T, surface, T_box, half, self.margin_m, need)
-        for top in self.tops:
-            raise_above_top(T, surface, top.lower_xy_m, top.cell_m, top.z, self.margin_m, need)
-        return need.reshape(poses.shape[:-1])
+        flat = np.ascontiguousarray(poses.reshape(-1, 6))
+        found = _distances(self.tools[actuator], self.solids, flat)
+        return found.reshape(poses.shape[:-1])
 
-    def lift(self, waypoints: np.ndarray) -> np.ndarray:
-        """Waypoints (..., K, A, 6), raised along world z where they penetrate something static; both
-        ends of a way on which what is held of a deformable would."""
-        lifted = np.array(waypoints, copy=True)
-        for a in range(len(self.surfaces)):
-            poses = lifted[..., a, :]
-            need = self.penetration(poses, a)
-            if a in self.soft:
-                before, after = poses[..., :-1, :], poses[..., 1:, :]
-                for s in (0.25, 0.5, 0.75):
-                    between = self.penetration((1 - s) * before + s * after, a)
-                    need[..., :-1] = np.maximum(need[..., :-1], between)
-                    need[..., 1:] = np.maximum(need[..., 1:], between)
-            lifted[..., a, 2] += need.astype(lifted.dtype)
-        return lifted
+    def repaired(self, waypoints: np.ndarray, held: np.ndarray) -> np.ndarray:
+        """Waypoints (..., K, A, 6) whose executed ways pass through nothing that stands still; those
+        that do not already keep their bits.
+
+        An actuator that is let go and taken up again is followed from where it was let go.
+
+        Args:
+            held: (K, A) bool, as in `Supervision.held`; only the ways to these are executed.
+        """
+        out = np.array(waypoints, copy=True)
+        K, A = held.shape
+        flat = out.reshape(-1, K, A, 6)
+        for a, tool in enumerate(self.tools):
+            ks = np.flatnonzero(held[:, a])
+            if tool is None or not len(ks) or not self.solids.count:
+                continue
+            start = np.broadcast_to(self.starts[a], (len(flat), 1, 6))
+            stations = np.ascontiguousarray(np.concatenate([start, flat[:, ks, a]], 1), float)
+            changed = _repair(tool, self.solids, Desk.of(self.solids.count), stations)
+            m, k = np.nonzero(changed[:, 1:])
+            flat[m, ks[k], a] = stations[m, k + 1].astype(out.dtype)
+        return out
 
 
-def _surface(task: Task, actuator: ObjectSpec, grasp_m: np.ndarray | None) -> np.ndarray:
-    """(n, 3) [m]; of a deformable what is held, in the frame of where it is grasped."""
+def _surface(mesh) -> np.ndarray:
+    """Points (n, 3) [m] on a mesh: its edges and faces divided evenly, and the corners of its hull,
+    since the extreme points decide."""
     import trimesh
 
-    if not actuator.is_rigid:
-        T = actuator.T_world_object
-        points = np.asarray(task.mesh(actuator).vertices) @ T[:3, :3].T + T[:3, 3]
-        grasp_m = points[0] if grasp_m is None else grasp_m
-        near = np.linalg.norm(points - grasp_m, axis=1)
-        reach = max(actuator.material.grip_radius_m, near.min())
-        return points[near <= reach] - grasp_m
-    mesh = task.mesh(actuator)
-    points, _ = trimesh.sample.sample_surface(mesh, SURFACE_POINTS, seed=0)
-    # The extreme points decide, so the corners are always among them.
-    return np.concatenate([points, mesh.convex_hull.vertices])
+    spacing = max(SPACING_M, float(np.sqrt(mesh.area / MOST_POINTS)))
+    vertices, _ = trimesh.remesh.subdivide_to_size(mesh.vertices, mesh.faces, spacing, max_iter=20)
+    hull = _thinned(np.asarray(mesh.convex_hull.vertices), spacing / 2)
+    return np.concatenate([_thinned(np.asarray(vertices), spacing), hull])
+
+
+def _thinned(points: np.ndarray, cell: float) -> np.ndarray:
+    """The first of the points (n, 3) in each cell."""
+    _, first = np.unique(np.floor(points / cell).astype(np.int64), axis=0, return_index=True)
+    return points[np.sort(first)]
+
+
+def _held(
+    task: Task, actuator: ObjectSpec, grasp_m: np.ndarray | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Where a deformable is grasped (3,) [m, world], and what is held of it, (n, 3) [m] from there."""
+    T = actuator.T_world_object
+    points = np.asarray(task.mesh(actuator).vertices) @ T[:3, :3].T + T[:3, 3]
+    grasp_m = points[0] if grasp_m is None else grasp_m
+    near = np.linalg.norm(points - grasp_m, axis=1)
+    reach = max(actuator.material.grip_radius_m, near.min())
+    return grasp_m, points[near <= reach] - grasp_m
+
+
+# Poses on a way ---------------------------------------------------------------------------------
+#
+# A way is (13,): its first position, what is added to it, the turn's axis and angle, and the first
+# rotation vector; a pose is (3, 4), rotation and position. Scalars throughout: bits do not depend on
+# how many candidates are repaired together.
 
 
 @numba.njit(cache=True)
-def along(T, axis, point):
-    """One world coordinate [m] of a point (3,) of a frame with pose T (4, 4)."""
-    value = T[axis, 3]
+def _quaternion(r0, r1, r2):
+    """Rotation vector to (w, x, y, z)."""
+    angle = np.sqrt(r0 * r0 + r1 * r1 + r2 * r2)
+    s = np.sin(angle / 2) / angle if angle > 1e-12 else 0.5
+    return np.cos(angle / 2), s * r0, s * r1, s * r2
+
+
+@numba.njit(cache=True)
+def _product(a, b):
+    return (
+        a[0] * b[0] - a[1] * b[1] - a[2] * b[2] - a[3] * b[3],
+        a[0] * b[1] + a[1] * b[0] + a[2] * b[3] - a[3] * b[2],
+        a[0] * b[2] - a[1] * b[3] + a[2] * b[0] + a[3] * b[1],
+        a[0] * b[3] + a[1] * b[2] - a[2] * b[1] + a[3] * b[0],
+    )
+
+
+@numba.njit(cache=True)
+def _vector(q):
+    """The shortest rotation vector of (w, x, y, z), as its unit axis and its angle."""
+    w, x, y, z = q
+    if w < 0:
+        w, x, y, z = -w, -x, -y, -z
+    s = np.sqrt(x * x + y * y + z * z)
+    if s < 1e-12:
+        return 0.0, 0.0, 1.0, 0.0
+    return x / s, y / s, z / s, 2 * np.arctan2(s, w)
+
+
+@numba.njit(cache=True)
+def _lay(way, a, shift_a, b, shift_b):
+    """The way from pose vector a (6,), shifted (3,), to b: as `run_rollout` interpolates."""
+    qa, qb = _quaternion(a[3], a[4], a[5]), _quaternion(b[3], b[4], b[5])
+    way[6], way[7], way[8], way[9] = _vector(_product(qb, (qa[0], -qa[1], -qa[2], -qa[3])))
     for k in range(3):
-        value += T[axis, k] * point[k]
-    return value
+        way[k] = a[k] + shift_a[k]
+        way[3 + k] = b[k] + shift_b[k] - way[k]
+        way[10 + k] = a[3 + k]
 
 
 @numba.njit(cache=True)
-def raise_out_of_box(T, surface, T_box, half, margin, need):
-    """Raise `need` to the height [m] by which posed points must be lifted out of a box.
+def _rotation_on(way, s):
+    angle = s * way[9]
+    turn = _quaternion(angle * way[6], angle * way[7], angle * way[8])
+    return _product(turn, _quaternion(way[10], way[11], way[12]))
 
-    The vertical line through a point meets the box in an interval of heights (slabs). A point under the
-    top counts as inside however deep it is: nothing belongs below.
+
+@numba.njit(cache=True)
+def _pose_on(way, s, T):
+    """Write into T (3, 4) the pose at share s of a way."""
+    w, x, y, z = _rotation_on(way, s)
+    T[0, 0], T[0, 1], T[0, 2] = 1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)
+    T[1, 0], T[1, 1], T[1, 2] = 2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)
+    T[2, 0], T[2, 1], T[2, 2] = 2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)
+    for k in range(3):
+        T[k, 3] = way[k] + s * way[3 + k]
+
+
+@numba.njit(cache=True)
+def _at(T, points, i):
+    """Point i of (n, 3) in a posed frame, in the world."""
+    a, b, c = points[i, 0], points[i, 1], points[i, 2]
+    return (
+        T[0, 0] * a + T[0, 1] * b + T[0, 2] * c + T[0, 3],
+        T[1, 0] * a + T[1, 1] * b + T[1, 2] * c + T[1, 3],
+        T[2, 0] * a + T[2, 1] * b + T[2, 2] * c + T[2, 3],
+    )
+
+
+# Distances --------------------------------------------------------------------------------------
+
+
+@numba.njit(cache=True)
+def _least(tool, solids, slack, T, limit):
+    """The least signed distance [m] below `limit` of a posed tool, each solid's increased by its
+    `slack`, with the solid and the point; the limit and -1 where there is none."""
+    solid, point = -1, -1
+    for j in range(len(slack)):
+        ball = 0
+        while ball < len(tool.next):
+            x, y, z = _at(T, tool.centre_m, ball)
+            if distance(solids, j, x, y, z) + slack[j] - tool.radius_m[ball] >= limit:
+                ball = tool.next[ball]
+                continue
+            for i in range(tool.points[ball, 0], tool.points[ball, 1]):
+                x, y, z = _at(T, tool.points_m, i)
+                d = distance(solids, j, x, y, z) + slack[j]
+                if d < limit:
+                    limit, solid, point = d, j, i
+            ball += 1
+    return limit, solid, point
+
+
+@numba.njit(cache=True)
+def _beyond_a_face(solids, j, p, q):
+    """The least distance [m] of two world points to the side of a face of box j that is not the box's,
+    for the face where this is largest: so far away is the straight line between them, at least."""
+    best = -np.inf
+    for k in range(3):
+        a = in_frame(solids.T_box_world, j, k, p[0], p[1], p[2])
+        b = in_frame(solids.T_box_world, j, k, q[0], q[1], q[2])
+        best = max(best, max(min(a, b), min(-a, -b)) - solids.half_extents_m[j, k])
+    return best
+
+
+@numba.njit(cache=True)
+def _surely_clear(tool, solids, slack, ends, limit, moved, turned):
+    """Whether nothing of a tool comes nearer than `limit` between two poses `ends` (2, 3, 4), from the
+    middle of which it is at most `moved` [m] and turned by `turned` [rad] away."""
+    boxes = solids.T_box_world.shape[0]
+    for j in range(len(slack)):
+        ball, floor = 0, limit - slack[j]
+        while ball < len(tool.next):
+            p, q = _at(ends[0], tool.centre_m, ball), _at(ends[1], tool.centre_m, ball)
+            # An arc strays from its chord by its radius times the square of half its angle over 2.
+            stray = 0.5 * turned * turned * tool.reach_m[ball]
+            spare = floor + tool.radius_m[ball]
+            if j < boxes and _beyond_a_face(solids, j, p, q) >= spare + stray:
+                ball = tool.next[ball]
+                continue
+            x, y, z = 0.5 * (p[0] + q[0]), 0.5 * (p[1] + q[1]), 0.5 * (p[2] + q[2])
+            # From the chord's middle, to which everything that moves is as near as from the arc's.
+            far = moved + turned * tool.reach_m[ball] + stray
+            if distance(solids, j, x, y, z) >= spare + far:
+                ball = tool.next[ball]
+                continue
+            for i in range(tool.points[ball, 0], tool.points[ball, 1]):
+                p, q = _at(ends[0], tool.points_m, i), _at(ends[1], tool.points_m, i)
+                if j < boxes and _beyond_a_face(solids, j, p, q) >= floor + stray:
+                    continue
+                x, y, z = 0.5 * (p[0] + q[0]), 0.5 * (p[1] + q[1]), 0.5 * (p[2] + q[2])
+                if distance(solids, j, x, y, z) < floor + far:
+                    return False
+            ball += 1
+    return True
+
+
+@numba.njit(cache=True)
+def _least_on_way(tool, solids, slack, way, T, ends):
+    """As `_least` below 0, over a whole way, and the share of the way where it is.
+
+    The way is halved until it is surely clear, or so short that a look at its middle does.
+    """
+    length = np.sqrt(way[3] ** 2 + way[4] ** 2 + way[5] ** 2)
+    motion = length + way[9] * tool.reach_m[0]
+    finest = 0
+    while motion > STEP_M * 2**finest:
+        finest += 1
+    least, share, solid, point = 0.0, 1.0, -1, -1
+    level, n = 0, 0
+    while True:
+        half = 0.5 / 2**level
+        if level < finest:
+            _pose_on(way, 2 * n * half, ends[0])
+            _pose_on(way, 2 * (n + 1) * half, ends[1])
+            if not _surely_clear(tool, solids, slack, ends, least, half * length, half * way[9]):
+                level, n = level + 1, 2 * n
+                continue
+        else:
+            s = (2 * n + 1) * half
+            _pose_on(way, s, T)
+            found, j, i = _least(tool, solids, slack, T, least)
+            if j >= 0:
+                least, share, solid, point = found, s, j, i
+        while n % 2 and level:
+            level, n = level - 1, n // 2
+        if level == 0:
+            return least, share, solid, point
+        n += 1
+
+
+@numba.njit(cache=True)
+def _distances(tool, solids, poses):
+    out, T, way = np.empty(len(poses)), np.empty((3, 4)), np.empty(13)
+    none, still = np.zeros(solids.T_box_world.shape[0] + len(solids.cell_m)), np.zeros(3)
+    for m in range(len(poses)):
+        _lay(way, poses[m], still, poses[m], still)
+        _pose_on(way, 0.0, T)
+        found, solid, _ = _least(tool, solids, none, T, 1.0)
+        out[m] = found if solid >= 0 else np.inf
+    return out
+
+
+# Repair -----------------------------------------------------------------------------------------
+
+
+class Desk(NamedTuple):
+    """What the functions below write on; made once, since allocations cost more than what they do."""
+
+    way: np.ndarray
+    """(13,)."""
+    T: np.ndarray
+    """(3, 4)."""
+    ends: np.ndarray
+    """(2, 3, 4)."""
+    shift: np.ndarray
+    """(3,) [m] that is being tried."""
+    best: np.ndarray
+    """(3,)."""
+    normal: np.ndarray
+    """(3,) of what is most in the way."""
+    still: np.ndarray
+    """(3,) zero."""
+    slack: np.ndarray
+    """(solids,) [m] how deep an actuator lies in each at first: so deep it may be on its first way."""
+    none: np.ndarray
+    """(solids,) zero."""
+
+    @classmethod
+    def of(cls, solids: int) -> Desk:
+        three = (np.zeros(3) for _ in range(4))
+        return cls(
+            np.zeros(13), np.zeros((3, 4)), np.zeros((2, 3, 4)), *three, np.zeros(solids),
+            np.zeros(solids),
+        )  # fmt: skip
+
+
+@numba.njit(cache=True)
+def _repair(tool, solids, desk, stations):
+    """Shift stations (M, n, 6) in place, the first of each row apart; returns which, (M, n) bool."""
+    M, n, _ = stations.shape
+    changed = np.zeros((M, n), np.bool_)
+    for m in range(M):
+        row = stations[m]
+        _lay(desk.way, row[0], desk.still, row[0], desk.still)
+        _pose_on(desk.way, 0.0, desk.T)
+        for j in range(len(desk.slack)):
+            desk.slack[j] = _depth(tool, solids, j, desk.T)
+        for i in range(1, n):
+            desk.shift[:] = 0
+            least, solid = _need(tool, solids, desk, row, i, False)
+            if solid < 0:
+                continue
+            changed[m, i] = True
+            length, both = _shortest_shift(tool, solids, desk, row, i, least, solid)
+            if length == np.inf:
+                _stop_before(tool, solids, desk, row, i)
+                continue
+            row[i, :3] += desk.best
+            if both:
+                row[i - 1, :3] += desk.best
+                changed[m, i - 1] = True
+    return changed
+
+
+@numba.njit(cache=True)
+def _depth(tool, solids, j, T):
+    """How deep [m] a posed tool is in solid j."""
+    depth = 0.0
+    for i in range(len(tool.points_m)):
+        x, y, z = _at(T, tool.points_m, i)
+        depth = max(depth, -distance(solids, j, x, y, z))
+    return depth
+
+
+@numba.njit(cache=True)
+def _shortest_shift(tool, solids, desk, row, i, least, solid):
+    """Write into `desk.best` the shortest shift found that clears station i; returns its length [m],
+    inf if there is none, and whether station i - 1 has to follow.
 
     Args:
-        T: (M, 4, 4) poses; surface: (n, 3) [m] points; T_box: (4, 4) world to the box's frame; half:
-            (3,) its half extents [m]; need: (M,) [m].
+        least: [m] that any shift has to be long; solid: what asks for it.
     """
-    up = np.empty(3)
-    top = 0.0
-    for k in range(3):
-        up[k] = T_box[k, 2] if abs(T_box[k, 2]) >= 1e-9 else 1e-9
-        # Of the box's frame in the world, whose axes are the rows.
-        top += abs(T_box[k, 2]) * half[k] - T_box[k, 2] * T_box[k, 3]
-    for m in range(T.shape[0]):
-        for i in range(surface.shape[0]):
-            z = along(T[m], 2, surface[i])
-            if z >= top + margin:
-                continue
-            x, y = along(T[m], 0, surface[i]), along(T[m], 1, surface[i])
-            enter, leave = -np.inf, np.inf
-            for k in range(3):
-                p = T_box[k, 0] * x + T_box[k, 1] * y + T_box[k, 2] * z + T_box[k, 3]
-                a, b = (-half[k] - p) / up[k], (half[k] - p) / up[k]
-                enter, leave = max(enter, min(a, b)), min(leave, max(a, b))
-            if enter <= leave and leave > -margin:
-                need[m] = max(need[m], leave + margin)
+    boxes, shortest, with_before = solids.T_box_world.shape[0], np.inf, False
+    frames = solids.T_box_world if solid < boxes else solids.T_mesh_world
+    axes = solid if solid < boxes else solid - boxes
+    for both in range(2 if i > 1 else 1):
+        for d in range(8):
+            if shortest <= max(ENOUGH * least, least + EXACT_M):
+                break
+            limit = FURTHEST_M if shortest == np.inf else shortest
+            if both and not with_before:
+                limit = min(limit, shortest / ENOUGH)
+            if d == 0:
+                length = _shift_along_normals(tool, solids, desk, row, i, both, limit)
+            elif d == 1:
+                length = _shift_along(tool, solids, desk, row, i, both, limit, 0.0, 0.0, 1.0)
+            else:
+                k, sign = (d - 2) // 2, 1.0 if d % 2 else -1.0
+                x, y, z = frames[axes, k, 0], frames[axes, k, 1], frames[axes, k, 2]
+                length = _shift_along(
+                    tool, solids, desk, row, i, both, limit, sign * x, sign * y, sign * z
+                )
+            if length < shortest:
+                shortest, with_before = length, both == 1
+                desk.best[:] = desk.shift
+    return shortest, with_before
 
 
 @numba.njit(cache=True)
-def raise_above_top(T, surface, lower_xy, cell, top, margin, need):
-    """The same for the top (nx, ny) [m] of a static mesh, see `HeightMap`."""
-    highest = top.max()
-    for m in range(T.shape[0]):
-        for i in range(surface.shape[0]):
-            z = along(T[m], 2, surface[i])
-            if z >= highest + margin:
-                continue
-            x, y = along(T[m], 0, surface[i]), along(T[m], 1, surface[i])
-            u = int(np.floor((x - lower_xy[0]) / cell))
-            v = int(np.floor((y - lower_xy[1]) / cell))
-            if 0 <= u < top.shape[0] and 0 <= v < top.shape[1]:
-                need[m] = max(need[m], top[u, v] - z + margin)
+def _shift_along(tool, solids, desk, row, i, both, limit, x, y, z):
+    """Write into `desk.shift` what clears station i, and i - 1 if `both`, along a direction; returns
+    its length [m], inf if that would not be below `limit`."""
+    shift, length, least, clear = desk.shift, 0.0, 0.0, np.inf
+    for n in range(TRIES):
+        shift[0], shift[1], shift[2] = length * x, length * y, length * z
+        need, solid = _need(tool, solids, desk, row, i, both)
+        if solid < 0:
+            clear = length
+        else:
+            # Whatever the direction, less than the need does not do: nothing clear is passed over.
+            least = length + need
+        if min(clear, least) >= limit or least >= clear - NEARLY_M:
+            break
+        # Something thin asks for little at a time; what was too much is taken back by halves.
+        length = least if clear < np.inf or n < 3 else max(least, 1.3 * length)
+        if clear < np.inf and n % 2:
+            length = 0.5 * (least + clear)
+    shift[0], shift[1], shift[2] = clear * x, clear * y, clear * z
+    return clear if clear < limit else np.inf
+
+
+@numba.njit(cache=True)
+def _shift_along_normals(tool, solids, desk, row, i, both, limit):
+    """The same along the normals of what is in the way each time."""
+    desk.shift[:] = 0
+    for _ in range(TRIES):
+        need, solid = _need(tool, solids, desk, row, i, both)
+        length = np.sqrt(desk.shift[0] ** 2 + desk.shift[1] ** 2 + desk.shift[2] ** 2)
+        if solid < 0:
+            return length if length < limit else np.inf
+        if length >= 2 * limit:
+            break
+        for k in range(3):
+            desk.shift[k] += need * desk.normal[k]
+    return np.inf
+
+
+@numba.njit(cache=True)
+def _need(tool, solids, desk, stations, i, both):
+    """How far [m] station i, shifted by `desk.shift`, must at least be shifted on to be clear, or, if
+    it is, the way to it; the solid that asks most for it, or -1. Writes `desk.normal`.
+
+    Args:
+        both: station i - 1 is shifted as well.
+    """
+    way, T, worst, solid = desk.way, desk.T, 0.0, -1
+    for k in range(i - 1 if both else i, i + 1):
+        _lay(way, stations[k], desk.shift, stations[k], desk.shift)
+        _pose_on(way, 0.0, T)
+        found, j, point = _least(tool, solids, desk.none, T, MARGIN_M - EXACT_M)
+        if j >= 0 and MARGIN_M - found > worst:
+            worst, solid = MARGIN_M - found, j
+            x, y, z = _at(T, tool.points_m, point)
+            outward(solids, j, x, y, z, desk.normal)
+    if solid >= 0:
+        return worst, solid
+    for k in range(i - 1 if both else i, i + 1):
+        follows = both and k == i
+        _lay(way, stations[k - 1], desk.shift if follows else desk.still, stations[k], desk.shift)
+        slack = desk.slack if k == 1 else desk.none
+        found, s, j, point = _least_on_way(tool, solids, slack, way, T, desk.ends)
+        # A shift of one end moves the middle by half as much.
+        need = -found / (1.0 if follows else max(s, 0.125))
+        if need > max(worst, EXACT_M):
+            worst, solid = need, j
+            _pose_on(way, s, T)
+            x, y, z = _at(T, tool.points_m, point)
+            outward(solids, j, x, y, z, desk.normal)
+    return worst, solid
+
+
+@numba.njit(cache=True)
+def _stop_before(tool, solids, desk, row, i):
+    """Put station i where the way to it is still clear."""
+    way = desk.way
+    _lay(way, row[i - 1], desk.still, row[i], desk.still)
+    length = np.sqrt(way[3] ** 2 + way[4] ** 2 + way[5] ** 2)
+    steps = int(np.ceil((length + way[9] * tool.reach_m[0]) / STEP_M))
+    clear = 0
+    for n in range(1, steps + 1):
+        _pose_on(way, n / steps, desk.T)
+        if _least(tool, solids, desk.slack if i == 1 else desk.none, desk.T, 0.0)[1] >= 0:
+            break
+        clear = n
+    s = clear / max(steps, 1)
+    x, y, z, angle = _vector(_rotation_on(way, s))
+    for k in range(3):
+        row[i, k] = way[k] + s * way[3 + k]
+    row[i, 3], row[i, 4], row[i, 5] = angle * x, angle * y, angle * z

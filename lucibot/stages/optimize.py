@@ -70,7 +70,7 @@ def _run(ctx: Context, evaluator: ShardedEvaluator) -> None:
             ctx.task, supervision, _background_depth(view, supervision), config.prefit,
             seed=ctx.seed, device=config.device, progress=ctx.progress,
         )  # fmt: skip
-    start = clear.lift(fitted)
+    start = clear.repaired(fitted, supervision.held)
 
     parametrization = Parametrization(
         start=start, free=supervision.held,
@@ -87,7 +87,8 @@ def _run(ctx: Context, evaluator: ShardedEvaluator) -> None:
         return
     found = search(
         evaluator.evaluate, parametrization, config.search, seed=ctx.seed,
-        checkpoints=ctx.folder / "checkpoints", repair=clear.lift, progress=ctx.progress,
+        checkpoints=ctx.folder / "checkpoints",
+        repair=lambda w: clear.repaired(w, supervision.held), progress=ctx.progress,
     )  # fmt: skip
     _save(ctx, found, estimate, start, iou, supervision, evaluator.sharding.n_envs)
 
