@@ -16,6 +16,7 @@ from lucibot.core.progress import silent
 from lucibot.core.scene_view import SceneView
 from lucibot.core.tracks import Tracks
 from lucibot.core.video import Video
+from lucibot.perception.affordance import grasps_at
 from lucibot.perception.config import PoseConfig
 from lucibot.perception.keyframes import (
     KeyframeConfig,
@@ -27,6 +28,7 @@ from lucibot.perception.poses import follow_poses, refine_poses
 from lucibot.perception.problem import Pin, add_pin
 from lucibot.providers.answerer import PixelAnswerer
 from lucibot.providers.depth import FillDepth
+from lucibot.report.art import with_grasps
 from lucibot.stages.perceive import PerceiveConfig, Perception, read_tracks
 from lucibot.task import Task, load_task
 from lucibot.vision.contour import KNOWN_MARGIN_M, edge_offsets, outlines
@@ -324,6 +326,23 @@ def test_what_is_pushed_on_is_reached_by_what_was_pushed():
     # What has clearly gone has gone, though nobody is seen to have reached it.
     worse[20:, 3] = 0.3
     assert first_motions(worse, touched, near, usable)[3] == 20
+
+
+def test_what_is_held_is_drawn_where_it_is(twin: Twin, perceived: Perception):
+    s, size = perceived.supervision, twin.view.camera
+    k = int(np.flatnonzero(np.isfinite(s.affordance.tips_px).any((1, 2, 3)))[0])
+    frame = twin.video.frames[s.keyframes[k]]
+    held = grasps_at(twin.task, s, k)
+    assert list(held) == ["yellow_cup"]
+    area, tips = held["yellow_cup"]
+    picture = with_grasps(frame, [(area, tips, (249, 115, 22))], size)
+    changed = (picture != frame).any(-1)
+    uv = size.project(area)[0].astype(int)
+    assert changed[uv[:, 1], uv[:, 0]].all()
+    u, v = size.project(tips[np.isfinite(tips).all(1)][0])[0].astype(int)
+    assert changed[v - 8 : v + 9, u - 8 : u + 9].any()
+    cup = np.isfinite(drawn(twin.task, size, 1, perceived.poses[s.keyframes[[k]], 1])[0])
+    assert not changed[cv2.dilate(cup.astype(np.uint8), np.ones((31, 31))) == 0].any()
 
 
 # --- the pieces -----------------------------------------------------------------------------------

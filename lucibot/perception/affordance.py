@@ -17,7 +17,7 @@ from lucibot.core.camera import Camera
 from lucibot.core.geometry import matrix_np
 from lucibot.core.scene_view import SceneView
 from lucibot.core.tracks import Tracks
-from lucibot.objective.supervision import TIPS, Affordance
+from lucibot.objective.supervision import TIPS, Affordance, Supervision
 from lucibot.perception.config import AffordanceConfig
 from lucibot.perception.grasp import Grasp
 from lucibot.providers.hand.base import Hand
@@ -77,6 +77,30 @@ def read_affordance(
                 out.tips_m[k, a] = at
                 uv, _ = camera.resized(*size).project(at)
                 out.tips_px[k, a] = uv
+    return out
+
+
+def grasps_at(
+    task: Task, supervision: Supervision, k: int
+) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """By actuator that is held at keyframe k: the area (P, 3) [m, world] of that hold at the
+    estimated pose, and the tips (5, 3) [m, world] that are seen on it."""
+    out, told = {}, supervision.affordance
+    for a, obj in enumerate(task.actuators):
+        if not supervision.held[k, a]:
+            continue
+        points, pose = (
+            told.area(a, int(told.hold[k, a]))[0].astype(float),
+            supervision.waypoints[k, a],
+        )
+        if obj.is_rigid:
+            T = matrix_np(pose)
+            points = points @ T[:3, :3].T + T[:3, 3]
+        elif len(points):
+            # The waypoint of a deformable is where its grasped place is.
+            points = points @ obj.T_world_object[:3, :3].T
+            points = points - points.mean(0) + pose[:3]
+        out[obj.name] = points, told.tips_m[k, a]
     return out
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
@@ -81,6 +82,30 @@ def with_axes(frame: PoseFrame, camera: Camera) -> np.ndarray:
         for i in np.argsort(-z[1:]):
             cv2.line(out, points[0], points[i + 1], AXES[i], thick, cv2.LINE_AA)
         cv2.circle(out, points[0], thick + 1, (255, 255, 255), -1, cv2.LINE_AA)
+    return out
+
+
+def with_grasps(
+    image: np.ndarray, grasps: Sequence[tuple[np.ndarray, np.ndarray, tuple[int, int, int]]],
+    camera: Camera,
+) -> np.ndarray:  # fmt: skip
+    """The picture with what hands hold as dots and finger tips as rings.
+
+    Args:
+        grasps: areas (P, 3) and tips (F, 3) [m, world], NaN where a tip is not seen, and a colour.
+    """
+    out = image.copy()
+    view = camera.resized(out.shape[1], out.shape[0])
+    dot, ring = max(1, round(out.shape[1] / 320)), max(4, round(out.shape[1] / 100))
+    for area_m, tips_m, colour in grasps:
+        for points, radius, thick in ((area_m, dot, -1), (tips_m, ring, max(1, ring // 3))):
+            uv, z = view.project(points[np.isfinite(points).all(1)])
+            for at in np.round(uv[(z > 0.01) & (np.abs(uv) < 1e5).all(1)] - 0.5).astype(int):
+                place = tuple(int(c) for c in at)
+                if thick > 0:
+                    # A dark rim, so that a ring is seen on what is of its colour.
+                    cv2.circle(out, place, radius, (20, 20, 20), thick + 2, cv2.LINE_AA)
+                cv2.circle(out, place, radius, colour, thick, cv2.LINE_AA)
     return out
 
 

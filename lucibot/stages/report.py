@@ -18,8 +18,10 @@ from lucibot.core.video import Video, read_video
 from lucibot.objective.success import Metrics, judge
 from lucibot.objective.success.judgement import Judgement
 from lucibot.objective.weights import TERMS
+from lucibot.perception.affordance import grasps_at
 from lucibot.perception.result import Perception
 from lucibot.pipeline import STAGES, Context, Stopped
+from lucibot.report.art import PALETTE, with_grasps
 from lucibot.report.data import (
     CandidateRow,
     Comparison,
@@ -36,6 +38,7 @@ from lucibot.sim.stopwatch import PARTS
 from lucibot.store.result import RESULT, Result, short_of_one
 from lucibot.store.run import MANIFEST, REPORT, versions, write_json
 from lucibot.store.verdicts import VERDICTS, chosen_video
+from lucibot.task import Task
 
 CANDIDATES = "candidates.json"
 
@@ -230,7 +233,7 @@ def _perceive(ctx: Context, folders: dict[str, Path]) -> dict:
         "masks": _mask_frames(perception, video, names),
         "poses": _pose_frames(perception, video, names),
         "keyframes": keyframes, "fps": video.fps,
-        "keyframe_images": tuple(video.frames[k] for k in keyframes),
+        "keyframe_images": _keyframe_pictures(ctx.task, perception, video),
         "answers": answers.reasons, "held": sup.held, "actuators": sup.actuators,
         "contact_pairs": answers.contact_pairs, "contact": answers.contact[list(keyframes)],
     }  # fmt: skip
@@ -276,6 +279,18 @@ def _mask_frames(perception: Perception, video: Video, names) -> tuple[MaskFrame
         )
         for t in shown
     )  # fmt: skip
+
+
+def _keyframe_pictures(task: Task, perception: Perception, video: Video) -> tuple[np.ndarray, ...]:
+    """With what hands hold of each actuator, in its colour."""
+    sup, out = perception.supervision, []
+    for k, t in enumerate(sup.keyframes):
+        held = [
+            (*grasp, PALETTE[(task.label(name) - 1) % len(PALETTE)])
+            for name, grasp in grasps_at(task, sup, k).items()
+        ]
+        out.append(with_grasps(video.frames[t], held, sup.camera))
+    return tuple(out)
 
 
 def _pose_frames(perception: Perception, video: Video, names) -> tuple[PoseFrame, ...]:
