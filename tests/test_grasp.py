@@ -12,7 +12,7 @@ from lucibot.core.tracks import Tracks
 from lucibot.perception.grasp import Grasp, _in_space, find_grasps, joined_path
 from lucibot.providers.answerer.config import PixelAnswerer
 from lucibot.providers.answerer.pixels import AnswerByPixels
-from lucibot.sim.grip import carried, patch
+from lucibot.sim.grip import carried, patch, patch_now
 from lucibot.task import Task, load_task
 
 FRAMES = 12
@@ -145,6 +145,42 @@ def test_the_patch_is_a_ball_whose_first_particle_is_grasped(task):
     away = np.linalg.norm(particles - particles[index[0]], axis=1)
     assert index[0] == np.linalg.norm(particles, axis=1).argmin()
     assert set(index) == set(np.flatnonzero(away <= band.material.grip_radius_m))
+
+
+def test_what_is_taken_again_is_taken_where_it_is_in_each_environment(task):
+    """Two environments in which the band has gone elsewhere; the second hold takes what is there,
+    and moves it from there."""
+    from types import SimpleNamespace
+
+    from lucibot.sim.rollout import _Hand
+
+    band = task.object("band")
+    start = torch.linspace(0, 0.1, 201)[:, None] * torch.tensor([1.0, 0, 0])
+    particles = torch.stack([start, start.flip(0) + 0.01], 1)  # (N, 2, 3)
+    taken = []
+
+    def take(index):
+        taken.append(index)
+        here = (index,) if index.ndim == 1 else (index, torch.arange(2))
+        return particles[here]
+
+    grip = SimpleNamespace(take=take, let_go=lambda: None)
+    scene = SimpleNamespace(grips={"band": grip}, particles=lambda name: particles)
+    hand = _Hand(scene, band, np.zeros(3))
+    assert hand.hold(True) and not hand.hold(False)
+    place = np.array([0.08, 0.0, 0.0])
+    assert hand.hold(True, place)
+    first, again = taken
+    assert first.ndim == 1 and again.shape == (len(first), 2)
+    assert again[0].tolist() == [160, 60]
+    for b in range(2):
+        away = (particles[:, b] - particles[again[0, b], b]).norm(dim=-1)
+        assert away[again[:, b]].max() <= away.sort().values[len(first) - 1] + 1e-6
+        alone = patch_now(particles[:, b : b + 1], torch.as_tensor(place), len(first))
+        assert torch.equal(alone[:, 0], again[:, b])
+    way = hand.way(torch.tensor([[0.2, 0, 0, 0, 0, 0]] * 2).double(), 10)
+    assert torch.allclose(hand._offsets[0], torch.zeros(2, 3).double())
+    assert (way[0, :, 0] < 0.1).all() and torch.allclose(way[-1, :, 0], torch.tensor(0.2).double())
 
 
 def test_a_patch_is_carried_and_turned_about_where_it_is_grasped():

@@ -15,7 +15,7 @@ from lucibot.objective.losses import FAR_M, Losses, Observation, Parts
 from lucibot.objective.supervision import Supervision
 from lucibot.objective.weights import TERMS, LossWeights
 from lucibot.sim.contact import Contacts
-from lucibot.sim.grip import grasps
+from lucibot.sim.grip import grasps, regrasps
 from lucibot.sim.moment import Moment
 from lucibot.sim.observer import SceneObserver
 from lucibot.sim.rollout import run_rollout
@@ -100,7 +100,8 @@ class Evaluator:
 
         run_rollout(
             self.scene, torch.from_numpy(waypoints), self._supervision.held,
-            grasps=grasps(self.scene.task, self._supervision), on_keyframe=keep, on_step=on_step,
+            grasps=grasps(self.scene.task, self._supervision),
+            regrasps=regrasps(self.scene.task, self._supervision), on_keyframe=keep, on_step=on_step,
         )  # fmt: skip
         end = self.scene.moment()
         failed = self.scene.diverged(end)

@@ -17,7 +17,7 @@ from lucibot.core.geometry import (
     rotvec_to_quat,
 )
 from lucibot.core.joint import Joint
-from lucibot.sim.grip import carried, patch
+from lucibot.sim.grip import carried, patch, patch_now
 from lucibot.sim.scene import SimScene
 from lucibot.task import ObjectSpec
 
@@ -28,6 +28,7 @@ def run_rollout(
     held: np.ndarray,
     *,
     grasps: Mapping[str, np.ndarray] | None = None,
+    regrasps: Mapping[str, Mapping[int, np.ndarray]] | None = None,
     on_keyframe: Callable[[int], None] | None = None,
     on_step: Callable[[int], None] | None = None,
 ) -> None:
@@ -52,6 +53,8 @@ def run_rollout(
         held: (K, A) bool, as in `Supervision.held`.
         grasps: where deformable actuators are grasped at first, (3,) [m, world] by name; by default
             at their first held waypoint in environment 0.
+        regrasps: where they are grasped anew on the way to some keyframes, (3,) [m, world] by name
+            and keyframe; what is taken again at no given place is taken as before.
         on_keyframe: called with k when keyframe k has been reached.
         on_step: called after every step with the number of steps done.
     """
@@ -93,7 +96,8 @@ def run_rollout(
         }  # fmt: skip
         patches = {
             a: hand.way(goals[:, k, a], spec.steps_per_waypoint)
-            for a, hand in hands.items() if hand.hold(bool(held[k, a]))
+            for a, hand in hands.items()
+            if hand.hold(bool(held[k, a]), (regrasps or {}).get(names[a], {}).get(k))
         }  # fmt: skip
         if k > 0:
             for a in free:
@@ -170,14 +174,21 @@ class _Hand:
 
     def __init__(self, scene: SimScene, obj: ObjectSpec, grasp_m: np.ndarray):
         self._grip = scene.grips[obj.name]
-        particles = scene.particles(obj.name)
-        index = patch(obj, particles[:, 0].cpu().numpy(), grasp_m)
-        self._index = torch.as_tensor(index, device=particles.device)
+        self._particles = scene.particles(obj.name)
+        index = patch(obj, self._particles[:, 0].cpu().numpy(), grasp_m)
+        self._index = torch.as_tensor(index, device=self._particles.device)
         self._offsets: Tensor | None = None
         self._pose: Tensor | None = None
 
-    def hold(self, held: bool) -> bool:
-        """Take hold, go on or let go; returns `held`."""
+    def hold(self, held: bool, place_m: np.ndarray | None = None) -> bool:
+        """Take hold, at (3,) [m, world] if that is told, go on or let go; returns `held`."""
+        if place_m is not None:
+            # From hand to hand: what was held is let go.
+            self._offsets = None
+            at = torch.as_tensor(
+                place_m, dtype=self._particles.dtype, device=self._particles.device
+            )
+            self._index = patch_now(self._particles, at, len(self._index))
         if held and self._offsets is None:
             taken = self._grip.take(self._index).double()
             grasp = taken[0]
