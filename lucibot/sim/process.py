@@ -8,6 +8,7 @@ import signal
 import traceback
 from collections.abc import Callable, Sequence
 from contextlib import contextmanager
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
@@ -121,6 +122,8 @@ def _interrupts_held():
     """Processes that are started inside never hear Ctrl-C, not even while they import what they
     need: it goes to the whole group, the parent decides, and closing the pipe ends them. The parent
     hears afterwards of one that came meanwhile."""
+    # Where this helper of multiprocessing is started first, it lets go of the signals that we hold.
+    resource_tracker.ensure_running()
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
