@@ -15,11 +15,14 @@ from lucibot.perception.config import (
 from lucibot.providers.answerer import AnswererConfig, PixelAnswerer
 from lucibot.providers.depth import DepthConfig, FillDepth
 from lucibot.providers.hand import HandConfig, OutlineHand
+from lucibot.providers.prompt import PromptConfig, TemplatePrompt
 from lucibot.providers.renderer import MitsubaRenderer, RendererConfig
 from lucibot.providers.tracker import EmbeddedTracker, TrackerConfig
 from lucibot.providers.verifier import PixelVerifier, VerifierConfig
 from lucibot.providers.video import StoryboardVideo, VideoConfig
+from lucibot.services import ServicesConfig
 from lucibot.store.configs import NO_EFFECT
+from lucibot.vision.intake import IntakeConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +37,20 @@ class SelectConfig:
     """What judges the candidate videos."""
     force_video: int | None = None
     """Take this candidate whatever its score."""
+    budget: int = field(default=0, metadata=NO_EFFECT)
+    """While none of the video model's candidates is usable, imagine goes on, one after another, up to
+    so many in all (rejection sampling, paper 3.2); 0: those that there are have to do."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImagineConfig:
+    """What the stage `imagine` reads."""
+
+    video: VideoConfig
+    intake: IntakeConfig = IntakeConfig()
+    judge: VerifierConfig | None = None
+    """Says whether to go on; None where it does not, so that another judge changes nothing."""
+    budget: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,12 +100,27 @@ class ExecuteConfig:
 @dataclass(frozen=True, kw_only=True)
 class RunConfig:
     scene: SceneConfig = SceneConfig()
+    prompt: PromptConfig = field(default_factory=TemplatePrompt)
+    """What writes down what the video model is told."""
     video: VideoConfig = field(default_factory=StoryboardVideo)
     """What imagines the task being done; the path of a video file stands for "file"."""
+    intake: IntakeConfig = IntakeConfig()
+    """What a video may be like, as it comes."""
     select: SelectConfig = SelectConfig()
     perceive: PerceiveConfig = field(default_factory=PerceiveConfig)
     optimize: OptimizeConfig = OptimizeConfig()
     execute: ExecuteConfig = ExecuteConfig()
+    services: ServicesConfig = ServicesConfig()
+    """Who is asked over the network, and what that may cost."""
+
+    @property
+    def imagine(self) -> ImagineConfig:
+        if self.select.budget <= self.video.candidates:
+            return ImagineConfig(video=self.video, intake=self.intake)
+        return ImagineConfig(
+            video=self.video, intake=self.intake, judge=self.select.verifier,
+            budget=self.select.budget,
+        )  # fmt: skip
 
 
 PRESETS: dict[str, RunConfig] = {

@@ -9,7 +9,7 @@ from pathlib import Path
 from lucibot.config import PRESETS, RunConfig
 from lucibot.core.errors import UserError, unknown_name
 from lucibot.providers.video import VideoConfig
-from lucibot.settings import Parser, configured, member_names
+from lucibot.settings import Parser, configured, listed, member_names
 
 MOST_SEED = 2**32 - 1
 
@@ -43,7 +43,7 @@ def with_preset(config: RunConfig, name: str) -> RunConfig:
 
 
 def with_settings(config: RunConfig, given: Mapping[str, str]) -> RunConfig:
-    """`config` with the given settings; `video` may be a file.
+    """`config` with the given settings; `video` may be a file, or several with commas between them.
 
     Raises:
         UserError: no such setting, or a value that it does not take.
@@ -51,17 +51,18 @@ def with_settings(config: RunConfig, given: Mapping[str, str]) -> RunConfig:
     given, video = dict(given), given.get("video")
     models = member_names(VideoConfig)
     if video is not None and video not in models:
-        if Path(video).is_dir():
-            raise UserError(f"--video {video}: that is a folder; give a video file")
-        if not Path(video).is_file():
-            raise UserError(
-                f"--video {video}: no such file, and not the name of a video model "
-                f"({', '.join(models)})"
-            )
-        given |= {"video": "file", "video.path": video}
-    path = given.get("video.path")
-    if path is not None and not Path(path).expanduser().is_file():
-        raise UserError(f"--video.path {path}: no such file")
+        for path in listed(video):
+            if Path(path).is_dir():
+                raise UserError(f"--video {path}: that is a folder; give video files")
+            if not Path(path).is_file():
+                raise UserError(
+                    f"--video {path}: no such file, and not the name of a video model "
+                    f"({', '.join(models)})"
+                )
+        given |= {"video": "file", "video.paths": video}
+    for path in listed(given.get("video.paths", "")):
+        if not Path(path).expanduser().is_file():
+            raise UserError(f"--video.paths {path}: no such file")
     return configured(config, given)
 
 

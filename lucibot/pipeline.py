@@ -1,8 +1,11 @@
 """The stages in order, and the rule that runs, skips and resumes them.
 
-    task folder -> scene -> imagine -> select -> perceive -> optimize -> execute -> report
+    task folder -> scene -> prompt -> imagine -> select -> perceive -> optimize -> execute -> report
 
-Each stage reads upstream folders and writes its own. Everything after `imagine` sees pixels only:
+Each stage reads upstream folders and writes its own. What was bought or took long outlives them:
+candidate videos as they came in `20_imagine/candidates`, verdicts in `verdicts`, answers and what was
+paid in `services`. `imagine` may do the work of `select` as well: where a budget lets it go on until
+a video is usable, it asks the same judge, whose verdicts `select` then finds. Everything after `imagine` sees pixels only:
 no later stage may read a task's storyboard, and only `report` uses the success predicates.
 """
 
@@ -21,6 +24,7 @@ from lucibot.config import RunConfig
 from lucibot.core.errors import UserError, unknown_name
 from lucibot.core.progress import Progress
 from lucibot.core.video import sha256_file
+from lucibot.services import Services
 from lucibot.sim.sharding import Sharding
 from lucibot.store.configs import agrees, files, from_dict, settled, to_dict
 from lucibot.store.result import RESULT
@@ -43,6 +47,8 @@ class Context:
     progress: Progress
     note: Callable[[str], None]
     """Record a fallback or a finding in the manifest and the log."""
+    services: Services
+    """Who is asked over the network, if anyone is."""
     began: float = 0.0
     """When this command began to work on the run (`time.perf_counter`)."""
     ahead: Any = None
@@ -72,6 +78,9 @@ class Stage:
     """Parts of the task (`Task.digest_of`) that the stage reads: another part's change does not
     touch it."""
     seeded: bool = False
+    asks: Callable[[RunConfig], tuple[str, ...]] = lambda config: ()
+    """Later stages whose work it does as well with such a config: their version counts for it, and
+    what they read of the task."""
     keep: tuple[str, ...] = ()
     """Patterns of checkpoints that survive when the stage starts again."""
     last_words: bool = False
@@ -96,9 +105,12 @@ class Stage:
 STAGES: tuple[Stage, ...] = (
     Stage(number=10, name="scene", version=1, needs=(), config="scene", reads=("scene",),
           shared=True),
-    Stage(number=20, name="imagine", version=2, needs=("scene",), config="video",
-          reads=("scene", "roles", "instruction", "storyboard"), seeded=True),
-    Stage(number=30, name="select", version=6, needs=("scene", "imagine"), config="select",
+    Stage(number=15, name="prompt", version=1, needs=("scene",), config="prompt",
+          reads=("scene", "roles", "instruction"), shared=True),
+    Stage(number=20, name="imagine", version=3, needs=("scene", "prompt"), config="imagine",
+          reads=("scene", "roles", "storyboard"), seeded=True,
+          asks=lambda config: ("select",) if config.imagine.judge else ()),
+    Stage(number=30, name="select", version=7, needs=("scene", "imagine"), config="select",
           reads=("scene", "roles", "goal", "instruction")),
     Stage(number=40, name="perceive", version=11, needs=("scene", "imagine", "select"),
           config="perceive", reads=("scene", "roles")),
@@ -107,11 +119,15 @@ STAGES: tuple[Stage, ...] = (
           begins_early=True),
     Stage(number=60, name="execute", version=5, needs=("perceive", "optimize"), config="execute",
           reads=("scene", "roles", "simulation"), begins_early=True),
-    Stage(number=70, name="report", version=2, needs=("scene", "imagine", "select", "perceive",
-          "optimize", "execute"), config=None,
+    Stage(number=70, name="report", version=3, needs=("scene", "prompt", "imagine", "select",
+          "perceive", "optimize", "execute"), config=None,
           reads=("scene", "roles", "instruction", "simulation", "success", "title"),
           last_words=True),
 )  # fmt: skip
+
+
+def version_of(name: str) -> int:
+    return next(s.version for s in STAGES if s.name == name)
 
 
 class StageConsole:
@@ -313,9 +329,11 @@ class _Walk:
 
     def _folder(self, stage: Stage) -> StageFolder:
         inputs = {n: self.folders[n].digest() for n in stage.needs}
+        asked = [s for s in STAGES if s.name in stage.asks(self.config)]
+        reads = {*stage.reads, *(part for s in asked for part in s.reads)}
         fingerprint = digest(
-            [stage.name, stage.version, self._settled(stage), inputs,
-             self.task.digest_of(*stage.reads), self.seed if stage.seeded else None]
+            [stage.name, stage.version, *(s.version for s in asked), self._settled(stage), inputs,
+             self.task.digest_of(*reads), self.seed if stage.seeded else None]
         )  # fmt: skip
         return self.run.stage(stage.number, stage.name, fingerprint)
 
@@ -371,6 +389,7 @@ class _Walk:
             seed=self.seed, folder=folder.path, run=self.run, progress=self.console.start(stage),
             inputs={n: self.folders[n].path for n in stage.needs if n in self.folders},
             note=lambda message: None, ahead=ahead, began=self.began,
+            services=Services(self.run.path / "services", self.config.services),
         )  # fmt: skip
 
     def _run(self, stage: Stage, folder: StageFolder) -> None:

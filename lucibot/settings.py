@@ -225,11 +225,23 @@ def read_value(kind: Any, text: str, flag: str) -> Any:
             return Path(text).expanduser().resolve()
         elif option is str:
             return text
+        elif typing.get_origin(option) is tuple and listed(text):
+            return tuple(
+                read_value(typing.get_args(option)[0], part, flag) for part in listed(text)
+            )
     choices = [str(v) for o in options if typing.get_origin(o) is Literal
                for v in typing.get_args(o)]  # fmt: skip
     if choices:
         raise unknown_name(f"value of {flag}", text, choices)
     raise UserError(f"{flag} {text}: expected {_values(kind)}")
+
+
+def listed(text: str) -> list[str]:
+    """The values of a setting that takes several: commas stand between them, unless there is a file
+    of that very name."""
+    if Path(text).expanduser().is_file():
+        return [text]
+    return [part for part in text.split(",") if part]
 
 
 def _values(kind: Any) -> str:
@@ -238,6 +250,8 @@ def _values(kind: Any) -> str:
     return "|".join(
         "|".join(str(v) for v in typing.get_args(o))
         if typing.get_origin(o) is Literal
+        else f"{_values(typing.get_args(o)[0])},..."
+        if typing.get_origin(o) is tuple
         else words.get(o, "TEXT")
         for o in plain_types(kind)
     )

@@ -60,7 +60,7 @@ TABLE = {
     "a success predicate": (edit("task.toml", "max_m = 0.03", "max_m = 0.04"), set()),
     "the title": (edit("task.toml", "Cut dough", "Cut the dough"), set()),
     "the goal": (edit("task.toml", "count = 2", "count = 3"), FROM["select"]),
-    "the instruction": (edit("instruction.md", "", "Now: "), FROM["imagine"]),
+    "the instruction": (edit("instruction.md", "", "Now: "), FROM["prompt"]),
     "the storyboard": (
         edit("storyboard.toml", "duration_s = 5.2", "duration_s = 5"),
         FROM["imagine"],
@@ -75,6 +75,11 @@ TABLE = {
     "the renderer": ({"scene.renderer.spp": "6"}, FROM["scene"]),
     "more videos": ({"video.candidates": "5"}, FROM["imagine"]),
     "threads that draw": ({"video.threads": "1"}, set()),
+    "who writes the prompt": ({"prompt.model": "some-model"}, FROM["prompt"]),
+    "a budget that lets imagine go on": ({"select.budget": "9"}, FROM["imagine"]),
+    "a budget that is there already": ({"select.budget": "3"}, set()),
+    "what may be spent": ({"services.max-usd": "3"}, set()),
+    "the judge": ({"select.verifier.width": "400"}, FROM["select"]),
     "another candidate": ({"select.force-video": "1"}, FROM["select"]),
     "perception": ({"perceive.keyframes.rate-hz": "3"}, FROM["perceive"]),
     "the population": ({"optimize.search.population": "4"}, FROM["optimize"]),
@@ -101,6 +106,23 @@ def test_what_is_run_again(made, task_folder, tmp_path, what):
         config = with_settings(config, change)
     run_stages(run, load_task(task_folder), config, seed=0)
     assert set(made) == expected | {"report"}
+
+
+def test_where_imagine_asks_the_judge_what_the_judge_reads_counts_for_it(
+    made, task_folder, tmp_path
+):
+    config = with_settings(RunConfig(), {"select.budget": "9"})
+    task = load_task(task_folder)
+    run = start_run(task, config, seed=0, out=tmp_path / "runs")
+    run_stages(run, task, config, seed=0)
+    made.clear()
+    replaced(task_folder, "task.toml", "count = 2", "count = 3")
+    run_stages(run, load_task(task_folder), config, seed=0)
+    assert set(made) == FROM["imagine"]
+    made.clear()
+    config = with_settings(config, {"select.verifier.width": "400"})
+    run_stages(run, load_task(task_folder), config, seed=0)
+    assert set(made) == FROM["imagine"]
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from fractions import Fraction
 from pathlib import Path
@@ -13,10 +12,8 @@ import numpy as np
 import pytest
 
 from lucibot.core.errors import UserError
-from lucibot.core.progress import silent
 from lucibot.core.similarity import scene_similarity
-from lucibot.core.video import Video, read_video, write_video
-from lucibot.providers.video import FileVideo
+from lucibot.core.video import Video, write_video
 from lucibot.task import load_task
 from lucibot.vision.footage import Footage
 from lucibot.vision.intake import IntakeConfig, take_in
@@ -95,18 +92,11 @@ def test_a_file_of_another_size_and_rate_is_fitted(scene, tmp_path):
     task, view = scene
     big = cv2.resize(view.first_frame, (640, 480), interpolation=cv2.INTER_CUBIC)
     write_video(tmp_path / "in.mp4", Video(frames=np.repeat(big[None], 24, 0), fps=12))
-    (tmp_path / "out").mkdir()
-    (path,) = (
-        FileVideo(path=tmp_path / "in.mp4")
-        .create()
-        .imagine(task, view, seed=0, out_dir=tmp_path / "out", progress=silent)
-    )
-    video = read_video(path)
+    video, report = take_in(tmp_path / "in.mp4", task, view)
     assert video.frames.shape == (12, 240, 320, 3) and video.fps == FPS
     assert min(scene_similarity(video.frames[0], view).values()) > 0.95
-    report = json.loads((tmp_path / "out/candidate_0.intake.json").read_text())
-    assert report["source_fps"] == 12 and report["frames"] == 12 and report["registered"]
-    assert any("resampled from 12 to 6" in d for d in report["done"]) and not report["warnings"]
+    assert report.source_fps == 12 and report.frames == 12 and report.registered
+    assert any("resampled from 12 to 6" in d for d in report.done) and not report.warnings
 
 
 @pytest.mark.parametrize(
@@ -445,11 +435,8 @@ def test_videos_that_cannot_serve_are_refused_with_one_line(scene, tmp_path):
     }  # fmt: skip
     for name, message in cases.items():
         with pytest.raises(UserError, match=message) as error:
-            FileVideo(path=tmp_path / name).create().imagine(
-                task, view, seed=0, out_dir=tmp_path / "out", progress=silent
-            )
+            take_in(tmp_path / name, task, view)
         assert "\n" not in str(error.value) and name in str(error.value)
-    assert not (tmp_path / "out").exists()
 
 
 def write_sound(path: Path) -> None:

@@ -23,8 +23,8 @@ class Forgetful(StageConsole):
     def done(self, stage, seconds, skipped):
         if stage.name == "imagine":
             self.storyboard.unlink()
-            (planted,) = self.run.glob("20_imagine/*/planted")
-            shutil.rmtree(planted)
+            for planted in list(self.run.glob("20_imagine/**/planted")):
+                shutil.rmtree(planted)
 
 
 def small() -> RunConfig:

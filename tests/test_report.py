@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from lucibot.core.camera import Camera
+from lucibot.core.prompt import Prompt
 from lucibot.core.video import Video, write_video
 from lucibot.report.art import PALETTE, with_axes, with_masks
 from lucibot.report.data import (
@@ -54,6 +55,7 @@ def full(tmp_path) -> ReportData:
     return ReportData(
         title="Cut <dough>", instruction="Cut the dough in two.", success=True,
         headline={"rollouts": "96"}, objects=("knife", "dough"), camera=CAMERA, first_frame=image,
+        prompt=Prompt(text="Cut <it>.", negative="blur"),
         candidates=(
             CandidateRow(name="candidate 0", video=film, match=5.5, motion=2.5, goal=5.0,
                          total=13.0, usable=True, chosen=True),
@@ -103,7 +105,7 @@ def test_full_report_is_one_file_with_every_section(full, tmp_path):
     text = (tmp_path / "report.html").read_text()
     page = _Page(text)
     assert not page.open
-    assert page.ids == ["metrics", "candidates", "masks", "poses", "keyframes", "search",
+    assert page.ids == ["metrics", "prompt", "candidates", "masks", "poses", "keyframes", "search",
                         "comparison", "film", "timings", "appendix"]  # fmt: skip
     assert page.sources and all(s.startswith("data:") for s in page.sources)
     links = re.findall(r'(?:href|url\()\s*=?\s*["\']?(?!#)(https?:[^"\')]+)', text)

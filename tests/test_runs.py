@@ -80,10 +80,19 @@ def write_scene(context) -> None:
     ).save(context.folder)  # fmt: skip
 
 
+def write_prompt(context) -> None:
+    told = {"text": "Cut [it].", "negative": "blur"}
+    (context.folder / "prompt.json").write_text(json.dumps(told))
+
+
 def write_candidates(context) -> None:
     frames = np.full((6, 48, 64, 3), 90, np.uint8)
     write_video(context.folder / "candidate_0.mp4", Video(frames=frames, fps=15.0))
-    listed = {"kind": "storyboard", "candidates": [{"file": "candidate_0.mp4", "sha256": "0"}]}
+    rows = [
+        {"file": "candidate_0.mp4", "sha256": "0", "trouble": ""},
+        {"file": None, "sha256": None, "trouble": "refused: a [knife]"},
+    ]
+    listed = {"kind": "storyboard", "candidates": rows}
     (context.folder / "candidates.json").write_text(json.dumps(listed))
 
 
@@ -93,7 +102,8 @@ def write_verdicts(context) -> None:
     (context.folder / "verdicts.json").write_text(json.dumps(told))
 
 
-WRITERS = {"scene": write_scene, "imagine": write_candidates, "select": write_verdicts}
+WRITERS = {"scene": write_scene, "prompt": write_prompt, "imagine": write_candidates,
+           "select": write_verdicts}  # fmt: skip
 
 
 @pytest.fixture
@@ -128,7 +138,14 @@ def kept(text: str) -> list[str]:
 
 def test_settings_given_to_resume_are_kept_for_the_next_one(run, capsys):
     status, text = say(capsys, "resume", run, "--execute.film-fps", 10, "--seed", "0")
-    assert status == 0 and kept(text) == ["scene", "imagine", "select", "perceive", "optimize"]
+    assert status == 0 and kept(text) == [
+        "scene",
+        "prompt",
+        "imagine",
+        "select",
+        "perceive",
+        "optimize",
+    ]
     status, text = say(capsys, "resume", run)
     assert kept(text)[-1] == "execute"
     assert json.loads((run / "run.json").read_text())["config"]["execute"]["film_fps"] == 10.0
@@ -159,7 +176,7 @@ def test_from_and_until(run, capsys):
     assert status == 0 and len(kept(text)) == 4 and "stopped after perceive" in text
     assert (run / "result.json").exists(), "nothing was made anew, so the result is still good"
     status, text = say(capsys, "resume", run, "--from", "select", "--until", "perceive")
-    assert status == 0 and kept(text) == ["scene", "imagine"]
+    assert status == 0 and kept(text) == ["scene", "prompt", "imagine"]
     assert f"stopped after perceive; `lucibot resume {run}` goes on" in text
     # What lay there was of another command.
     assert not (run / "result.json").exists()
@@ -350,6 +367,7 @@ def test_all_candidates_rejected_still_gives_a_report(toys, capsys, tmp_path):
     assert say(capsys, "run", "cut_dough", "--out", tmp_path / "b", "--until", "imagine")[0] == 0
     (until,) = (tmp_path / "b" / "cut_dough").glob("*/report.html")
     assert "Stopped at imagine" in until.read_text() and "not judged" in until.read_text()
+    assert "refused: a [knife]" in until.read_text()
     toys["select"] = RunFailed("every video was rejected (points 5.0)")
     status, text = say(capsys, "run", "cut_dough", "--out", tmp_path)
     assert status == 1 and "every video was rejected" in text
@@ -357,6 +375,7 @@ def test_all_candidates_rejected_still_gives_a_report(toys, capsys, tmp_path):
     page = (run / "report.html").read_text()
     assert re.findall(r'<section id="(\w+)"', page) == [
         "stopped",
+        "prompt",
         "candidates",
         "timings",
         "appendix",
@@ -371,6 +390,7 @@ def test_a_later_failure_shows_what_there_is_and_takes_the_old_result_away(run, 
     toys["imagine"] = RunFailed("the model returned no video")
     assert say(capsys, "resume", run, "--video.candidates", "2")[0] == 1
     page = (run / "report.html").read_text()
+    assert "refused: a [knife]" in page
     assert "the model returned no video" in page and "The scene as it starts" in page
     assert say(capsys, "show", run)[0] == 2
 

@@ -96,7 +96,7 @@ def test_settings_come_together_in_any_order():
             "--optimize.prefit none --optimize.prefit.population 2",
             "no setting of --optimize.prefit none",
         ),
-        ("--video file", "needs --video.path"),
+        ("--video file", "needs --video.paths"),
         ("--video nowhere.mp4", "no such file"),
         ("--video .", "is a folder"),
         ("--optimize.search.population", "expected one argument"),
@@ -111,7 +111,12 @@ def test_a_mistake_is_named(words, named):
 def test_a_video_is_a_file_too(tmp_path):
     clip = tmp_path / "clip[1].mp4"
     clip.touch()
-    assert parse("cut_dough", "--video", str(clip)).video.path == clip
+    assert parse("cut_dough", "--video", str(clip)).video.paths == (clip,)
+    others = (tmp_path / "other.mp4", tmp_path / "with,comma.mp4")
+    for path in others:
+        path.touch()
+    assert parse("cut_dough", "--video", f"{clip},{others[0]}").video.paths == (clip, others[0])
+    assert parse("cut_dough", "--video.paths", str(others[1])).video.paths == others[1:]
 
 
 def test_a_preset_changes_what_presets_differ_in():

@@ -118,7 +118,9 @@ def test_a_changed_config_makes_a_sibling(toy):
 
 @pytest.mark.parametrize("preset", sorted(PRESETS))
 def test_configs_survive_json(preset, tmp_path):
-    config = dataclasses.replace(PRESETS[preset], video=FileVideo(path=tmp_path / "a.mp4"))
+    config = dataclasses.replace(
+        PRESETS[preset], video=FileVideo(paths=(tmp_path / "a.mp4", tmp_path / "b.mp4"))
+    )
     assert from_dict(RunConfig, json.loads(json.dumps(to_dict(config)))) == config
 
 

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 
 import cv2
 import numpy as np
 import pytest
 
 from lucibot.core.errors import UserError
-from lucibot.core.progress import silent
+from lucibot.core.prompt import Prompt
 from lucibot.core.video import read_video
 from lucibot.providers.video import StoryboardVideo
+from lucibot.providers.video.base import VideoRequest
+from lucibot.providers.video.jobs import Jobs
+from lucibot.services import Services
 from lucibot.task import load_task
 
 
@@ -45,15 +49,19 @@ def drawn(scene, tmp_path_factory):
 def test_the_same_seed_gives_the_same_bytes_and_says_what_it_planted(scene, tmp_path):
     task, view = scene
     model = StoryboardVideo(candidates=2, threads=2).create()
-    runs = {
-        folder: model.imagine(task, view, seed=seed, out_dir=tmp_path / folder, progress=silent)
-        for folder, seed in (("a", 7), ("b", 7), ("c", 8))
-    }
-    a, b, c = ([p.read_bytes() for p in runs[k]] for k in "abc")
+    raws = {}
+    for folder, seed in (("a", 7), ("b", 7), ("c", 8)):
+        jobs = Jobs(tmp_path / folder, model, Services(tmp_path / "services"), note=pytest.fail)
+        first = VideoRequest(
+            task=task, view=view, scene="", first_frame=tmp_path / "none.png",
+            first_frame_sha256="", prompt=Prompt(text="", negative=""), seed=seed, index=0,
+        )  # fmt: skip
+        raws[folder] = [c.raw for c in jobs.make([first, replace(first, index=1)])]
+    a, b, c = ([p.read_bytes() for p in raws[k]] for k in "abc")
     assert a == b and a != c
-    planted = [json.loads((tmp_path / f"a/planted/candidate_{i}.json").read_text()) for i in (0, 1)]
+    planted = [json.loads((p.parent / "planted/candidate.json").read_text()) for p in raws["a"]]
     assert sum(p["fault"] == "" for p in planted) == 1
-    for path, truth in zip(runs["a"], planted, strict=True):
+    for path, truth in zip(raws["a"], planted, strict=True):
         video = read_video(path)
         assert len(video) == truth["frames"] and video.frames.shape[1:] == (180, 240, 3)
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from lucibot.core.camera import Camera
+from lucibot.core.prompt import Prompt
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,6 +115,8 @@ class ReportData:
     camera: Camera | None = None
     """The camera of all images; needed to draw pose axes."""
     first_frame: np.ndarray | None = None
+    prompt: Prompt | None = None
+    """What the video model was told."""
     candidates: tuple[CandidateRow, ...] = ()
     usable_above: float = 12.0
     masks: tuple[MaskFrame, ...] = ()

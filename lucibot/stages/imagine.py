@@ -1,30 +1,108 @@
-"""Candidate videos of the task being done (paper, section 3.2)."""
+"""Candidate videos of the task being done (paper, section 3.2).
+
+Without a budget all candidates of the video model are made, and `select` judges them. With one
+(`--select.budget`), each is judged here as well, and while none is usable one more is made: the
+rejection sampling of the paper. Both times the same judge keeps its verdicts in the same place, so
+`select` finds what was judged here, and a resumed run goes on where it was with the same outcome.
+"""
 
 from __future__ import annotations
 
-import json
+import dataclasses
+import shutil
+from pathlib import Path
 
-from lucibot.core.errors import RunFailed
+from lucibot.core.errors import RunFailed, UserError
+from lucibot.core.prompt import Prompt
 from lucibot.core.scene_view import SceneView
-from lucibot.core.video import sha256_file
-from lucibot.pipeline import Context
-from lucibot.store.run import write_json
+from lucibot.core.video import sha256_file, write_video
+from lucibot.pipeline import Context, version_of
+from lucibot.providers.verifier.judging import Judging
+from lucibot.providers.video.base import VideoModel, VideoRequest
+from lucibot.providers.video.jobs import Candidate, Jobs
+from lucibot.store.run import StageFolder, write_json
+from lucibot.store.verdicts import KEPT
+from lucibot.vision.intake import take_in
+
+CANDIDATES = "candidates"
+"""The folder, beside the stage's own ones, that keeps what came, as it came."""
 
 
 def run(ctx: Context) -> None:
-    """Writes `candidate_<i>.mp4` and `candidates.json`, with what intake did to a file."""
-    view = SceneView.load(ctx.inputs["scene"])
-    model = ctx.config.create()
-    paths = model.imagine(ctx.task, view, seed=ctx.seed, out_dir=ctx.folder, progress=ctx.progress)
-    if not paths:
-        raise RunFailed(f"the video model {model.kind!r} returned no video")
-    candidates = []
-    for p in paths:
-        candidates.append({"file": p.name, "sha256": sha256_file(p)})
-        said = p.with_suffix(".intake.json")
-        if said.is_file():
-            report = json.loads(said.read_text())
-            candidates[-1]["intake"] = report
-            for text in report["done"] + report["warnings"]:
-                ctx.note(f"{report['file']}: {text}")
-    write_json(ctx.folder / "candidates.json", {"kind": model.kind, "candidates": candidates})
+    """Writes `candidate_<i>.mp4` and `candidates.json`, with what intake did to each."""
+    scene = ctx.inputs["scene"]
+    model = ctx.config.video.create(ctx.services)
+    first = VideoRequest(
+        task=ctx.task, view=SceneView.load(scene), scene=_digest(scene),
+        first_frame=scene / "first_frame.png",
+        first_frame_sha256=sha256_file(scene / "first_frame.png"),
+        prompt=Prompt.load(ctx.inputs["prompt"]), seed=ctx.seed, index=0,
+    )  # fmt: skip
+    count, budget = ctx.config.video.candidates, ctx.config.budget
+    if model.given:
+        budget = count
+    jobs = Jobs(
+        ctx.folder.parent / CANDIDATES, model, ctx.services, note=ctx.note, progress=ctx.progress
+    )
+    judging = None
+    if ctx.config.judge is not None:
+        judging = Judging(
+            ctx.run.path / KEPT, ctx.config.judge, version=version_of("select"), task=ctx.task,
+            view=first.view, scene=first.scene, services=ctx.services, note=ctx.note,
+        )  # fmt: skip
+    rows: list[dict] = []
+    while len(rows) < budget:
+        more = range(len(rows), max(count, len(rows) + 1))
+        made = jobs.make([dataclasses.replace(first, index=i) for i in more])
+        rows += [_take(ctx, model, first, candidate) for candidate in made]
+        if judging is None:
+            break
+        if any(_usable(ctx, judging, row, len(rows)) for row in rows):
+            break
+    write_json(ctx.folder / "candidates.json", {"kind": model.kind, "candidates": rows})
+    if not any(row["file"] for row in rows):
+        reasons = "; ".join(dict.fromkeys(row["trouble"] for row in rows))
+        raise (UserError if model.given else RunFailed)(
+            reasons if model.given else f"no video came of {len(rows)} candidates: {reasons}"
+        )
+
+
+def _take(ctx: Context, model: VideoModel, request: VideoRequest, made: Candidate) -> dict:
+    """One candidate's row, and its video on the task camera's grid, if it can be brought there."""
+    row = {
+        "file": None, "sha256": None, "fingerprint": made.fingerprint, "raw": None,
+        "raw_sha256": made.sha256, "intake": None, "trouble": made.trouble,
+    }  # fmt: skip
+    if made.raw is None:
+        return row
+    row["raw"] = made.raw.name
+    out = ctx.folder / f"candidate_{made.index}.mp4"
+    if model.fitted:
+        shutil.copyfile(made.raw, out)
+    else:
+        try:
+            video, report = take_in(
+                made.raw, request.task, request.view, ctx.config.intake, progress=ctx.progress
+            )
+        except UserError as e:
+            ctx.note(f"candidate {made.index} cannot serve: {e}")
+            return {**row, "trouble": str(e)}
+        write_video(out, video, crf=14)
+        row["intake"] = report.to_dict()
+        for text in (*report.done, *report.warnings):
+            ctx.note(f"{report.file}: {text}")
+    for path in sorted((made.raw.parent / "planted").glob("*")):
+        (ctx.folder / "planted").mkdir(exist_ok=True)
+        shutil.copyfile(path, ctx.folder / "planted" / f"{out.stem}{path.suffix}")
+    return {**row, "file": out.name, "sha256": sha256_file(out)}
+
+
+def _usable(ctx: Context, judging: Judging, row: dict, made: int) -> bool:
+    if row["file"] is None:
+        return False
+    ctx.progress(f"judging {row['file']} of {made}")
+    return judging.judge(ctx.folder / row["file"], row["sha256"]).usable
+
+
+def _digest(folder: Path) -> str:
+    return StageFolder(folder, folder.name).digest()

@@ -13,6 +13,7 @@ import numpy as np
 
 from lucibot.core.errors import LuciBotError
 from lucibot.core.geometry import matrix_np
+from lucibot.core.prompt import Prompt
 from lucibot.core.scene_view import SceneView
 from lucibot.core.video import Video, read_video
 from lucibot.objective.success import Metrics, judge
@@ -85,9 +86,10 @@ def unfinished(ctx: Context, stopped: Stopped) -> None:
     what is missing."""
     ctx.progress("writing what there is into the report")
     folders = dict(ctx.inputs)
-    if stopped.stage == "select" and (stopped.folder / VERDICTS).is_file():
-        # All candidates were rejected: the verdicts are what tells why.
-        folders["select"] = stopped.folder
+    told = {"imagine": CANDIDATES, "select": VERDICTS}.get(stopped.stage)
+    if told is not None and (stopped.folder / told).is_file():
+        # No candidate can serve, or all were rejected: what was said of each is what tells why.
+        folders[stopped.stage] = stopped.folder
     data = ReportData(
         **_frame(ctx, _manifests(ctx)), **_sections(ctx, folders), stopped_at=stopped.stage,
         stopped_why=stopped.reason,
@@ -118,19 +120,14 @@ def _result(ctx: Context, metrics: Metrics, state: FinalState, manifests: dict) 
         failed_rollouts=search["failed"], same_loss_when_replayed=execute["same_loss"],
         seconds=seconds, taken_over=taken_over,
         own_seconds=round(sum(seconds.values()) - theirs, 3), taken_over_seconds=round(theirs, 3),
-        wall_seconds=round(time.perf_counter() - ctx.began, 3), cost_usd=None,
+        wall_seconds=round(time.perf_counter() - ctx.began, 3), cost_usd=ctx.services.ledger.spent_usd(),
         video={
             "kind": kind, "candidate": verdicts["chosen"], "file": chosen["file"],
             "points": chosen["total"], "sha256": chosen["sha256"],
-            "raw_sha256": chosen.get("raw_sha256") or _file_sha256(ctx, kind),
+            "raw_sha256": chosen["raw_sha256"],
         },
         versions=versions(), machine=ctx.run.record["machine"],
     )  # fmt: skip
-
-
-def _file_sha256(ctx: Context, kind: str) -> str | None:
-    """Of the file that was given as the video."""
-    return next(iter(ctx.run.record["files"].values()), None) if kind == "file" else None
 
 
 def _missed(judgement: Judgement) -> dict:
@@ -200,18 +197,31 @@ def _scene(ctx: Context, folders: dict[str, Path]) -> dict:
     return {"objects": view.names, "camera": view.camera, "first_frame": view.first_frame}
 
 
+def _prompt(ctx: Context, folders: dict[str, Path]) -> dict:
+    return {"prompt": Prompt.load(folders["prompt"])}
+
+
 def _imagine(ctx: Context, folders: dict[str, Path]) -> dict:
     listed = _json(folders["imagine"] / CANDIDATES)["candidates"]
-    rows = [CandidateRow(name=f"candidate {i}", video=folders["imagine"] / c["file"])
-            for i, c in enumerate(listed)]  # fmt: skip
+    rows = [
+        CandidateRow(
+            name=f"candidate {i}", video=_file(folders, c),
+            reasons=(c["trouble"],) if c["trouble"] else (),
+        )
+        for i, c in enumerate(listed)
+    ]  # fmt: skip
     return {"candidates": tuple(rows)}
+
+
+def _file(folders: dict[str, Path], candidate: dict) -> Path | None:
+    return folders["imagine"] / candidate["file"] if candidate["file"] else None
 
 
 def _select(ctx: Context, folders: dict[str, Path]) -> dict:
     verdicts = _json(folders["select"] / VERDICTS)
     rows = tuple(
         CandidateRow(
-            name=f"candidate {i}", video=folders["imagine"] / c["file"], match=c["match"],
+            name=f"candidate {i}", video=_file(folders, c), match=c["match"],
             motion=c["motion"], goal=c["goal"], total=c["total"], usable=c["usable"],
             new_object=c["new_object"], chosen=i == verdicts["chosen"], reasons=tuple(c["reasons"]),
         )
@@ -263,7 +273,7 @@ def _execute(ctx: Context, folders: dict[str, Path]) -> dict:
 
 
 SECTIONS = {
-    "scene": _scene, "imagine": _imagine, "select": _select, "perceive": _perceive,
+    "scene": _scene, "prompt": _prompt, "imagine": _imagine, "select": _select, "perceive": _perceive,
     "optimize": _optimize, "execute": _execute,
 }  # fmt: skip
 """By stage: what it adds to the report, from the folders of those that have run."""

@@ -6,6 +6,9 @@ import json
 from pathlib import Path
 
 VERDICTS = "verdicts.json"
+"""Of all candidates, in a stage's folder."""
+KEPT = "verdicts"
+"""The folder of a run in which each is kept as it is made."""
 
 
 def chosen_video(imagine: Path, select: Path) -> Path:

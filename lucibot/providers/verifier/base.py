@@ -31,8 +31,8 @@ class Verdict:
     """One sentence per deduction, with the measured value."""
     doubt: float = 0.0
     """How near what was measured came to a deduction that was not made: breaks ties. 1: just below."""
-    evidence: dict[str, float] = field(default_factory=dict)
-    """Named measurements behind the points."""
+    evidence: dict[str, float | str] = field(default_factory=dict)
+    """What is behind the points, by name: measurements, or a judge's own words."""
 
     @property
     def total(self) -> float:
@@ -43,5 +43,12 @@ class Verdict:
         return self.total > USABLE_ABOVE
 
 
+def rejected(reason: str) -> Verdict:
+    """Of a candidate that there is nothing to look at of."""
+    return Verdict(match=2.0, motion=1.0, goal=2.0, new_object=False, reasons=(reason,))
+
+
 class Verifier(Protocol):
+    """Sees pixels, the known scene, the roles and the goal; never what a video model planned."""
+
     def judge(self, task: Task, view: SceneView, video: Video) -> Verdict: ...

@@ -27,6 +27,7 @@ from lucibot.providers.verifier.regions import (
     grown_all,
     pixels_of,
 )
+from lucibot.services import Services
 from lucibot.task import Task
 from lucibot.vision.standing import outlines
 
@@ -60,7 +61,7 @@ class PixelVerifier:
     held_s: float = 0.5
     """How long before the end the goal must hold."""
 
-    def create(self) -> Judge:
+    def create(self, services: Services | None = None) -> Judge:
         return Judge(self)
 
 

@@ -1,51 +1,59 @@
-"""A video from a file: anything that PyAV decodes (paper, section 3.2, an external video model)."""
+"""Videos from files: whatever an external video model made (paper, section 3.2)."""
 
 from __future__ import annotations
 
-import json
-from dataclasses import dataclass, field
+import shutil
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
+from lucibot.core.errors import UserError
 from lucibot.core.progress import Progress
-from lucibot.core.scene_view import SceneView
-from lucibot.core.video import write_video
-from lucibot.task import Task
-from lucibot.vision.intake import IntakeConfig, take_in
+from lucibot.core.video import sha256_file
+from lucibot.providers.video.base import Immediate, Job, VideoRequest
+from lucibot.services import Services
 
 
 @dataclass(frozen=True, kw_only=True)
 class FileVideo:
-    """Takes one video file as the only candidate."""
+    """Takes video files as the candidates."""
 
     kind: Literal["file"] = "file"
-    path: Path
-    """Anything that PyAV decodes; it must start with the task's scene."""
-    intake: IntakeConfig = field(default_factory=IntakeConfig)
-    """What the file may be like."""
+    paths: tuple[Path, ...]
+    """Anything that PyAV decodes; each must start with the task's scene."""
 
-    def create(self) -> FileVideoModel:
+    @property
+    def candidates(self) -> int:
+        return len(self.paths)
+
+    def create(self, services: Services | None = None) -> FileVideoModel:
         return FileVideoModel(self)
 
 
-class FileVideoModel:
+class FileVideoModel(Immediate):
+    """A candidate is the content of its file: one that changed under the same name is another."""
+
     kind = "file"
+    fitted = False
+    given = True
 
     def __init__(self, config: FileVideo):
         self.config = config
 
-    def imagine(
-        self, task: Task, view: SceneView, *, seed: int, out_dir: Path, progress: Progress
-    ) -> list[Path]:
-        """Fit the file to the task and write what was done beside it, `candidate_0.intake.json`;
-        `seed` is not used, nothing here is random.
-
-        Raises:
-            UserError: what `take_in` refuses.
+    def identity(self, request: VideoRequest) -> dict[str, Any]:
         """
-        video, report = take_in(self.config.path, task, view, self.config.intake, progress=progress)
-        out = out_dir / "candidate_0.mp4"
-        write_video(out, video, crf=14)
-        text = json.dumps(report.to_dict(), indent=1)
-        out.with_suffix(".intake.json").write_text(text + "\n")
-        return [out]
+        Raises:
+            UserError: there is no such file.
+        """
+        path = self._path(request)
+        if not path.is_file():
+            raise UserError(f"no such video: {path}")
+        return {"sha256": sha256_file(path)}
+
+    def fetch(self, job: Job, folder: Path, progress: Progress) -> Path:
+        path = self._path(job.request)
+        progress(f"reading {path.name}", 0.0)
+        return Path(shutil.copyfile(path, folder / path.name))
+
+    def _path(self, request: VideoRequest) -> Path:
+        return Path(self.config.paths[request.index])

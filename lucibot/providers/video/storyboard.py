@@ -8,18 +8,21 @@ its videos are videos like any other; what was planted lies in `planted/` for me
 from __future__ import annotations
 
 import json
-from concurrent.futures import ThreadPoolExecutor
+import threading
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
 from lucibot.core.progress import Progress
-from lucibot.core.scene_view import SceneView
 from lucibot.core.video import Video, write_video
+from lucibot.providers.video.base import Immediate, Job, VideoRequest, chosen_settings
+from lucibot.services import Services
 from lucibot.store.configs import NO_EFFECT
-from lucibot.task import Task
+
+GROUP = 4
+"""Candidates whose faults are drawn together."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,12 +48,14 @@ class StoryboardVideo:
     threads: int = field(default=2, metadata=NO_EFFECT)
     """Candidates drawn side by side; has no effect on their bytes."""
 
-    def create(self) -> StoryboardModel:
+    def create(self, services: Services | None = None) -> StoryboardModel:
         return StoryboardModel(self)
 
 
-class StoryboardModel:
+class StoryboardModel(Immediate):
     kind = "storyboard"
+    fitted = True
+    given = False
 
     def __init__(self, config: StoryboardVideo):
         # The compiled loops are loaded here, so that importing the config stays light.
@@ -58,42 +63,54 @@ class StoryboardModel:
 
         self.config, self._draw, self._faults = config, draw, faults
         self._load, self._stage = schema.load_storyboard, stage.Stage
+        self.at_once = config.threads
+        self._lock = threading.Lock()
+        self._prepared: tuple | None = None
 
-    def imagine(
-        self, task: Task, view: SceneView, *, seed: int, out_dir: Path, progress: Progress
-    ) -> list[Path]:
-        """Write `candidate_<i>.mp4` and, for measurement only, `planted/candidate_<i>.*`."""
+    def identity(self, request: VideoRequest) -> dict[str, Any]:
+        return {
+            **chosen_settings(self.config, but=("candidates", "faulty")),
+            "fault": self._fault(request), "seed": request.seed, "index": request.index,
+            "scene": request.scene, "task": request.task.digest_of("scene", "roles", "storyboard"),
+        }  # fmt: skip
+
+    def fetch(self, job: Job, folder: Path, progress: Progress) -> Path:
+        """Draw `candidate.mp4` and, for measurement only, `planted/candidate.*`."""
+        request, i = job.request, job.request.index
+        spec, stage = self._scene(request, progress)
+        plan = self._faults.plan_with_fault(
+            request.task, stage, spec, self._fault(request),
+            np.random.default_rng([request.seed, 1, i]),
+        )  # fmt: skip
+        with self._lock:
+            for path in plan.hands:
+                stage.hand_meshes(path)
+        (folder / "planted").mkdir()
+        rng = np.random.default_rng([request.seed, 2, i])
+        return self._candidate(stage, plan, rng, folder, progress)
+
+    def _fault(self, request: VideoRequest) -> str:
+        """The fault of one candidate or "". They are drawn for a group of candidates together, so
+        that it holds a clean one; the group does not grow with their number, so that a candidate
+        stays what it is when more are asked for."""
         c = self.config
-        spec = self._load(task)
-        progress("preparing shapes, light and hands", 0.0)
-        stage = self._stage(task, view, cut=frozenset(cut.object for cut in spec.cut))
-        faults = self._faults.choose_faults(
-            c.candidates, c.faulty, np.random.default_rng([seed, 0])
-        )
-        plans = [
-            self._faults.plan_with_fault(task, stage, spec, f, np.random.default_rng([seed, 1, i]))
-            for i, f in enumerate(faults)
-        ]
-        for path in plans[0].hands:
-            stage.hand_meshes(path)
-        total = sum(len(p) for p in plans)
-        done = [0]
+        size = min(c.candidates, GROUP) if c.faulty is None else c.candidates
+        group, k = divmod(request.index, size)
+        rng = np.random.default_rng([request.seed, 0, group] if group else [request.seed, 0])
+        return self._faults.choose_faults(size, c.faulty, rng)[k]
 
-        def tick() -> None:
-            done[0] += 1
-            if done[0] % 10 == 0 or done[0] == total:
-                progress(f"drawn {done[0]} of {total} frames", done[0] / total)
+    def _scene(self, request: VideoRequest, progress: Progress):
+        """The storyboard and what its candidates share, prepared by the first of them."""
+        with self._lock:
+            if self._prepared is None or self._prepared[0] is not request.view:
+                progress("preparing shapes, light and hands", 0.0)
+                spec = self._load(request.task)
+                cut = frozenset(cut.object for cut in spec.cut)
+                stage = self._stage(request.task, request.view, cut=cut)
+                self._prepared = request.view, spec, stage
+            return self._prepared[1:]
 
-        (out_dir / "planted").mkdir(parents=True, exist_ok=True)
-
-        def one(i: int) -> Path:
-            rng = np.random.default_rng([seed, 2, i])
-            return self._candidate(i, stage, plans[i], rng, out_dir, tick)
-
-        with ThreadPoolExecutor(max(1, c.threads)) as pool:
-            return list(pool.map(one, range(c.candidates)))
-
-    def _candidate(self, i, stage, plan, rng, out_dir: Path, tick) -> Path:
+    def _candidate(self, stage, plan, rng, folder: Path, progress: Progress) -> Path:
         import cv2
 
         h, w = stage.view.labels.shape
@@ -124,11 +141,12 @@ class StoryboardModel:
             pieces = {n: moved_mask(m, t) for n, m in d.pieces.items()}
             contact.append(d.contact)
             tips.append(d.tips_m)
-            tick()
-        path = out_dir / f"candidate_{i}.mp4"
+            if (t + 1) % 10 == 0 or t + 1 == len(plan):
+                progress(f"drawn {t + 1} of {len(plan)} frames", (t + 1) / len(plan))
+        path = folder / "candidate.mp4"
         fps = stage.task.spec.camera.fps
         write_video(path, Video(frames=frames, fps=fps), crf=self.config.crf)
-        _write_planted(out_dir / "planted", i, plan, fps, masks, hand, contact, tips, pieces)
+        _write_planted(folder / "planted", plan, fps, masks, hand, contact, tips, pieces)
         return path
 
 
@@ -162,7 +180,7 @@ class _Finish:
         return np.clip(np.round(out), 0, 255).astype(np.uint8)
 
 
-def _write_planted(folder: Path, i, plan, fps, masks, hand, contact, tips, pieces) -> None:
+def _write_planted(folder: Path, plan, fps, masks, hand, contact, tips, pieces) -> None:
     """What was drawn, for measuring perception and selection. Nothing downstream reads it."""
     from lucibot.core.geometry import pose_np
 
@@ -180,7 +198,7 @@ def _write_planted(folder: Path, i, plan, fps, masks, hand, contact, tips, piece
     last = dict(zip(plan.names, plan.T_world_object[-1], strict=True))
     shapes = [m.vertices(len(plan) - 1, last) for m in plan.morphs]
     np.savez_compressed(
-        folder / f"candidate_{i}.npz",
+        folder / "candidate.npz",
         masks=np.packbits(masks.reshape(*shape[:2], -1), axis=-1), mask_shape=np.array(shape),
         hand=np.packbits(hand.reshape(len(hand), -1), axis=-1),
         poses=pose_np(plan.T_world_object).astype(np.float32), scale=plan.scale, held=holds,
@@ -201,7 +219,7 @@ def _write_planted(folder: Path, i, plan, fps, masks, hand, contact, tips, piece
                    for m in plan.morphs if m.shown.any()},
         "slides": plan.extra.get("slides"), "new_object_appears": plan.extra.get("appears"),
     }  # fmt: skip
-    (folder / f"candidate_{i}.json").write_text(json.dumps(meta, indent=1))
+    (folder / "candidate.json").write_text(json.dumps(meta, indent=1))
 
 
 def read_planted(folder: Path, i: int) -> dict:

@@ -1,0 +1,55 @@
+"""A prompt by a vision-language model that sees the first frame (paper, section 3.2)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from pydantic import BaseModel, Field
+
+from lucibot.core.prompt import Prompt
+from lucibot.core.scene_view import SceneView
+from lucibot.providers.prompt.base import listed, words
+from lucibot.services import Services
+from lucibot.task import Task
+
+
+@dataclass(frozen=True, kw_only=True)
+class VlmPrompt:
+    """Asks a vision-language model for a detailed prompt; `--services.vlm` says where it is."""
+
+    kind: Literal["vlm"] = "vlm"
+    model: str
+    """The model's name at its server."""
+    longest: int = 1000
+    """Characters that the prompt may have; some video models take no more."""
+
+    def create(self, services: Services) -> VlmWriter:
+        return VlmWriter(self, services)
+
+
+class VlmWriter:
+    kind = "vlm"
+
+    def __init__(self, config: VlmPrompt, services: Services):
+        self.config, self.vlm = config, services.vlm
+
+    def write(self, task: Task, view: SceneView) -> Prompt:
+        class Written(BaseModel):
+            prompt: str = Field(
+                min_length=40, max_length=self.config.longest,
+                description="What the video shows, in detail.",
+            )  # fmt: skip
+            negative_prompt: str = Field(min_length=1, description="What it must not show.")
+
+        question = (
+            f"Instruction: {task.instruction}\n"
+            f"Taken in the hand: {listed([o.name for o in task.actuators], 'nothing in particular')}.\n"
+            f"To be changed: {listed([o.name for o in task.targets], 'nothing in particular')}.\n"
+            f"The prompt has at most {self.config.longest} characters."
+        )
+        written = self.vlm.ask(
+            Written, model=self.config.model, call_site="prompt", instructions=words("vlm.txt"),
+            question=question, pictures=[view.first_frame],
+        )  # fmt: skip
+        return Prompt(text=written.prompt.strip(), negative=written.negative_prompt.strip())

@@ -1,0 +1,76 @@
+"""Judges videos one by one and keeps each verdict as it is made.
+
+A verdict's fingerprint is the hash of what it rests on: the video's bytes, the judge and its
+settings, the scene and the task's words and goal. So a run that was killed while judging, or
+that is resumed to take another candidate, judges nothing twice.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+from lucibot.core.scene_view import SceneView
+from lucibot.core.video import read_video, sha256_file
+from lucibot.providers.verifier import VerifierConfig
+from lucibot.providers.verifier.base import Verdict, Verifier
+from lucibot.services import Services
+from lucibot.store.configs import settled
+from lucibot.store.run import digest, write_json
+from lucibot.task import Task
+
+
+class Judging:
+    """One judge on the videos of one scene.
+
+    Args:
+        folder: where verdicts are kept.
+        version: of what judges do; verdicts of another are not taken.
+        scene: digest of `view`.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        config: VerifierConfig,
+        *,
+        version: int,
+        task: Task,
+        view: SceneView,
+        scene: str,
+        services: Services,
+        note: Callable[[str], None],
+    ):
+        self.folder, self.config, self.services, self.note = folder, config, services, note
+        self.task, self.view = task, view
+        told = task.digest_of("scene", "roles", "goal", "instruction")
+        self._rests_on = [version, settled(config, sha256_file), scene, told]
+        self._judge: Verifier | None = None
+
+    def judge(self, video: Path, sha256: str) -> Verdict:
+        """The verdict on a video file with this sum: the kept one, or a new one, which is kept."""
+        path = self.folder / f"{digest([*self._rests_on, sha256])}.json"
+        verdict = self._kept(path)
+        if verdict is None:
+            if self._judge is None:
+                self._judge = self.config.create(self.services)
+            verdict = self._judge.judge(self.task, self.view, read_video(video))
+            told = dataclasses.asdict(verdict)
+            self.folder.mkdir(parents=True, exist_ok=True)
+            write_json(path, {"sha256": digest(told), "video": sha256, "verdict": told})
+        return verdict
+
+    def _kept(self, path: Path) -> Verdict | None:
+        try:
+            kept = json.loads(path.read_text())
+            if kept["sha256"] == digest(kept["verdict"]):
+                told = kept["verdict"]
+                return Verdict(**{**told, "reasons": tuple(told["reasons"])})
+        except FileNotFoundError:
+            return None
+        except (ValueError, KeyError, TypeError):
+            pass
+        self.note(f"{path.name} is damaged; that video is judged again")
+        return None

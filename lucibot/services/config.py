@@ -1,0 +1,39 @@
+"""Settings of services. None of them changes what a finished stage is worth, so no fingerprint holds
+them; what does (a model's name) is a setting of the provider that asks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class VlmConfig:
+    """The server of vision-language models: OpenAI's, or any that speaks its protocol."""
+
+    base_url: str | None = None
+    """Such as http://localhost:8000/v1 for vLLM, Ollama or llama.cpp; OpenAI's own if not given."""
+    key_variable: str = "OPENAI_API_KEY"
+    """The environment variable that holds the key. A server given by `base_url` may need none."""
+    usd_per_million_in: float | None = None
+    """Price of a million tokens sent [USD]; needed where there is a cap."""
+    usd_per_million_out: float | None = None
+    """Price of a million tokens answered [USD]."""
+    longest_answer: int = 4096
+    """Tokens that an answer may have, thinking included."""
+    image_px: int = 1024
+    """Pictures are sent with at most so many pixels a side."""
+    at_once: int = 4
+    """Calls under way at the same time."""
+    timeout_s: float = 120.0
+    """Seconds after which a call that is not answered is tried again."""
+    tries: int = 5
+    """Tries of one call, where the server is busy, broken or out of reach."""
+    first_wait_s: float = 1.0
+    """Seconds before the second try; each further one waits twice as long."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServicesConfig:
+    max_usd: float | None = None
+    """What this run may spend in all [USD]: a call that could pass it is not made."""
+    vlm: VlmConfig = VlmConfig()

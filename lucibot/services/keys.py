@@ -1,0 +1,37 @@
+"""Keys: read from the environment, kept out of everything that is written or said."""
+
+from __future__ import annotations
+
+import os
+import threading
+
+from lucibot.core.errors import UserError
+
+SHORTEST = 6
+"""A shorter value is no key; hiding it would tear words apart."""
+
+_lock = threading.Lock()
+_used: set[str] = set()
+
+
+def key(variable: str, *, wanted_for: str) -> str:
+    """The key in an environment variable.
+
+    Raises:
+        UserError: it is not set.
+    """
+    value = os.environ.get(variable, "").strip()
+    if not value:
+        raise UserError(f"{wanted_for} needs a key: set the environment variable {variable}")
+    with _lock:
+        _used.add(value)
+    return value
+
+
+def hidden(text: str) -> str:
+    """`text` without any key that has been read: what a server says may repeat what it was sent."""
+    with _lock:
+        values = sorted((v for v in _used if len(v) >= SHORTEST), key=len, reverse=True)
+    for value in values:
+        text = text.replace(value, "[key]")
+    return text
