@@ -28,7 +28,7 @@ from lucibot.core.scene_view import SceneView
 from lucibot.core.video import Video, write_video
 from lucibot.pipeline import STAGES, Stage
 from lucibot.store.lock import InUse
-from lucibot.store.result import Result, read_result
+from lucibot.store.result import Result, fields_table, read_result
 from lucibot.store.run import RunDirectory
 from lucibot.task import find_task
 
@@ -420,6 +420,11 @@ def test_what_was_missed_is_never_rounded_up_to_a_success():
         "(cup.below_rim_m -0.012))"
     )
     assert RESULT.verdict == "success (score 1.00)"
+
+
+def test_the_readme_has_every_field_of_the_result():
+    readme = Path(__file__).resolve().parents[1] / "README.md"
+    assert fields_table() in readme.read_text()
 
 
 def test_the_python_door(toys, tmp_path):

@@ -23,7 +23,9 @@ class Result:
     task_digest: str
     """sha256 over the files that the run rests on."""
     instruction: str
+    """The task's."""
     seed: int
+    """Of the imagination and the search."""
     success: bool
     """Whether every success predicate of the task holds at the end of the replay."""
     score: float
@@ -108,10 +110,10 @@ def short_of_one(score: float, *, least: int = 2) -> str:
 
 
 def fields_table() -> str:
-    """Markdown: the fields of `result.json`."""
+    """Markdown: the fields of `result.json`, as the README has them."""
     texts = field_texts(Result)
     rows = [
-        f"| `{f.name}` | {str(f.type).replace('|', 'or')} | {texts.get(f.name, '')} |"
+        f"| `{f.name}` | {str(f.type).replace('|', 'or')} | {texts[f.name]} |"
         for f in dataclasses.fields(Result)
     ]
     return "\n".join(["| field | type | what it is |", "| --- | --- | --- |", *rows])
