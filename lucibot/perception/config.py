@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from lucibot.core.errors import UserError
+
 
 @dataclass(frozen=True, kw_only=True)
 class PoseConfig:
@@ -84,3 +86,17 @@ class AffordanceConfig:
     hand_m: tuple[float, float, float] = (0.10, 0.06, 0.15)
     """Width, thickness and length [m] of the hand or gripper that needs room at the area, going
     outwards from it: a human hand by default; Franka's gripper is 0.20 x 0.06 x 0.13."""
+
+    def check(self) -> None:
+        """Raises a `UserError` where a number cannot be meant."""
+        for name in ("area_m", "points", "look_s"):
+            if not 0 < getattr(self, name) < float("inf"):
+                raise UserError(
+                    f"perceive.affordance.{name}: expected a positive number, got "
+                    f"{getattr(self, name)}"
+                )
+        if not all(0 < side < float("inf") for side in self.hand_m):
+            raise UserError(
+                "perceive.affordance.hand_m: expected width, thickness and length in metres, got "
+                f"{self.hand_m}"
+            )

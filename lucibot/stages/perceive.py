@@ -36,6 +36,7 @@ def perceive(
     task: Task, view: SceneView, video: Video, config: PerceiveConfig, progress: Progress
 ) -> Perception:
     """Reads everything that the search needs from `video`, given the known first moment."""
+    config.affordance.check()
     tracks = config.tracker.create().track(task, view, video, progress=part(progress, 0, 0.7))
     return read_tracks(task, view, video, tracks, config, part(progress, 0.7, 1))
 
