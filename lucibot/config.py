@@ -16,7 +16,7 @@ from lucibot.providers.answerer import AnswererConfig, PixelAnswerer
 from lucibot.providers.depth import DepthConfig, FillDepth
 from lucibot.providers.hand import HandConfig, OutlineHand
 from lucibot.providers.prompt import PromptConfig, TemplatePrompt
-from lucibot.providers.renderer import MitsubaRenderer, RendererConfig
+from lucibot.providers.renderer import RendererConfig
 from lucibot.providers.tracker import EmbeddedTracker, TrackerConfig
 from lucibot.providers.verifier import PixelVerifier, VerifierConfig
 from lucibot.providers.video import StoryboardVideo, VideoConfig
@@ -27,8 +27,9 @@ from lucibot.vision.intake import IntakeConfig
 
 @dataclass(frozen=True, kw_only=True)
 class SceneConfig:
-    renderer: RendererConfig = field(default_factory=MitsubaRenderer)
-    """What draws the photoreal first frame."""
+    renderer: RendererConfig | None = None
+    """What draws the photoreal first frame; if not given, the task's photo is taken where it has one,
+    else mitsuba draws."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -36,8 +36,15 @@ class Camera:
         vertical_fov_deg: float,
         width: int,
         height: int,
+        principal_point: tuple[float, float] = (0.5, 0.5),
     ) -> Camera:
-        """A camera at `position` [m, world] that looks at `target` [m, world]; square pixels."""
+        """A camera at `position` [m, world] that looks at `target` [m, world]; square pixels.
+
+        Args:
+            principal_point: where the optical axis meets the picture, as shares of its width from
+                the left and of its height from the top; off the middle in a picture that was cut
+                out of another.
+        """
         eye, goal = np.asarray(position, float), np.asarray(target, float)
         forward = goal - eye
         forward /= np.linalg.norm(forward)
@@ -49,7 +56,8 @@ class Camera:
         T_world_cam[:3, 3] = eye
         f = 0.5 * height / np.tan(0.5 * np.deg2rad(vertical_fov_deg))
         return cls(
-            width=width, height=height, fx=f, fy=f, cx=width / 2, cy=height / 2,
+            width=width, height=height, fx=f, fy=f, cx=width * principal_point[0],
+            cy=height * principal_point[1],
             T_world_cam=T_world_cam,
         )  # fmt: skip
 
@@ -72,6 +80,21 @@ class Camera:
             width=width, height=height, fx=self.fx * sx, fy=self.fy * sy,
             cx=self.cx * sx, cy=self.cy * sy, T_world_cam=self.T_world_cam,
         )  # fmt: skip
+
+    def centred(self) -> tuple[Camera, tuple[int, int]]:
+        """A camera that sees at least as much and has its principal point in the middle, and where
+        this one's first column and row lie in its picture."""
+        left, right = self.cx, self.width - self.cx
+        above, below = self.cy, self.height - self.cy
+        x, y = max(0, round(right - left)), max(0, round(below - above))
+        wider = max(0, round(left - right)) + x
+        higher = max(0, round(above - below)) + y
+        width, height = self.width + wider, self.height + higher
+        camera = Camera(
+            width=width, height=height, fx=self.fx, fy=self.fy, cx=width / 2, cy=height / 2,
+            T_world_cam=self.T_world_cam,
+        )  # fmt: skip
+        return camera, (x, y)
 
     def project(self, points_m: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """World points (..., 3) [m] to pixel coordinates (..., 2) and depth (...) [m]."""

@@ -11,6 +11,8 @@ import numpy as np
 
 from lucibot.core.camera import Camera
 
+_PICTURES = ("first_frame", "background_frame")
+
 
 @dataclass(frozen=True, kw_only=True)
 class SceneView:
@@ -20,9 +22,9 @@ class SceneView:
     names: tuple[str, ...]
     """Foreground objects; `names[i]` has label i + 1."""
     first_frame: np.ndarray
-    """(H, W, 3) uint8 RGB, ray-traced."""
-    background_frame: np.ndarray
-    """(H, W, 3) uint8 RGB, ray-traced without the foreground objects."""
+    """(H, W, 3) uint8 RGB, ray-traced or a photo."""
+    background_frame: np.ndarray | None
+    """(H, W, 3) uint8 RGB without the foreground objects; None where nobody has a picture of that."""
     labels: np.ndarray
     """(H, W) uint8: 0 background, i + 1 for `names[i]`."""
     depth_m: np.ndarray
@@ -36,8 +38,9 @@ class SceneView:
 
     def save(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        for name in ("first_frame", "background_frame"):
-            cv2.imwrite(str(folder / f"{name}.png"), getattr(self, name)[..., ::-1])
+        for name in _PICTURES:
+            if (picture := getattr(self, name)) is not None:
+                cv2.imwrite(str(folder / f"{name}.png"), picture[..., ::-1])
         np.savez_compressed(
             folder / "geometry.npz", labels=self.labels, depth_m=self.depth_m,
             background_depth_m=self.background_depth_m,
@@ -50,13 +53,14 @@ class SceneView:
         meta = json.loads((folder / "view.json").read_text())
         with np.load(folder / "geometry.npz") as z:
             geometry = {k: z[k] for k in z.files}
-        frames = {
-            n: cv2.imread(str(folder / f"{n}.png"))[..., ::-1].copy()
-            for n in ("first_frame", "background_frame")
-        }
+        frames = {n: _read(folder / f"{n}.png") for n in _PICTURES}
         return cls(
             camera=Camera.from_dict(meta["camera"]),
             names=tuple(meta["names"]),
             **geometry,
             **frames,
         )
+
+
+def _read(path: Path) -> np.ndarray | None:
+    return cv2.imread(str(path))[..., ::-1].copy() if path.is_file() else None

@@ -240,7 +240,9 @@ def _add_object(gs, scene, task: Task, obj: ObjectSpec, scratch: Path, particles
 
 
 def _add_camera(scene, camera: Camera):
-    """Genesis's pinhole camera has its principal point in the middle and square pixels."""
+    """Genesis's pinhole camera has its principal point in the middle and square pixels: where the
+    task's has not, a larger picture is drawn, out of which it is cut (`Camera.centred`)."""
+    camera, _ = camera.centred()
     T = camera.T_world_cam
     eye, forward, down = T[:3, 3], T[:3, 2], T[:3, 1]
     return scene.add_camera(

@@ -68,6 +68,7 @@ class SimScene:
         )  # fmt: skip
         self._scene, self._entities = built.scene, built.entities
         self._camera, self._quick = built.camera, built.particles
+        self._filming = camera
         self._bind(gs)
         self.reset()
 
@@ -316,4 +317,9 @@ class SimScene:
         out = self._camera.render(
             rgb=rgb, depth=not rgb, segmentation=not rgb, force_render=True
         )  # fmt: skip
-        return [None if o is None else np.asarray(o).squeeze() for o in out[:3]]
+        view = self._filming
+        _, (x, y) = view.centred()
+        return [
+            None if o is None else np.asarray(o).squeeze()[y : y + view.height, x : x + view.width]
+            for o in out[:3]
+        ]

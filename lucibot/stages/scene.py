@@ -1,7 +1,7 @@
 """The first moment of a task: ray-traced picture, depth and masks (paper, sections 3.1 and 3.2).
 
-Picture and geometry share one camera to the pixel: the picture is path-traced, masks and depth are
-drawn by the observer that also draws the simulation.
+Picture and geometry share one camera to the pixel: the picture is path-traced, or a photo of the real
+scene; masks and depth are drawn by the observer that also draws the simulation.
 """
 
 from __future__ import annotations
@@ -11,7 +11,12 @@ import numpy as np
 from lucibot.core.errors import UserError
 from lucibot.core.progress import Progress, silent
 from lucibot.core.scene_view import SceneView
-from lucibot.providers.renderer.base import Renderer
+from lucibot.providers.renderer import (
+    MitsubaRenderer,
+    PhotoRenderer,
+    Renderer,
+    RendererConfig,
+)
 from lucibot.providers.renderer.surfaces import look_through, task_surfaces
 from lucibot.task import Task
 
@@ -48,6 +53,13 @@ def build_view(task: Task, renderer: Renderer, progress: Progress = silent) -> S
     )  # fmt: skip
 
 
+def chosen_renderer(task: Task, config: RendererConfig | None) -> RendererConfig:
+    """What draws the first frame where nothing was chosen: the task's photo, if it has one."""
+    if config is not None:
+        return config
+    return MitsubaRenderer() if task.spec.camera.photo is None else PhotoRenderer()
+
+
 def _geometry(task: Task, *, foreground: bool) -> tuple[np.ndarray, np.ndarray]:
     """Labels (H, W) uint8 and depth (H, W) float32 [m]."""
     labels, depth, _ = look_through(task_surfaces(task, foreground=foreground), task.camera)
@@ -56,7 +68,7 @@ def _geometry(task: Task, *, foreground: bool) -> tuple[np.ndarray, np.ndarray]:
 
 def run(context) -> None:
     """Write the `SceneView` into the stage's folder."""
-    renderer = context.config.renderer.create()
+    renderer = chosen_renderer(context.task, context.config.renderer).create()
     view = build_view(context.task, renderer, context.progress)
     for text in renderer.notes:
         context.note(text)

@@ -40,6 +40,10 @@ def _scene(task: Task) -> Any:
     spec = task.spec
     return {
         "camera": _given(spec.camera), "light": _given(spec.light),
+        "photos": [
+            _file(task, photo) for photo in (spec.camera.photo, spec.camera.photo_background)
+            if photo is not None
+        ],
         "background": [_seen(task, b) for b in spec.background],
         "objects": [{**_seen(task, o), "kind": o.material.kind} for o in spec.objects],
     }  # fmt: skip

@@ -207,6 +207,13 @@ class CameraSpec(Spec):
     """Even, as the height is: videos store one colour for two by two pixels."""
     height: Count = Field(480, ge=64, le=4096, multiple_of=2)
     vertical_fov_deg: Positive = Field(48.0, ge=1, le=170)
+    principal_point: tuple[Fraction, Fraction] = (0.5, 0.5)
+    """Where the optical axis meets the picture, as shares of width and height from the upper left
+    corner; off the middle in a photo that was cut out of a larger one."""
+    photo: FileName | None = None
+    """A photo of the real scene at its first moment, through this camera: what videos start from."""
+    photo_background: FileName | None = None
+    """A photo of the same without the foreground objects, if there is one."""
     position_m: Position
     look_at_m: Position
     up: Direction = (0.0, 0.0, 1.0)

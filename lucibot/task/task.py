@@ -66,6 +66,7 @@ class Task:
         return Camera.look_at(
             position=c.position_m, target=c.look_at_m, up=c.up,
             vertical_fov_deg=c.vertical_fov_deg, width=c.width, height=c.height,
+            principal_point=c.principal_point,
         )  # fmt: skip
 
     def path(self, relative: str) -> Path:

@@ -11,7 +11,10 @@ from lucibot.task import Task
 
 
 class Renderer(Protocol):
-    def render(self, task: Task, *, foreground: bool, progress: Progress) -> np.ndarray:
+    notes: list[str]
+    """What the run's records should say of how the pictures were made."""
+
+    def render(self, task: Task, *, foreground: bool, progress: Progress) -> np.ndarray | None:
         """(H, W, 3) uint8 sRGB picture of the initial scene through the task's camera, with or
-        without the foreground objects."""
+        without the foreground objects; None where there can be none without them."""
         ...

@@ -136,6 +136,8 @@ class _State:
 
     def _with_rendered_background(self, view, lab, known):
         """Fill what the objects hide from the ray-traced plate, if it agrees with the video."""
+        if view.background_frame is None:
+            return lab, known
         plate = to_lab(self._shrink(view.background_frame)).astype(np.float32)
         difference = lab.astype(np.float32) - plate
         offset = np.median(difference[known], axis=0)

@@ -69,8 +69,7 @@ def classify(view: SceneView, video: Video, *, width: int, step: int) -> Regions
 
     small, shift, tracked = _stabilise(small, labels0)
     noise = _noise(small[:24])
-    empty = cv2.resize(view.background_frame, size, interpolation=cv2.INTER_AREA)
-    model = _Model(small[0], empty, labels0, noise)
+    model = _Model(small[0], _empty(view, small[0], labels0), labels0, noise)
     labels, lab, before = [], [], labels0
     for frame in small:
         image = _lab(model.same_light(frame, before))
@@ -81,6 +80,16 @@ def classify(view: SceneView, video: Video, *, width: int, step: int) -> Regions
         frames=frames, labels=np.stack(labels), lab=np.stack(lab), shift=shift, tracked=tracked,
         noise=noise,
     )  # fmt: skip
+
+
+def _empty(view: SceneView, first_rgb: np.ndarray, labels0: np.ndarray) -> np.ndarray:
+    """(h, w, 3) uint8: the scene without its objects; where nobody has a picture of that, as what
+    surrounds them would go on behind them."""
+    if view.background_frame is not None:
+        size = labels0.shape[::-1]
+        return cv2.resize(view.background_frame, size, interpolation=cv2.INTER_AREA)
+    hidden = cv2.dilate((labels0 > 0).astype(np.uint8), np.ones((5, 5), np.uint8))
+    return cv2.inpaint(np.ascontiguousarray(first_rgb), hidden, 5, cv2.INPAINT_TELEA)
 
 
 def _noise(frames: list[np.ndarray]) -> float:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from lucibot.core.errors import UserError
 from lucibot.core.scene_view import SceneView
 from lucibot.providers.video.hand import HandMesh, make_hand
 from lucibot.providers.video.light import Lights, surface_normals
@@ -26,7 +27,16 @@ class Stage:
     """The scene of one task as the storyboard draws it."""
 
     def __init__(self, task: Task, view: SceneView, *, cut: frozenset[str] = frozenset()):
-        """`cut` names the objects that will be cut: their meshes are made finer."""
+        """`cut` names the objects that will be cut: their meshes are made finer.
+
+        Raises:
+            UserError: there is no picture of the scene without its objects.
+        """
+        if view.background_frame is None:
+            raise UserError(
+                f"the storyboard needs a picture of {task.name!r} without its objects: name one as "
+                "photo_background in its [camera], or give a --video"
+            )
         self.task, self.view, self.camera = task, view, task.camera
         self.first = view.first_frame.astype(np.float32)
         self.background = view.background_frame.astype(np.float32)
