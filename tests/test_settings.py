@@ -35,7 +35,14 @@ def test_every_field_of_every_member_is_a_flag():
 
     listed = [s.path for s in settings(RunConfig, QUICK)]
     assert len(listed) == len(set(listed))
-    choices = {"scene.renderer", "prompt", "video", "optimize.search.optimizer", "optimize.prefit"}
+    choices = {
+        "scene.renderer",
+        "prompt",
+        "video",
+        "perceive.tracker",
+        "optimize.search.optimizer",
+        "optimize.prefit",
+    }
     assert choices <= set(listed)
     assert len([p for p in listed if p not in choices]) == count(RunConfig)
 
