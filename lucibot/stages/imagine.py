@@ -38,9 +38,8 @@ def run(ctx: Context) -> None:
         first_frame_sha256=sha256_file(scene / "first_frame.png"),
         prompt=Prompt.load(ctx.inputs["prompt"]), seed=ctx.seed, index=0,
     )  # fmt: skip
-    count, budget = ctx.config.video.candidates, ctx.config.budget
-    if model.given:
-        budget = count
+    count = ctx.config.video.candidates
+    most = count if model.given else max(count, ctx.config.budget)
     jobs = Jobs(
         ctx.folder.parent / CANDIDATES, model, ctx.services, note=ctx.note, progress=ctx.progress
     )
@@ -51,7 +50,7 @@ def run(ctx: Context) -> None:
             view=first.view, scene=first.scene, services=ctx.services, note=ctx.note,
         )  # fmt: skip
     rows: list[dict] = []
-    while len(rows) < budget:
+    while len(rows) < most:
         more = range(len(rows), max(count, len(rows) + 1))
         made = jobs.make([dataclasses.replace(first, index=i) for i in more])
         rows += [_take(ctx, model, first, candidate) for candidate in made]
