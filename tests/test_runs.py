@@ -36,7 +36,7 @@ RESULT = Result(
     task="cut_dough", task_digest="", instruction="", seed=0, success=True, score=1.0, missed=[],
     metrics={}, loss=1.0, terms={}, rollouts=3, failed_rollouts=0, same_loss_when_replayed=True,
     seconds={"scene": 2.0, "optimize": 9.0}, taken_over={"scene": "other"}, own_seconds=9.0,
-    taken_over_seconds=2.0, wall_seconds=9.5, cost_usd=None, video={}, versions={}, machine={},
+    taken_over_seconds=2.0, wall_seconds=9.5, cost_usd=0.0, video={}, versions={}, machine={},
 )  # fmt: skip
 VERDICT = {
     "match": 2.0, "motion": 1.0, "goal": 2.0, "total": 5.0, "usable": False, "new_object": False,

@@ -43,7 +43,7 @@ def made(monkeypatch):
             task=task.name, task_digest=task.digest, instruction="", seed=seed, success=seed == 0,
             score=0.5, missed=[], metrics={}, loss=1.0, terms={}, rollouts=3, failed_rollouts=0,
             same_loss_when_replayed=True, seconds={"scene": 2.0}, taken_over={}, own_seconds=2.0,
-            taken_over_seconds=0.0, wall_seconds=2.0, cost_usd=None, video={}, versions={},
+            taken_over_seconds=0.0, wall_seconds=2.0, cost_usd=0.0, video={}, versions={},
             machine={},
         )  # fmt: skip
         (run.path / "result.json").write_text(json.dumps(dataclasses.asdict(result)))

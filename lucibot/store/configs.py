@@ -96,9 +96,14 @@ def from_dict(kind: Any, value: Any) -> Any:
                 names = {f.name for f in dataclasses.fields(cls)}
                 extra = set(value) - names - {"type"}
                 if extra:
-                    raise UserError(f"run.json: {cls.__name__} has no setting {sorted(extra)[0]!r}")
+                    raise UserError(
+                        f"run.json is of another version of LuciBot: {cls.__name__} has no setting "
+                        f"{sorted(extra)[0]!r} any more; start a new run"
+                    )
                 return cls(**{n: from_dict(hints[n], value[n]) for n in names & set(value)})
-        raise UserError(f"run.json: {value['type']!r} is not known to this version of LuciBot")
+        raise UserError(
+            f"run.json is of another version of LuciBot, which had {value['type']!r}; start a new run"
+        )
     if isinstance(value, list):
         inner = (*typing.get_args(kind), Any)[0]
         return tuple(from_dict(inner, v) for v in value)

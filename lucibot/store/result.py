@@ -54,8 +54,8 @@ class Result:
     """Sum over the others [s]."""
     wall_seconds: float
     """From the start of the last command that worked on the run to its result [s]."""
-    cost_usd: float | None
-    """What its paid calls cost; null where it made none."""
+    cost_usd: float
+    """What its paid calls came to, by its ledger; 0 where it made none."""
     video: dict[str, Any]
     """The chosen video: kind (the model), candidate (its number), file (within the stage's folder),
     points (the verifier's), sha256 (of that file, as every later stage reads it), raw_sha256 (of
@@ -63,7 +63,7 @@ class Result:
     versions: dict[str, str]
     """Of what the result depends on, when the report was written."""
     machine: dict[str, Any]
-    """Where the run was started."""
+    """On which the run was begun."""
 
     @property
     def verdict(self) -> str:
