@@ -352,35 +352,6 @@ def test_observe_names_what_is_wrong():
 # --- overlap ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("size", [(8, 8), (5, 7), (1, 1), (0, 4), (33, 16)])
-@pytest.mark.parametrize("lead", [(1,), (3,), (4, 2), (2, 3, 2), (0, 2), ()])
-def test_mask_iou_is_its_twin(lead, size, threads):
-    a = torch.rand(*lead, *size) > 0.6
-    valid = torch.rand(size) > 0.3
-    for start in range(len(lead) + 1):
-        b = torch.rand(*lead[start:], *size) > 0.5
-        for v in (None, valid, torch.rand(*lead[start:], *size) > 0.3):
-            torch.testing.assert_close(lk.mask_iou(a, b, v), twins.mask_iou(a, b, v))
-    loose = torch.where(a, torch.randint(1, 255, a.shape, dtype=torch.uint8), 0)
-    assert torch.equal(lk.mask_iou(loose.to(torch.uint8), b), lk.mask_iou(a, b))
-
-
-def test_mask_iou_of_views_and_empty_masks():
-    a, b = torch.rand(2, 3, 16, 24) > 0.5, torch.rand(4, 16, 24) > 0.5
-    assert torch.equal(lk.mask_iou(a[:, :, 3:, ::2], b[1:, 3:, ::2]), 
-                       twins.mask_iou(a[:, :, 3:, ::2], b[1:, 3:, ::2]))  # fmt: skip
-    odd = (torch.rand(5 * 64 + 3) > 0.5)[3:].view(5, 8, 8)  # its memory starts inside a word
-    assert torch.equal(lk.mask_iou(odd, odd), torch.ones(5))
-    none = torch.zeros(2, 8, 8, dtype=torch.bool)
-    assert torch.equal(lk.mask_iou(none, none), torch.ones(2))
-    assert torch.equal(lk.mask_iou(none, ~none), torch.zeros(2))
-    assert torch.equal(lk.mask_iou(none, ~none, none[0]), torch.ones(2))
-    with pytest.raises(ValueError, match=r"b: expected leading axes that end those of a, \(2, 3\)"):
-        lk.mask_iou(a, b)
-    with pytest.raises(TypeError, match="b: expected a tensor bool or uint8"):
-        lk.mask_iou(a, b.float())
-
-
 @pytest.mark.parametrize("batch", [0, 1, 5])
 def test_label_iou_is_its_twin(batch, threads):
     label = torch.randint(0, 5, (batch, 13, 11), dtype=I32)
@@ -389,8 +360,21 @@ def test_label_iou_is_its_twin(batch, threads):
         for v in (None, valid, mask.roll(1, -1)):
             got = lk.label_iou(label, wanted, mask, v)
             torch.testing.assert_close(got, twins.label_iou(label, wanted, mask, v))
+            if v is not None and v.ndim <= mask.ndim:
+                loose = mask.to(torch.uint8) * 7, v.to(torch.uint8) * 3
+                assert torch.equal(lk.label_iou(label, wanted, *loose), got)
     with pytest.raises(ValueError, match=r"mask: expected .* L=2 wanted labels"):
         lk.label_iou(label, [1, 2], masks)
+    with pytest.raises(TypeError, match="mask: expected a tensor bool or uint8"):
+        lk.label_iou(label, 1, masks[0].float())
+
+
+def test_label_iou_of_nothing():
+    label, none = torch.zeros(2, 8, 8, dtype=I32), torch.zeros(8, 8, dtype=torch.bool)
+    assert torch.equal(lk.label_iou(label, 1, none), torch.ones(2))
+    assert torch.equal(lk.label_iou(label, 1, ~none), torch.zeros(2))
+    assert torch.equal(lk.label_iou(label, 1, ~none, none), torch.ones(2))
+    assert torch.equal(lk.label_iou(label[:, :0], 1, none[:0]), torch.ones(2))
 
 
 # --- clouds -------------------------------------------------------------------------------------
@@ -624,7 +608,10 @@ def test_the_runtime_is_started_once_and_never_replaced():
     with pytest.raises(ValueError, match="device: expected 'cpu' or 'cuda', got 'tpu'"):
         lk.ensure_initialized("tpu")
     with pytest.raises(ValueError, match="device: expected tensors on cpu or cuda, got meta"):
-        lk.mask_iou(*torch.zeros(2, 1, 8, 8, dtype=torch.bool, device="meta"))
+        lk.label_iou(
+            torch.zeros(1, 8, 8, dtype=I32, device="meta"), 1,
+            torch.zeros(8, 8, dtype=torch.bool, device="meta"),
+        )  # fmt: skip
 
 
 @pytest.mark.slow
@@ -644,7 +631,7 @@ def results():
     seen = observer.observe(particles_m=a)
     mask = seen.label > 0
     return [*lk.chamfer(a, b), lk.min_distance(a, b + 1), seen.depth, seen.label,
-            lk.mask_iou(mask, mask.roll(3, 1)), lk.linked_groups(a, 0.05)[0],
+            lk.label_iou(seen.label, 1, mask[0]), lk.linked_groups(a, 0.05)[0],
             lk.Surface(a[0], 0.1).near(b[0, :4], torch.eye(4), b + 1),
             lk.unproject(mask, seen.depth, torch.ones(48, 64, 3), a[0, 0], 50).nan_to_num()]
 

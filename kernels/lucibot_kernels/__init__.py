@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from lucibot_kernels.clouds import Chamfer, chamfer, min_distance, nearest_distance
     from lucibot_kernels.groups import linked_groups
     from lucibot_kernels.observe import Observation, Observer, Wanted
-    from lucibot_kernels.overlap import label_iou, mask_iou
+    from lucibot_kernels.overlap import label_iou
     from lucibot_kernels.points import Surface, unproject
     from lucibot_kernels.runtime import ensure_initialized
     from lucibot_kernels.thinning import even_ranks
@@ -31,7 +31,6 @@ _HOME = {
     "Observer": "observe",
     "Wanted": "observe",
     "label_iou": "overlap",
-    "mask_iou": "overlap",
     "Surface": "points",
     "unproject": "points",
     "ensure_initialized": "runtime",
@@ -50,7 +49,6 @@ __all__ = [
     "even_ranks",
     "label_iou",
     "linked_groups",
-    "mask_iou",
     "min_distance",
     "nearest_distance",
     "tip_distance",

@@ -8,18 +8,6 @@ import quadrants as qd
 
 I32 = qd.types.ndarray(dtype=qd.i32, ndim=1)
 U8 = qd.types.ndarray(dtype=qd.u8, ndim=1)
-WORDS = qd.types.ndarray(ndim=1)  # i64 (eight pixels) or u8 (one pixel), each byte 0 or 1
-
-
-@qd.func
-def ones(word, wide: qd.template()):
-    """How many bytes of a word are 1."""
-    count = 0
-    if qd.static(wide):
-        count = qd.cast(qd.math.popcnt(word), qd.i32)
-    else:
-        count = qd.cast(word, qd.i32)
-    return count
 
 
 @qd.func
@@ -29,43 +17,6 @@ def store(out: qd.template(), index, count, lanes: qd.template()):
         out[index] = count
     else:
         qd.atomic_add(out[index], count)
-
-
-@qd.kernel
-def count_masks(
-    # In: a (pairs, words), b (shared, words), valid (valid_shared, words).
-    a: WORDS,
-    b: WORDS,
-    valid: WORDS,
-    words: qd.i32,
-    shared: qd.i32,
-    valid_shared: qd.i32,
-    # Out: (pairs,).
-    inter: I32,
-    union: I32,
-    with_valid: qd.template(),
-    wide: qd.template(),
-    lanes: qd.template(),
-):
-    for item in range(inter.shape[0] * lanes):
-        pair = item // lanes
-        lane = item % lanes
-        a0 = pair * words
-        b0 = (pair % shared) * words
-        v0 = (pair % valid_shared) * words
-        both = 0
-        either = 0
-        for k in range((words - lane + lanes - 1) // lanes):
-            w = lane + k * lanes
-            x = a[a0 + w]
-            y = b[b0 + w]
-            if qd.static(with_valid):
-                x = x & valid[v0 + w]
-                y = y & valid[v0 + w]
-            both += ones(x & y, wide)
-            either += ones(x | y, wide)
-        store(inter, pair, both, lanes)
-        store(union, pair, either, lanes)
 
 
 @qd.kernel

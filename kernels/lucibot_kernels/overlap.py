@@ -1,4 +1,4 @@
-"""Overlap of masks: intersection over union, from boolean masks or straight from label images."""
+"""Overlap of what is drawn with masks: intersection over union, straight from label images."""
 
 from __future__ import annotations
 
@@ -12,45 +12,6 @@ from lucibot_kernels.runtime import kernels
 
 _MASK = (torch.bool, torch.uint8)
 _GPU_LANES = 64  # that share a pair; more wait for one another when they add up
-
-
-def mask_iou(a: torch.Tensor, b: torch.Tensor, valid: torch.Tensor | None = None) -> torch.Tensor:
-    """IoU of every mask of `a` with its partner in `b`: (*lead,) f32.
-
-    a: (*lead, H, W) bool, or uint8 where non-zero is true (bool is faster).
-    b: the same, with any trailing part of a's leading axes: the masks of a video (K, H, W) are
-        shared by all environments of a (B, K, H, W).
-    valid: pixels that count, shaped like any `b` could be; all of them by default.
-
-    Two empty masks agree: their IoU is 1.
-    """
-    dims: dict[str, int] = {}
-    device = a.device if isinstance(a, torch.Tensor) else torch.device("cpu")
-    check("a", a, _MASK, ("...", "H", "W"), dims=dims, device=device, contiguous=False)
-    lead, pixels = a.shape[:-2], dims["H"] * dims["W"]
-    others = [b] if valid is None else [b, valid]
-    for name, x in zip(("b", "valid"), others, strict=False):
-        check(name, x, _MASK, ("...", "H", "W"), dims=dims, device=device, contiguous=False)
-        extra = x.shape[:-2]
-        if extra != lead[len(lead) - len(extra) :]:
-            raise ValueError(
-                f"{name}: expected leading axes that end those of a, {tuple(lead)}, "
-                f"got {tuple(extra)}"
-            )
-    k = kernels("_overlap_kernels", device)
-    pairs = lead.numel()
-    inter, union = torch.zeros((2, max(pairs, 1)), dtype=torch.int32, device=device)
-    if pairs and pixels:
-        arrays = [_bytes(x) for x in (a, *others)]
-        # Eight pixels a word where every image starts on a word, else one.
-        wide = pixels % 8 == 0 and all(x.storage_offset() % 8 == 0 for x in arrays)
-        words = [x.view(torch.int64) for x in arrays] if wide else arrays
-        shared = [x.shape[:-2].numel() for x in others]  # the empty shape counts one
-        k.count_masks(
-            words[0], words[1], words[-1], pixels // (8 if wide else 1), shared[0], shared[-1],
-            inter, union, valid is not None, wide, _lanes(device),
-        )  # fmt: skip
-    return ratio(inter, union)[:pairs].view(lead)
 
 
 def label_iou(

@@ -92,16 +92,6 @@ def sphere_depth(ray: torch.Tensor, centre: torch.Tensor, radius: float) -> torc
     return torch.where((gap >= 0) & (z >= NEAR_M), z, torch.inf)
 
 
-def mask_iou(a: torch.Tensor, b: torch.Tensor, valid: torch.Tensor | None = None) -> torch.Tensor:
-    """See `overlap.mask_iou`."""
-    a, b = a.bool(), b.bool()
-    inter, union = a & b, a | b
-    if valid is not None:
-        inter, union = inter & valid.bool(), union & valid.bool()
-    inter, union = inter.sum((-2, -1)), union.sum((-2, -1))
-    return torch.where(union > 0, inter / union, 1.0)
-
-
 def label_iou(
     label: torch.Tensor,
     wanted: int | Sequence[int],
@@ -110,9 +100,13 @@ def label_iou(
 ) -> torch.Tensor:
     """See `overlap.label_iou`."""
     labels = [wanted] if isinstance(wanted, int) else list(wanted)
-    if mask.ndim == 3:
-        return mask_iou(torch.stack([label == w for w in labels], 1), mask, valid)
-    return mask_iou(sum(label == w for w in labels), mask, valid)
+    of_each = [label == w for w in labels]
+    seen = torch.stack(of_each, 1) if mask.ndim == 3 else sum(of_each).bool()
+    inter, union = seen & mask.bool(), seen | mask.bool()
+    if valid is not None:
+        inter, union = inter & valid.bool(), union & valid.bool()
+    inter, union = inter.sum((-2, -1)), union.sum((-2, -1))
+    return torch.where(union > 0, inter / union, 1.0)
 
 
 def nearest_distance(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
