@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -407,7 +408,9 @@ class _Walk:
             with self.begun.get(stage.name, nullcontext()) as ahead:
                 stage.run(dataclasses.replace(self._context(stage, folder, ahead), note=note))
         except Exception as e:
-            folder.event("failed", error=f"{type(e).__name__}: {e}")
+            folder.event(
+                "failed", error=f"{type(e).__name__}: {e}", traceback=traceback.format_exc()
+            )
             self._last_words(stage, folder, str(e).strip() or repr(e))
             raise
         seconds = time.perf_counter() - begin

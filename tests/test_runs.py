@@ -401,7 +401,7 @@ def test_a_fault_in_a_stage_is_in_its_log_and_in_the_report(toys, capsys, tmp_pa
     status, text = say(capsys, "run", "cut_dough", "--out", tmp_path)
     assert status == 1 and "KeyError" in text
     (log,) = tmp_path.glob("cut_dough/*/20_imagine/*/log.jsonl")
-    assert "KeyError: 'depth'" in log.read_text()
+    assert "KeyError: 'depth'" in log.read_text() and "Traceback" in log.read_text()
     assert list(tmp_path.glob("cut_dough/*/report.html"))
 
 

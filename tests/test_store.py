@@ -63,6 +63,8 @@ def test_what_rests_on_the_task_alone_is_taken_over_from_another_run(toy, monkey
     other = start_run(task, RunConfig(), seed=6, out=tmp_path)
     run_stages(other, task, RunConfig(), seed=6)
     assert Toy.ran == {"first": 1, "last": 2}
+    (manifest,) = other.path.glob("01_first/*/manifest.json")
+    assert json.loads(manifest.read_text())["taken_over_from"] == run.path.name
     # Not what is damaged there.
     (next(run.path.glob("01_first/*")) / "out.txt").write_text("something else")
     (next(other.path.glob("01_first/*")) / "out.txt").unlink()

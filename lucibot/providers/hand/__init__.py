@@ -1,6 +1,6 @@
 """The hand family."""
 
-from lucibot.providers.hand.outline import OutlineHand
+from lucibot.providers.hand.config import OutlineHand
 
 HandConfig = OutlineHand
 

@@ -7,26 +7,12 @@ by half a circle within a finger's width, close to the object that is touched.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import cv2
 import numpy as np
 
 from lucibot.core.errors import UserError
-from lucibot.providers.hand.base import KEYPOINTS, TIPS, Hand, HandDetector
-
-
-@dataclass(frozen=True, kw_only=True)
-class OutlineHand:
-    """Finds finger tips on the outline of the hand layer; needs no weights."""
-
-    reach: float = 0.035
-    """How near to a touched object a tip must be, as a share of the picture's width."""
-    finger: float = 0.022
-    """Width of a finger, as a share of the picture's width."""
-
-    def create(self) -> HandDetector:
-        return HandByOutline(self)
+from lucibot.providers.hand.base import KEYPOINTS, TIPS, Hand
+from lucibot.providers.hand.config import OutlineHand
 
 
 class HandByOutline:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lucibot.providers.verifier.pixels import PixelVerifier
+from lucibot.providers.verifier.config import PixelVerifier
 
 VerifierConfig = PixelVerifier
 

@@ -6,9 +6,6 @@ what a video model planned. Each deduction carries the value that was measured.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
-
 import cv2
 import numpy as np
 
@@ -17,6 +14,7 @@ from lucibot.core.similarity import scene_similarity
 from lucibot.core.video import Video
 from lucibot.providers.verifier import goals
 from lucibot.providers.verifier.base import Verdict
+from lucibot.providers.verifier.config import PixelVerifier
 from lucibot.providers.verifier.motion import carried, exchanged, shifted, untouched
 from lucibot.providers.verifier.regions import (
     HAND,
@@ -27,42 +25,8 @@ from lucibot.providers.verifier.regions import (
     grown_all,
     pixels_of,
 )
-from lucibot.services import Services
 from lucibot.task import Task
 from lucibot.vision.standing import outlines
-
-
-@dataclass(frozen=True, kw_only=True)
-class PixelVerifier:
-    """Judges by first-frame match, background drift, unexplained regions, motion and goal."""
-
-    kind: Literal["pixels"] = "pixels"
-    width: int = 320
-    """Pixels across at which the video is classified."""
-    samples_per_s: float = 8.0
-    """Frames a second that are looked at."""
-    same_scene: float = 0.75
-    """First-frame similarity from which on nothing is deducted."""
-    drift_free: float = 0.004
-    """Mean displacement of the picture's corners over its width that feature tracking may give for
-    a camera that stands still: a pixel and a bit at the working size."""
-    drift_bad: float = 0.012
-    """From here on the camera has moved for certain."""
-    new_object_area: float = 0.0012
-    """Least share of the picture that an unexplained thing covers."""
-    new_object_s: float = 0.6
-    """How long it must stay at one place."""
-    new_object_contrast: float = 18.0
-    """Least mean colour difference (CIE76) to what was there; reflections and stains stay below."""
-    self_motion: float = 0.20
-    """Share of an object's region that may be exchanged between two moments with no hand near."""
-    self_shift: float = 0.007
-    """How far what is seen on an object may shift meanwhile [picture widths]."""
-    held_s: float = 0.5
-    """How long before the end the goal must hold."""
-
-    def create(self, services: Services | None = None) -> Judge:
-        return Judge(self)
 
 
 class Judge:

@@ -1,0 +1,45 @@
+"""The verifier family's members as configs; light to import."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from lucibot.providers.verifier.pixels import Judge
+    from lucibot.services import Services
+
+
+@dataclass(frozen=True, kw_only=True)
+class PixelVerifier:
+    """Judges by first-frame match, background drift, unexplained regions, motion and goal."""
+
+    kind: Literal["pixels"] = "pixels"
+    width: int = 320
+    """Pixels across at which the video is classified."""
+    samples_per_s: float = 8.0
+    """Frames a second that are looked at."""
+    same_scene: float = 0.75
+    """First-frame similarity from which on nothing is deducted."""
+    drift_free: float = 0.004
+    """Mean displacement of the picture's corners over its width that feature tracking may give for
+    a camera that stands still: a pixel and a bit at the working size."""
+    drift_bad: float = 0.012
+    """From here on the camera has moved for certain."""
+    new_object_area: float = 0.0012
+    """Least share of the picture that an unexplained thing covers."""
+    new_object_s: float = 0.6
+    """How long it must stay at one place."""
+    new_object_contrast: float = 18.0
+    """Least mean colour difference (CIE76) to what was there; reflections and stains stay below."""
+    self_motion: float = 0.20
+    """Share of an object's region that may be exchanged between two moments with no hand near."""
+    self_shift: float = 0.007
+    """How far what is seen on an object may shift meanwhile [picture widths]."""
+    held_s: float = 0.5
+    """How long before the end the goal must hold."""
+
+    def create(self, services: Services | None = None) -> Judge:
+        from lucibot.providers.verifier.pixels import Judge
+
+        return Judge(self)
