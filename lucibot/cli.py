@@ -121,7 +121,7 @@ def _main(args: list[str]) -> int:
         say(str(e))
         return e.exit_status
     except KeyboardInterrupt as e:
-        say("stopped; `lucibot resume RUN` goes on from the last checkpoint")
+        say("; ".join(["stopped", *map(str, e.args)]))
         return 143 if isinstance(e, Terminated) else 130
     except BrokenPipeError:
         raise

@@ -134,6 +134,9 @@ def _go(
             f"{e.strerror}{f' ({e.filename})' if e.filename else ''}; {kept} had finished. Make room "
             f"or give the right to write, then `lucibot resume {directory.path}`"
         ) from e
+    except KeyboardInterrupt as e:
+        e.args = (f"`lucibot resume {directory.path}` goes on from the last checkpoint",)
+        raise
     finally:
         console.close()
     if options.get("until", STAGES[-1].name) != STAGES[-1].name:

@@ -336,7 +336,11 @@ def command(argv: list[str]) -> int:
     out = a.get("out", Path("runs/sweep"))
     if (at := next((q for q in (out, *out.parents) if q.is_file()), None)) is not None:
         raise UserError(f"--out {out}: {at} is a file; choose a folder")
-    rows = sweep(points, out=out, results=out / "results.json")
+    try:
+        rows = sweep(points, out=out, results=out / "results.json")
+    except KeyboardInterrupt as e:
+        e.args = ("the same command goes on where it was",)
+        raise
     print("\n" + table(rows))
     wrong = [r for r in rows if "error" in r]
     if wrong:

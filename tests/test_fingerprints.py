@@ -1,7 +1,9 @@
 """What changes, and which stages are run again for it: a table."""
 
+import ast
 import dataclasses
 import json
+import re
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -211,3 +213,41 @@ def test_a_run_keeps_the_batch_it_began_with(monkeypatch):
     assert config.optimize.environments == 4
     monkeypatch.setattr("os.sched_getaffinity", lambda pid: range(16), raising=False)
     assert with_batch(task, config) == config
+
+
+WHERE = {
+    r"spec\.success\b": {"objective", "task", "authoring"},
+    r"spec\.goal\b": {"providers/verifier", "task", "authoring"},
+    r"spec\.simulation\b": {"sim", "optimize", "objective/success", "stages/execute.py", "task", "authoring"},
+    r"material\.(?!kind\b)\w+": {"sim", "optimize", "objective/success", "task", "authoring"},
+    r"task\.instruction\b": {
+        "providers/prompt", "providers/verifier", "stages/report.py", "pipeline.py", "task", "authoring",
+    },
+    r"storyboard\.toml": {"providers/video", "task", "authoring"},
+}  # fmt: skip
+"""How code names a part of the task -> the folders whose stages have it among what they read."""
+
+
+@pytest.mark.parametrize("pattern", WHERE)
+def test_code_names_only_what_its_stage_says_that_it_reads(pattern):
+    """A stage that began to read another part would otherwise keep what is out of date."""
+    root = Path(pipeline.__file__).parent
+    for path in root.rglob("*.py"):
+        name = path.relative_to(root).as_posix()
+        if any(name == w or name.startswith(f"{w}/") for w in WHERE[pattern]):
+            continue
+        code = "\n".join(ast.unparse(n) for n in _without_docstrings(path))
+        found = re.search(pattern, code)
+        assert found is None, f"{name} reads {found[0]}: add the part to `reads` of its stage"
+
+
+def _without_docstrings(path: Path):
+    tree = ast.parse(path.read_text())
+    for node in ast.walk(tree):
+        body = getattr(node, "body", None)
+        if isinstance(body, list):
+            node.body = [
+                n for n in body
+                if not (isinstance(n, ast.Expr) and isinstance(n.value, ast.Constant))
+            ] or [ast.Pass()]  # fmt: skip
+    return tree.body

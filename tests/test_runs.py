@@ -64,7 +64,7 @@ class Toy(Stage):
         raise AssertionError("nothing is begun early here")
 
 
-TROUBLE: dict[str, Exception] = {}
+TROUBLE: dict[str, BaseException] = {}
 """What a stage raises."""
 
 
@@ -288,19 +288,23 @@ def test_what_is_left_becomes_a_line_and_a_file_with_the_details(capsys, monkeyp
     assert "in fault" in told and "lucibot doctor --x" in told and "genesis-world" in told
 
 
-def test_ctrl_c_is_130(capsys, monkeypatch):
-    def stop(argv):
-        raise KeyboardInterrupt
-
-    monkeypatch.setitem(cli.COMMANDS, "doctor", stop)
-    status, text = say(capsys, "doctor")
-    assert status == 130 and "lucibot resume" in text
+@pytest.mark.parametrize("stop, expected", [(KeyboardInterrupt(), 130), (cli.Terminated(), 143)])
+def test_a_stopped_run_says_how_it_goes_on(toys, capsys, tmp_path, stop, expected):
+    toys["imagine"] = stop
+    status, text = say(capsys, "run", "cut_dough", "--out", tmp_path)
+    (run,) = (tmp_path / "cut_dough").iterdir()
+    assert status == expected
+    assert text.splitlines()[-1] == (
+        f"lucibot: stopped; `lucibot resume {run}` goes on from the last checkpoint"
+    )
+    status, text = say(capsys, "sweep", "cut_dough", "--out", tmp_path / "sweep")
+    assert status == expected and "stopped; the same command goes on where it was" in text
 
 
 @pytest.mark.parametrize(
     "number, status", [(signal.SIGTERM, 143), (signal.SIGINT, 130)], ids=["SIGTERM", "SIGINT"]
 )
-def test_a_signal_ends_children_and_says_how_to_go_on(tmp_path, number, status):
+def test_a_signal_ends_the_run_and_its_children(tmp_path, number, status):
     """SIGTERM comes to the process alone, Ctrl-C to its whole group."""
     script = tmp_path / "script.py"
     script.write_text(
@@ -334,7 +338,7 @@ def test_a_signal_ends_children_and_says_how_to_go_on(tmp_path, number, status):
         process.send_signal(number)
     _, said = process.communicate(timeout=60)
     assert process.returncode == status and time.monotonic() - begin < 15
-    assert said.strip() == "lucibot: stopped; `lucibot resume RUN` goes on from the last checkpoint"
+    assert said.strip() == "lucibot: stopped"
     with pytest.raises(ProcessLookupError):
         os.kill(child, 0)
 
