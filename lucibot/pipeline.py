@@ -367,8 +367,8 @@ class _Walk:
 
     def _made_with(self, stage: Stage, folder: StageFolder) -> bool:
         """Whether what is a default now was one then: defaults are not in the fingerprint."""
-        then = folder.manifest().get("config")
-        return agrees(then, self._settled(stage, defaults=True))
+        config = getattr(self.config, stage.config) if stage.config else None
+        return agrees(folder.manifest().get("config"), config, self._content)
 
     def _forget_result(self) -> None:
         """What lies at the top is of the last command, and this one makes it anew."""

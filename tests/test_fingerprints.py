@@ -189,8 +189,11 @@ def test_a_new_setting_with_a_default_changes_no_fingerprint_and_a_changed_defau
     assert told(Before(width=5)) == told(After(width=5)) == {"width": 5}
     assert told(After(height=5)) != told(After())
     # A manifest keeps the defaults it was made with.
-    assert agrees(told(Before(), defaults=True), told(After(), defaults=True))
-    assert not agrees({"width": 2}, told(After(), defaults=True))
+    written = settled(Before(), str, defaults=True) | {"type": "After"}
+    assert agrees(written, After(), str)
+    assert not agrees(written | {"width": 2}, After(), str), "it has another default now"
+    assert not agrees(written, After(height=5), str), "what is new is set, as a preset may"
+    assert agrees(written | {"gone": 7}, After(), str)
 
 
 def test_a_stage_made_with_another_default_is_made_again(made, task_folder, tmp_path):

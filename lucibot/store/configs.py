@@ -57,16 +57,30 @@ def settled(config: Any, content: Callable[[Path], str], *, defaults: bool = Fal
     return content(config) if isinstance(config, Path) else config
 
 
-def agrees(then: Any, now: Any) -> bool:
-    """Whether settings that were written down (`settled` with defaults) have the same values now.
+def agrees(then: Any, config: Any, content: Callable[[Path], str]) -> bool:
+    """Whether settings that were written down (`settled` with defaults) are those of `config`.
 
-    Fields of one side alone do not count: a new one had no effect then, an old one has none now.
+    A field that is new has its own default; one that there is no more does not count.
     """
-    if isinstance(then, dict) and isinstance(now, dict):
-        return all(agrees(then[k], now[k]) for k in then.keys() & now.keys())
-    if isinstance(then, list) and isinstance(now, list):
-        return len(then) == len(now) and all(map(agrees, then, now))
-    return then == now
+    if dataclasses.is_dataclass(config):
+        return (
+            isinstance(then, dict)
+            and then.get("type") == type(config).__name__
+            and all(
+                agrees(then[f.name], getattr(config, f.name), content)
+                if f.name in then
+                else getattr(config, f.name) == field_default(f)
+                for f in dataclasses.fields(config)
+                if f.metadata.get("fingerprint", True)
+            )
+        )
+    if isinstance(config, (tuple, list)):
+        return (
+            isinstance(then, list)
+            and len(then) == len(config)
+            and all(agrees(t, c, content) for t, c in zip(then, config, strict=True))
+        )
+    return then == settled(config, content, defaults=True)
 
 
 def files(config: Any) -> list[Path]:
