@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from lucibot.core.errors import UserError
-from lucibot.core.video import Video
+from lucibot.core.video import Video, read_video, write_video
 from lucibot.providers.verifier import PixelVerifier
 from lucibot.providers.verifier import regions as regions_module
 from lucibot.providers.verifier.goals import count_parts, relations
@@ -73,6 +73,39 @@ def test_each_fault_is_rejected_for_its_own_reason(videos, fault, reason):
     assert not verdict.usable
     assert any(reason in r for r in verdict.reasons), verdict.reasons
     assert verdict.new_object == (fault == "new_object")
+
+
+def grainy(video: Video, sigma: float, crf: int, folder) -> Video:
+    """The video with film grain of `sigma` of 255, encoded and decoded again."""
+    rng = np.random.default_rng(5)
+    noisy = [np.clip(f + rng.normal(size=f.shape) * sigma, 0, 255) for f in video.frames]
+    path = folder / f"grain_{sigma}_{crf}.mp4"
+    write_video(path, Video(frames=np.stack(noisy).astype(np.uint8), fps=video.fps), crf=crf)
+    return read_video(path)
+
+
+@pytest.mark.parametrize(("sigma", "crf"), [(4, 20), (8, 32), (12, 20), (12, 26)])
+def test_grain_costs_no_points(videos, tmp_path, sigma, crf):
+    """Noise is measured where nothing moves; what changes by no more than that does not move."""
+    task, view, drawn = videos
+    judge = PixelVerifier().create()
+    clean = judge.judge(task, view, drawn[""])
+    verdict = judge.judge(task, view, grainy(drawn[""], sigma, crf, tmp_path))
+    assert verdict.usable and abs(verdict.total - clean.total) <= 0.5, verdict.reasons
+    assert verdict.evidence["self_motion"] < 0.12
+
+
+@pytest.mark.parametrize(
+    ("fault", "reason"),
+    [("goal_not_reached", "the goal 'pieces dough'"), ("new_object", "something appears"),
+     ("camera_drift", "the camera moves"), ("wrong_object_moves", "without being touched")],
+)  # fmt: skip
+def test_grain_hides_no_fault(videos, tmp_path, fault, reason):
+    task, view, drawn = videos
+    noisy = grainy(drawn[fault], 12, 26, tmp_path)
+    verdict = PixelVerifier().create().judge(task, view, noisy)
+    assert not verdict.usable
+    assert any(reason in r for r in verdict.reasons), verdict.reasons
 
 
 def test_a_task_that_names_no_goal_can_still_be_run(videos):

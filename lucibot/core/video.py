@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -28,12 +27,9 @@ class Video:
         return len(self.frames) / self.fps
 
 
-def read_video(path: Path, *, transform: Callable[[np.ndarray], np.ndarray] | None = None) -> Video:
-    """Decode the first video stream.
-
-    Args:
-        transform: applied to every frame (H, W, 3) uint8 as it is decoded, for example a resize:
-            a long video at its full size may not fit in memory.
+def read_video(path: Path) -> Video:
+    """Decode one of our own files: the first video stream, at a constant rate, as it is stored.
+    What others have made goes through `lucibot.vision.intake`.
 
     Raises:
         UserError: the file is missing, cannot be decoded, or has no video stream.
@@ -50,15 +46,19 @@ def read_video(path: Path, *, transform: Callable[[np.ndarray], np.ndarray] | No
             stream = container.streams.video[0]
             stream.thread_type = "AUTO"
             rate = stream.average_rate or stream.guessed_rate
-            frames = []
-            for f in container.decode(stream):
-                rgb = f.to_ndarray(format="rgb24")
-                frames.append(rgb if transform is None else transform(rgb))
+            size = (stream.codec_context.height, stream.codec_context.width, 3)
+            # As many as the file says it holds: a list and an array of it would be twice the memory.
+            frames, count = np.empty((stream.frames, *size), np.uint8), 0
+            for frame in container.decode(stream):
+                if count == len(frames):
+                    frames = np.concatenate([frames, np.empty((max(count, 16), *size), np.uint8)])
+                frames[count] = frame.to_ndarray(format="rgb24")
+                count += 1
     except av.error.FFmpegError as e:
         raise UserError(f"{path} cannot be decoded ({e}); re-encode it as H.264 mp4") from e
-    if not frames or not rate:
+    if not count or not rate:
         raise UserError(f"{path} holds no frames; re-encode it as H.264 mp4")
-    return Video(frames=np.stack(frames), fps=float(rate))
+    return Video(frames=frames[:count], fps=float(rate))
 
 
 def write_video(path: Path, video: Video, *, crf: int = 18) -> None:

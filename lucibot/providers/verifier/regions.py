@@ -25,6 +25,20 @@ SHADE = 0.035
 """How far from an object its shadow may be worth a look [picture widths]."""
 BINS = (14, 16, 16)
 """Histogram bins in L, a, b."""
+LIGHT, CHROMA = 8.0, 5.5
+"""Least differences in lightness and in hue that count: coding moves whole blocks by less."""
+SPREAD = 4.0
+"""Where noise is larger: how many of its standard deviations a difference must reach."""
+SOFT = 0.8, 1.2, 1.6, 2.2
+"""Standard deviations of the blur over hues [pixels]: eyes, coders and film see them coarsely too."""
+HEAD = 24
+"""Samples from which a video's noise is read."""
+QUIET = 0.25
+"""Share of the samples that are quiet: noise is the same in all, hands and shadows come and go."""
+LEAST_TONE = 0.02
+"""Share of the picture from which on a tone's noise can be measured."""
+TONES = 6
+"""Ranges of lightness in which noise is measured apart: dark places show more of it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +56,7 @@ class Regions:
     tracked: np.ndarray
     """(K,) share of background features behind that figure."""
     noise: float
-    """Standard deviation of the lightness from sample to sample where nothing moves."""
+    """Standard deviation of the lightness against the first frame where nothing moves."""
 
     def object(self, i: int) -> np.ndarray:
         """(K, h, w) bool, visible pixels of object i."""
@@ -68,11 +82,10 @@ def classify(view: SceneView, video: Video, *, width: int, step: int) -> Regions
     labels0 = cv2.resize(view.labels, size, interpolation=cv2.INTER_NEAREST)
 
     small, shift, tracked = _stabilise(small, labels0)
-    noise = _noise(small[:24])
-    model = _Model(small[0], _empty(view, small[0], labels0), labels0, noise)
+    noise, model = _quiet_model(small, _empty(view, small[0], labels0), labels0)
     labels, lab, before = [], [], labels0
     for frame in small:
-        image = _lab(model.same_light(frame, before))
+        image = model.lab(model.same_light(frame, before))
         before = model.classify(image, before)
         labels.append(before)
         lab.append(image)
@@ -92,13 +105,15 @@ def _empty(view: SceneView, first_rgb: np.ndarray, labels0: np.ndarray) -> np.nd
     return cv2.inpaint(np.ascontiguousarray(first_rgb), hidden, 5, cv2.INPAINT_TELEA)
 
 
-def _noise(frames: list[np.ndarray]) -> float:
-    """Standard deviation of lightness [0, 100] from sample to sample where nothing moves."""
-    gray = np.stack([cv2.cvtColor(f, cv2.COLOR_RGB2GRAY) for f in frames]).astype(np.float32)
-    change = np.abs(np.diff(gray, axis=0)) / 2.55
-    calm = change[change <= np.quantile(change, 0.9)] if change.size else np.zeros(1)
-    # The mean of the lower nine tenths of a half normal is 0.70 standard deviations.
-    return float(calm.mean() / 0.70 / np.sqrt(2))
+def _quiet_model(frames: list[np.ndarray], empty: np.ndarray, labels0: np.ndarray):
+    """The model of a video's first frame, its colours averaged over as little as makes the noise
+    pass below the least difference that counts; and that noise, the lightness's."""
+    for soft in SOFT:
+        model = _Model(frames[0], empty, labels0, soft)
+        noise = model.measure_noise(frames[1:HEAD])
+        if (SPREAD * noise[:, 1] <= CHROMA).all():
+            break
+    return float(noise[:, 0].max()), model
 
 
 def _stabilise(frames: list[np.ndarray], labels0: np.ndarray):
@@ -160,25 +175,30 @@ def _as_lit(empty_rgb: np.ndarray, first_rgb: np.ndarray, labels0: np.ndarray, s
     return np.clip(lit - 8.0, 0, 255).astype(np.uint8)
 
 
-def _lab(rgb: np.ndarray) -> np.ndarray:
+def _lab(rgb: np.ndarray, soft: float) -> np.ndarray:
+    """(h, w, 3) float32 CIE Lab of (h, w, 3) uint8, hues blurred by `soft` pixels."""
     lab = cv2.cvtColor(rgb.astype(np.float32) / 255, cv2.COLOR_RGB2LAB)
-    return cv2.GaussianBlur(lab, (0, 0), 0.8)
+    out = cv2.GaussianBlur(lab, (0, 0), 0.8)
+    if soft > 0.8:
+        out[..., 1:] = cv2.GaussianBlur(lab[..., 1:], (0, 0), soft)
+    return out
 
 
 class _Model:
     """Appearance of background and objects, learned from the first frame."""
 
     def __init__(
-        self, first_rgb: np.ndarray, empty_rgb: np.ndarray, labels0: np.ndarray, noise: float
+        self, first_rgb: np.ndarray, empty_rgb: np.ndarray, labels0: np.ndarray, soft: float
     ):
         self.first_rgb, self.labels0 = first_rgb.astype(np.float32), labels0
-        self.first = first = _lab(first_rgb)
+        self.soft = soft
+        self.first = first = self.lab(first_rgb)
         self.objects = int(labels0.max())
-        # Compression moves whole blocks: the thresholds are floors, raised by the video's noise.
-        self.light, self.chroma = max(8.0, 5 * noise), max(5.5, 4 * noise)
+        self.light = np.full(labels0.shape, LIGHT, np.float32)
+        self.chroma = np.full(labels0.shape, CHROMA, np.float32)
         # Around an object the first frame shows its shadow, which goes with it.
         shade = round(SHADE * labels0.shape[1])
-        empty = _lab(_as_lit(empty_rgb, first_rgb, labels0, shade))
+        empty = self.lab(_as_lit(empty_rgb, first_rgb, labels0, shade))
         shaded = grown(labels0 > 0, 2 * shade + 1)
         self.empty = np.where(shaded[..., None], empty, first).astype(np.float32)
         self.beside = {
@@ -186,6 +206,39 @@ class _Model:
             for i in range(1, self.objects + 1)
         }  # fmt: skip
         self.histograms = np.stack([self._histogram(labels0 == i + 1) for i in range(self.objects)])
+
+    def lab(self, rgb: np.ndarray) -> np.ndarray:
+        return _lab(rgb, self.soft)
+
+    def measure_noise(self, frames: list[np.ndarray]) -> np.ndarray:
+        """Raise what counts as a difference by the noise of the background in `frames`.
+
+        Returns:
+            (tones, 2) standard deviations of lightness and of a hue's axis against the first frame.
+        """
+        tone = np.clip(self.first[..., 0] / (100 / TONES), 0, TONES - 1).astype(int)
+        background = self.labels0 == 0
+        noise = np.zeros((TONES, 2))
+        if frames:
+            delta = np.abs(np.stack([
+                self.lab(self.same_light(f, self.labels0)) - self.first for f in frames
+            ]))  # fmt: skip
+            chroma = np.hypot(delta[..., 1], delta[..., 2])
+            for i in range(TONES):
+                at = background & (tone == i)
+                if at.sum() < LEAST_TONE * at.size:
+                    continue
+                # What moves, or is shaded, covers less than half of a tone in the quieter samples.
+                middle = [
+                    np.quantile(np.median(d[:, at], axis=1), QUIET) for d in (delta[..., 0], chroma)
+                ]
+                # Of a half normal's and of a Rayleigh distribution's median.
+                noise[i] = middle[0] / 0.674, middle[1] / 1.177
+        # A tone that the background has not is as noisy as the noisiest.
+        noise[noise[:, 0] == 0] = noise.max(0)
+        self.light = np.maximum(LIGHT, SPREAD * noise[tone, 0]).astype(np.float32)
+        self.chroma = np.maximum(CHROMA, SPREAD * noise[tone, 1]).astype(np.float32)
+        return noise
 
     def _bins(self, lab: np.ndarray) -> tuple[np.ndarray, ...]:
         """Bin indices of colours (n, 3)."""
@@ -229,13 +282,13 @@ class _Model:
         ys, xs = np.nonzero(self._differs(image - self.first))
         if len(ys) == 0:
             return labels
-        lab, empty = image[ys, xs], self.empty[ys, xs]
+        lab, empty, chroma = image[ys, xs], self.empty[ys, xs], self.chroma[ys, xs]
         # A shadow or a highlight changes lightness within bounds and hardly any hue; hue scales
         # with lightness, so the expected hue is scaled along.
         ratio = (lab[:, 0] + 3) / (empty[:, 0] + 3)
         scaled = np.clip(ratio, 0.3, 1.5)[:, None] * empty[:, 1:]
         hue = np.linalg.norm(lab[:, 1:] - scaled, axis=1)
-        behind = (ratio > 0.42) & (ratio < 1.25) & (hue < 1.2 * self.chroma)
+        behind = (ratio > 0.42) & (ratio < 1.25) & (hue < 1.2 * chroma)
         density = self.histograms[(slice(None), *self._bins(lab))]
         best, like = density.argmax(0), density.max(0)
         known = (before > 0) & (before < HAND)
