@@ -273,4 +273,7 @@ def test_no_one_is_asked_for_what_two_candidates_share(tmp_path):
     paths[1].unlink()
     with pytest.raises(UserError, match=r"no such video: .*b\.webm"):
         jobs(tmp_path, model).make([request(i) for i in range(3)])
+    paths[1].mkdir()
+    with pytest.raises(UserError, match=r"b\.webm is a folder"):
+        jobs(tmp_path, model).make([request(i) for i in range(3)])
     shutil.rmtree(a.folder)

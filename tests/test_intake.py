@@ -408,7 +408,7 @@ def test_memory_does_not_grow_with_the_file(scene, tmp_path):
         tracemalloc.stop()
     assert len(video) == 8 * FPS and report.source_frames < 9 * 50
     assert peak < 2.5 * video.frames.nbytes
-    assert any("longest_s" in w for w in report.warnings)
+    assert any("--intake.longest-s" in w for w in report.warnings)
 
 
 # ---- what is refused, and why

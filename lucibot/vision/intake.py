@@ -169,7 +169,7 @@ def take_in(
     elif left_off:
         warnings.append(
             f"it goes on after {config.longest_s:g} s; what comes later is left off (raise "
-            "intake's longest_s)"
+            "--intake.longest-s)"
         )
     if video.duration_s < config.shortest_s:
         why = "; ".join(warnings) or "nothing more of it shows the scene"

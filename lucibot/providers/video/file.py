@@ -46,6 +46,8 @@ class FileVideoModel(Immediate):
             UserError: there is no such file.
         """
         path = self._path(request)
+        if path.is_dir():
+            raise UserError(f"{path} is a folder; give a video file")
         if not path.is_file():
             raise UserError(f"no such video: {path}")
         return {"sha256": sha256_file(path)}
