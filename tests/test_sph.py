@@ -255,11 +255,8 @@ def test_each_substep_of_a_pour_is_that_of_genesis():
     waypoints[1, :, 0, 4] *= 1.05
     held = np.ones((9, 1), bool)
     scene = SimScene(task, n_envs=n_envs, own_kernels=False)
-    solver, coupler = scene._scene.sim.sph_solver, scene._scene.sim.coupler
-    before, after, couple = (
-        solver.substep_pre_coupling, solver.substep_post_coupling, coupler.couple,
-    )  # fmt: skip
-    quick = QuickSPH(scene._scene)
+    adapter = scene._adapter
+    couple, after, quick = adapter.couple, adapter.after, QuickSPH(adapter)
     errors, changes, ours = [], [], {}
 
     def both(f: int) -> None:
@@ -282,8 +279,7 @@ def test_each_substep_of_a_pour_is_that_of_genesis():
         ])  # fmt: skip
         changes.append([np.abs(wanted.vel - ours["velocity"]).max(), quick._bodies.force.max()])
 
-    solver.substep_pre_coupling, solver.substep_post_coupling = before, compare
-    coupler.couple = both
+    adapter.couple, adapter.after = both, compare
     run_rollout(scene, torch.from_numpy(waypoints), held)
     assert (np.max(errors, axis=0) < [1e-7, 5e-5, 1e-4, 1e-5]).all(), np.max(errors, axis=0)
     assert (np.max(changes, axis=0) > [0.2, 1.0]).all()  # [m/s] in a substep, [N].

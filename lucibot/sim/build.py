@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from lucibot.core.camera import Camera
+from lucibot.sim.adapter import Adapter, build
 from lucibot.sim.cpic import separate_by_moving_bodies_only
 from lucibot.sim.materials import (
     background_material,
@@ -23,7 +24,7 @@ from lucibot.sim.materials import (
     rotation_quat,
     surface,
 )
-from lucibot.sim.particles import take_over
+from lucibot.sim.particles import QuickMPM, QuickSPH, take_over
 from lucibot.task import BackgroundSpec, ObjectSpec, Task
 
 HASH_CELLS = 8
@@ -42,7 +43,8 @@ class BuiltScene:
     """A Genesis entity for each object of the task."""
     camera: Any
     """Genesis's camera over environment 0, or None."""
-    particles: Any
+    adapter: Adapter
+    particles: QuickMPM | QuickSPH | None
     """Our own kernels over the scene's particles, or None where Genesis computes them."""
 
 
@@ -55,32 +57,26 @@ def build_scene(
         _add_background(gs, scene, task, Path(scratch), drawn=camera is not None)
         entities = _add_objects(gs, scene, task, Path(scratch), particles_as)
         filming = None if camera is None else _add_camera(scene, camera)
-        if filming is None:
-            # Without a picture to draw no OpenGL context is needed, nor a driver that gives one.
-            scene.visualizer.rasterizer.build = lambda: None
-        particles = _build(scene, task, n_envs, own_kernels)
+        adapter, particles = _build(scene, task, n_envs, own_kernels, drawn=camera is not None)
     _set_servos(task, entities)
-    # Genesis ends the whole batch when one environment goes wrong; here that environment is
-    # marked as diverged, and the others go on.
-    scene.sim.rigid_solver.check_errno = lambda: None
-    return BuiltScene(scene=scene, entities=entities, camera=filming, particles=particles)
+    return BuiltScene(
+        scene=scene, entities=entities, camera=filming, adapter=adapter, particles=particles
+    )
 
 
-def _build(scene: Any, task: Task, n_envs: int, own_kernels: bool) -> Any:
+def _build(
+    scene: Any, task: Task, n_envs: int, own_kernels: bool, *, drawn: bool
+) -> tuple[Adapter, QuickMPM | QuickSPH | None]:
     """Build the scene, and settle who computes its particles before Genesis compiles a step."""
-    mpm, sim = task.spec.simulation.mpm, scene.sim
-    cpic = mpm is not None and mpm.cpic
-    build, taken = sim.build, []
+    spec, taken = task.spec.simulation.mpm, []
+    cpic = spec is not None and spec.cpic
 
-    def build_and_take_over() -> None:
-        build()
-        taken.append(take_over(scene, cpic=cpic) if own_kernels else None)
+    def prepare(adapter: Adapter) -> None:
+        taken.append(take_over(adapter, cpic=cpic) if own_kernels else None)
         if taken[0] is None and cpic:
-            separate_by_moving_bodies_only(scene)
+            separate_by_moving_bodies_only(adapter)
 
-    sim.build = build_and_take_over
-    scene.build(n_envs=n_envs)
-    return taken[0]
+    return build(scene, n_envs, prepare, drawn=drawn), taken[0]
 
 
 def _set_servos(task: Task, entities: dict[str, Any]) -> None:

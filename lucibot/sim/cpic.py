@@ -9,27 +9,20 @@ nothing between them.
 
 from __future__ import annotations
 
-from typing import Any
-
-from lucibot.sim.engine import view
+from lucibot.sim.adapter import Adapter
 
 
-def separate_by_moving_bodies_only(scene: Any) -> None:
-    """Hide coupled bodies that are fixed from CPIC, in each substep of a built Genesis scene; the
-    grid's coupling sees them as before."""
-    rigid, coupler = scene.sim.rigid_solver, scene.sim.coupler
-    still = [g.idx for link in rigid.links if link.is_fixed for g in link.geoms if g.needs_coup]
-    if not still or not scene.sim.mpm_solver.is_active:
+def separate_by_moving_bodies_only(adapter: Adapter) -> None:
+    """Hide coupled bodies that are fixed from Genesis's CPIC, in each substep; the grid's coupling
+    sees them as before."""
+    still = [g.idx for g in adapter.coupled() if g.link.is_fixed]
+    if not still or not adapter.has_solids():
         return
-    coupled = view(rigid.dyn_info.geoms.needs_coup)
-    preprocess, couple = coupler.preprocess, coupler.couple
+    coupled, physics = adapter.coupled_flags(), adapter.physics
 
-    def hide_and_preprocess(f):
+    def hidden(f: int) -> None:
         coupled[still] = 0
-        preprocess(f)
-
-    def show_and_couple(f):
+        physics(f)
         coupled[still] = 1
-        couple(f)
 
-    coupler.preprocess, coupler.couple = hide_and_preprocess, show_and_couple
+    adapter.physics = hidden

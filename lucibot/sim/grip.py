@@ -6,14 +6,12 @@ set towards the next waypoint, in every substep; when it lets go they are partic
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import torch
 from torch import Tensor
 
 from lucibot.objective.supervision import Supervision
-from lucibot.sim.engine import view
+from lucibot.sim.adapter import Adapter
 from lucibot.task import ObjectSpec, Task
 
 
@@ -21,26 +19,16 @@ class Grip:
     """The patch of one deformable that is held.
 
     Args:
-        entity: the deformable in a built Genesis scene.
+        position, velocity: of the deformable's particles, (N, B, 3) [m, m/s, world]; views of the
+            simulator's memory.
     """
 
-    def __init__(self, scene: Any, entity: Any, substep_s: float):
-        self._sim, coupler = scene.sim, scene.sim.coupler
-        particles = scene.sim.mpm_solver.particles
-        mine = slice(entity.particle_start, entity.particle_end)
-        # Without gradients Genesis begins every substep in the first frame of its memory.
-        self._position, self._velocity = view(particles.pos)[0, mine], view(particles.vel)[0, mine]
-        self._substep_s = substep_s
+    def __init__(self, adapter: Adapter, position: Tensor, velocity: Tensor):
+        self._position, self._velocity = position, velocity
+        self._substep_s, self._substeps = adapter.substep_s, adapter.substeps
         self._held: tuple[Tensor, ...] | None = None
         self._target: Tensor | None = None
-        preprocess = coupler.preprocess
-
-        def drive_and_preprocess(f):
-            if self._target is not None:
-                self._drive(self._sim.cur_substep_global % self._sim.substeps)
-            preprocess(f)
-
-        coupler.preprocess = drive_and_preprocess
+        adapter.before.append(self._drive)
 
     def take(self, index: Tensor) -> Tensor:
         """Take hold of particles (M,), the same in all environments, or (M, B); returns where they
@@ -60,8 +48,9 @@ class Grip:
     def _drive(self, substep: int) -> None:
         """The grid mixes the velocity of what is held with its surroundings', so what is left of
         the way is divided among the substeps that are left, this one, counted from 0, included."""
-        left_s = (self._sim.substeps - substep) * self._substep_s
-        self._velocity[self._held] = (self._target - self._position[self._held]) / left_s
+        if self._target is not None:
+            left_s = (self._substeps - substep) * self._substep_s
+            self._velocity[self._held] = (self._target - self._position[self._held]) / left_s
 
 
 def patch(obj: ObjectSpec, particles_m: np.ndarray, grasp_m: np.ndarray) -> np.ndarray:

@@ -15,7 +15,7 @@ from lucibot.core.camera import Camera
 from lucibot.core.errors import RunFailed
 from lucibot.core.progress import Progress, silent
 from lucibot.sim.build import build_scene
-from lucibot.sim.engine import start_genesis, view
+from lucibot.sim.engine import start_genesis
 from lucibot.sim.grip import Grip
 from lucibot.sim.moment import Moment
 from lucibot.task import Task
@@ -57,7 +57,7 @@ class SimScene:
         gs = start_genesis(device)
         self.device = gs.device
         sim = task.spec.simulation
-        self.dt_s, self.particle_sizes_m = sim.dt_s, {}
+        self.dt_s = sim.dt_s
         self.rigid_objects = [o for o in task.objects if o.is_rigid]
         self.particle_objects = [o for o in task.objects if not o.is_rigid]
         self.collides = sim.rigid_collision
@@ -67,22 +67,21 @@ class SimScene:
             own_kernels=own_kernels,
         )  # fmt: skip
         self._scene, self._entities = built.scene, built.entities
-        self._camera, self._quick = built.camera, built.particles
+        self._camera, self._adapter, self._quick = built.camera, built.adapter, built.particles
         self._filming = camera
         self._bind(gs)
         self.reset()
 
     def _bind(self, gs) -> None:
         """Views of the state."""
-        rigid = self._scene.sim.rigid_solver
-        substep_s = self.dt_s / self.task.spec.simulation.substeps
+        adapter = self._adapter
         self.grips = {
-            o.name: Grip(self._scene, self._entities[o.name], substep_s)
+            o.name: Grip(adapter, self.particles(o.name), self.particle_velocity(o.name))
             for o in self.particle_objects if "actuator" in o.roles
         }  # fmt: skip
-        links = rigid.dyn_state.links
-        self._link_pos, self._link_quat = view(links.pos), view(links.quat)
-        self._coupling = [view(links.cfrc_coupling_vel), view(links.cfrc_coupling_ang)]
+        links, dofs = adapter.links(), adapter.dofs()
+        self._link_pos, self._link_quat = links.pos, links.quat
+        self._coupling = [links.force, links.torque]
         # A body on a joint is the last link of its chain.
         self._link = {o.name: self._entities[o.name].links[-1].idx for o in self.rigid_objects}
         self._dofs = {
@@ -90,27 +89,14 @@ class SimScene:
             for o in self.rigid_objects
             if (e := self._entities[o.name]) is not None
         }
-        dofs = rigid.dyn_state.dofs
-        self._dof_position, self._dof_velocity = view(dofs.pos), view(dofs.vel)
+        self._dof_position, self._dof_velocity = dofs.position, dofs.velocity
         self._servo_on, self._servo_off = int(gs.CTRL_MODE.POSITION), int(gs.CTRL_MODE.FORCE)
-        controls = [
-            view(x) for x in (dofs.ctrl_mode, dofs.ctrl_pos, dofs.ctrl_vel, dofs.ctrl_force)
-        ]
+        controls = [dofs.mode, dofs.target_position, dofs.target_velocity, dofs.target_force]
         self._controls = {name: [x[d] for x in controls] for name, d in self._dofs.items()}
         self._servoed: set[str] = set()  # Bodies whose servo is on.
-        self._errors = view(rigid._errno)
-        self._contacts = []
-        if self.collides:
-            found = rigid.collider.collider_state
-            geoms = found.contact_data.geom_a, found.contact_data.geom_b
-            self._contacts = [view(x) for x in (found.n_contacts, found.contact_sort_idx, *geoms)]
-        self._particle_solver = {
-            o.name: self._scene.sim.sph_solver if o.is_liquid else self._scene.sim.mpm_solver
-            for o in self.particle_objects
-        }
+        self._errors, self._contacts = adapter.errors(), adapter.contacts()
         self.particle_sizes_m = {
-            o.name: float(self._particle_solver[o.name].particle_size)
-            for o in self.particle_objects
+            o.name: adapter.particle_size_m(o.is_liquid) for o in self.particle_objects
         }
 
     @property
@@ -213,18 +199,13 @@ class SimScene:
         return self._particle_field(name, "vel")
 
     def _particle_field(self, name: str, field: str) -> Tensor:
-        solver, entity = self._particle_solver[name], self._entities[name]
-        values = view(getattr(solver.particles, field))
-        if values.ndim == 4:  # MPM keeps one more axis, for the substeps of a gradient.
-            values = values[0]
+        entity = self._entities[name]
+        values = self._adapter.particle_field(self.task.object(name).is_liquid, field)
         return values[entity.particle_start : entity.particle_end]
 
     def particle_bounds(self, name: str) -> tuple[np.ndarray, np.ndarray]:
         """Lower and upper corner (3,) [m] of the box that particles cannot leave."""
-        solver = self._particle_solver[name]
-        if hasattr(solver, "boundary"):
-            return np.array(solver.boundary.lower), np.array(solver.boundary.upper)
-        return np.array(solver.lower_bound), np.array(solver.upper_bound)
+        return self._adapter.particle_bounds(self.task.object(name).is_liquid)
 
     def touching(self, a: str, b: str, moment: Moment) -> Tensor:
         """(P,) bool: two rigid bodies shared a contact point in the step before this moment."""
