@@ -203,6 +203,7 @@ def test_what_is_not_a_number_stays_in_its_environment_and_ends_at_the_border():
     p = particles(20, 3)
     p.vel[4, 1] = np.nan
     p.F[5, 1] = np.inf
+    p.pos[6, 1], p.pos[7, 1], p.pos[8, 1] = np.nan, -1e9, np.inf
     clean = run(copied(p, slice(0, 1)), SAND, steps=3)
     with np.errstate(all="ignore"):
         got = run(p, SAND, steps=3)

@@ -128,6 +128,30 @@ def test_all_rollouts_diverged_is_one_clear_error(tmp_path):
         search(diverge, parametrization(), SearchConfig(population=8), seed=0, checkpoints=tmp_path)
 
 
+@pytest.mark.parametrize("said", [-1e9, 0.0, np.nan, np.inf])
+def test_what_failed_is_behind_all_that_did_not_whatever_is_said_of_it(said, tmp_path):
+    told = []
+
+    class Listener(CEM):
+        def create(self, dimension, population, seed):
+            made = super().create(dimension, population, seed)
+            tell = made.tell
+            made.tell = lambda samples, losses: (told.append(losses), tell(samples, losses))
+            return made
+
+    def evaluate(waypoints):
+        P = len(waypoints)
+        failed = np.arange(P) % 3 == 0
+        loss = np.where(failed, said, 1e6 + np.arange(P)).astype(np.float32)
+        return Evaluation(loss=loss, terms={"part_count": loss}, failed=failed)
+
+    config = SearchConfig(population=8, generations=2, patience=0, optimizer=Listener())
+    found = search(evaluate, parametrization(), config, seed=0, checkpoints=tmp_path)
+    assert found.loss == 1e6 + 1
+    for losses in told:
+        assert (strict_ranks(losses)[np.arange(8) % 3 == 0] >= 5).all()
+
+
 @pytest.mark.parametrize("correlation", [0.0, 0.64])
 def test_displacements_have_the_stated_spread_and_correlation(correlation):
     p = parametrization(correlation)

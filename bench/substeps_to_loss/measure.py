@@ -19,12 +19,13 @@ import argparse
 from pathlib import Path
 
 import numpy as np
+import torch
 from scipy.stats import spearmanr
 
 from lucibot.objective.supervision import Supervision
 from lucibot.objective.weights import FULL_WEIGHTS
 from lucibot.pipeline import made_from, open_run, stage_folder
-from lucibot.sim.evaluator import FAILED_LOSS_EXTRA, Evaluator, mean_of_known
+from lucibot.sim.evaluator import Evaluator, mean_of_known
 from lucibot.sim.moment import Moment
 from lucibot.sim.scene import SimScene
 from lucibot.task import Task
@@ -104,7 +105,7 @@ class LookingEvaluator(Evaluator):
             terms = {n: mean_of_known([t[n] for t in seen[: k + 1]]) for n in seen[0]}
             terms |= self._at_goal(moments.of(slice(k * B, (k + 1) * B)))
             loss = self._weights.total({n: v.nan_to_num(1.0) for n, v in terms.items()})
-            found.append((loss + FAILED_LOSS_EXTRA * failed).cpu().numpy())
+            found.append(torch.where(failed, torch.inf, loss).cpu().numpy())
         self.losses.append(np.stack(found))
         return seen
 

@@ -46,14 +46,15 @@ def measure_run(run: RunDirectory, task, seed: int, scene: SimScene) -> dict[str
     result, states = evaluator.evaluate_with_states(tried)
     success = np.array([judge(task, s).success for s in states])
     terms = {n: v[2:] for n, v in result.terms.items()}
-    paper = sum(getattr(PAPER_WEIGHTS, n) * v for n, v in terms.items()) + 10 * result.failed[2:]
-    best, best_paper = int(np.argmin(result.loss[2:])), int(np.argmin(paper))
+    paper = sum(getattr(PAPER_WEIGHTS, n) * v for n, v in terms.items())
+    best, best_paper = int(np.argmin(result.loss[2:])), int(np.nanargmin(paper))
     print(
         f"{task.name} seed {seed}: best {success[2:][best]:d}, estimated poses {success[0]:d}, "
         f"drawn fit {success[1]:d}, chosen by the paper's terms {success[2:][best_paper]:d}, "
         f"of {len(sampled)} sampled {success[2:].sum()} succeed, {result.failed[2:].sum()} diverge"
     )
-    return {"success": success[2:], **terms}
+    known = ~result.failed[2:]
+    return {"success": success[2:][known], **{n: v[known] for n, v in terms.items()}}
 
 
 def main(argv: list[str]) -> int:

@@ -152,12 +152,16 @@ def _weights(f):
 
 @compiled
 def _box(b, pos, space):
-    """First and last node (3 numbers each, the last excluded) that the particles of b touch."""
-    inv_dx = np.float32(1) / space.dx
+    """First and last node (3 numbers each, the last excluded) that the particles of b touch. Whatever
+    was put out of bounds, or where nothing is a number, is brought to a border first."""
+    inv_dx, lower, upper = np.float32(1) / space.dx, space.lower, space.upper
     big = np.float32(1e30)
     a0 = a1 = a2 = big
     b0 = b1 = b2 = -big
     for p in range(len(pos)):
+        for a in range(3):
+            if not lower[a] <= pos[p, b, a] <= upper[a]:
+                pos[p, b, a] = upper[a] if pos[p, b, a] > upper[a] else lower[a]
         x, y, z = pos[p, b, 0], pos[p, b, 1], pos[p, b, 2]
         a0, a1, a2 = min(a0, x), min(a1, y), min(a2, z)
         b0, b1, b2 = max(b0, x), max(b1, y), max(b2, z)

@@ -13,9 +13,9 @@ class Evaluation:
     """Losses of P rollouts."""
 
     loss: np.ndarray
-    """(P,) float32, weighted sum of the terms; failed rollouts carry the worst loss."""
+    """(P,) float32, weighted sum of the terms; infinite for failed rollouts."""
     terms: dict[str, np.ndarray]
-    """Named, unweighted (P,) float32."""
+    """Named, unweighted (P,) float32; NaN for failed rollouts, of which nothing is known."""
     failed: np.ndarray
     """(P,) bool: the simulation diverged."""
     seconds: dict[str, float] = field(default_factory=dict)

@@ -87,7 +87,7 @@ def search(
                 "lower simulation.dt_s or raise simulation.substeps in task.toml"
             )
         begin = time.perf_counter()
-        optimizer.tell(samples, result.loss)
+        optimizer.tell(samples, comparable(result.loss, result.failed))
         seconds["ask and tell"] += time.perf_counter() - begin
         generation = {
             "waypoints": waypoints, "loss": result.loss, "failed": result.failed, **result.terms
@@ -96,17 +96,28 @@ def search(
             checkpoints / f"generation_{g:03d}.npz", generation, optimizer.state(), result
         )
         history.append(generation)
-        best = min(float(np.nanmin(h["loss"])) for h in history)
+        best = min(_losses(history).min(1))
         progress(f"generation {g + 1} of {config.generations}: loss {best:.4f}",
                  (g + 1) / config.generations)  # fmt: skip
 
     return _best(history, dict(seconds))
 
 
+def comparable(loss: np.ndarray, failed: np.ndarray) -> np.ndarray:
+    """Losses as a search compares them: whatever a failed rollout's loss is said to be, it is behind
+    all that did not fail."""
+    return np.where(failed | np.isnan(loss), np.inf, loss)
+
+
+def _losses(history: list[dict[str, np.ndarray]]) -> np.ndarray:
+    """(generations, P), comparable."""
+    return np.stack([comparable(h["loss"], h["failed"]) for h in history])
+
+
 def _stalled(history: list[dict[str, np.ndarray]], patience: int, least_gain: float) -> bool:
-    best = [np.where(h["failed"], np.inf, h["loss"]).min() for h in history]
-    if not 0 < patience < len(best):
+    if not 0 < patience < len(history):
         return False
+    best = _losses(history).min(1)
     return min(best[-patience:]) >= (1 - least_gain) * min(best[:-patience])
 
 
@@ -125,7 +136,7 @@ def evaluate_once(evaluate: Evaluate, waypoints: np.ndarray) -> SearchResult:
 
 
 def _best(history: list[dict[str, np.ndarray]], seconds: dict[str, float]) -> SearchResult:
-    losses = np.stack([np.where(h["failed"], np.inf, h["loss"]) for h in history])
+    losses = _losses(history)
     g, i = np.unravel_index(np.argmin(losses), losses.shape)
     names = [n for n in history[g] if n not in ("waypoints", "loss", "failed")]
     return SearchResult(

@@ -15,7 +15,9 @@ def strict_ranks(losses: np.ndarray) -> np.ndarray:
     Tied fitness breaks evosax's recombination weights, and clipped IoUs and penalties tie easily.
     """
     ranks = np.empty(len(losses), np.float32)
-    ranks[np.argsort(np.nan_to_num(losses, nan=np.inf), kind="stable")] = np.arange(len(losses))
+    ranks[np.argsort(np.where(np.isnan(losses), np.inf, losses), kind="stable")] = np.arange(
+        len(losses)
+    )
     return ranks
 
 

@@ -11,9 +11,9 @@ from torch import Tensor
 from lucibot.core.errors import UserError
 from lucibot.objective.affordance import AffordanceTerms
 from lucibot.objective.evaluation import Evaluation
-from lucibot.objective.losses import FAR_M, Losses, Observation, Parts
+from lucibot.objective.losses import Losses, Observation, Parts
 from lucibot.objective.supervision import Supervision
-from lucibot.objective.weights import TERMS, LossWeights
+from lucibot.objective.weights import LossWeights
 from lucibot.sim.contact import Contacts
 from lucibot.sim.grip import grasps, regrasps
 from lucibot.sim.moment import Moment
@@ -22,13 +22,6 @@ from lucibot.sim.rollout import run_rollout
 from lucibot.sim.scene import SimScene
 from lucibot.sim.state import FinalState, StateRecorder
 from lucibot.task import Task
-
-METRES = ("chamfer", "distance", "reach", "clearance")
-"""Ends of the names of terms that are distances."""
-WORST_TERM = {n: FAR_M if n.endswith(METRES) else 1.0 for n in TERMS}
-"""What a failed rollout's terms are logged as."""
-FAILED_LOSS_EXTRA = 10.0
-"""Added to the loss of a failed rollout, so that it is behind every rollout that did not fail."""
 
 
 class Evaluator:
@@ -87,6 +80,11 @@ class Evaluator:
         self, waypoints: np.ndarray, keep_states: bool, on_step
     ) -> tuple[dict, list[FinalState]]:
         """One batch; returns terms, loss and failed, (B,) each."""
+        # What is not a number is no trajectory: in its place the estimate is rolled out, and fails.
+        unsound = ~np.isfinite(waypoints).all((1, 2, 3))
+        waypoints = np.where(
+            unsound[:, None, None, None], self._supervision.waypoints, waypoints
+        ).astype(np.float32)
         recorder = StateRecorder(self.scene) if keep_states else None
         if recorder:
             self.scene.reset()
@@ -104,7 +102,7 @@ class Evaluator:
             regrasps=regrasps(self.scene.task, self._supervision), on_keyframe=keep, on_step=on_step,
         )  # fmt: skip
         end = self.scene.moment()
-        failed = self.scene.diverged(end)
+        failed = self.scene.diverged(end) | torch.from_numpy(unsound).to(self.scene.device)
         keyframes = Moment.joined(moments)
         seen = self._at_keyframes(keyframes)
         for at_keyframe in seen:
@@ -116,8 +114,8 @@ class Evaluator:
         terms |= self._affordance.terms(keyframes)
         for value in terms.values():
             failed = failed | ~torch.isfinite(value)
-        terms = {n: torch.where(failed, WORST_TERM[n], v) for n, v in terms.items()}
-        loss = self._weights.total(terms) + FAILED_LOSS_EXTRA * failed
+        loss = torch.where(failed, torch.inf, self._weights.total(terms))
+        terms = {n: torch.where(failed, torch.nan, v) for n, v in terms.items()}
         result = {n: v.float().cpu().numpy() for n, v in terms.items()}
         result |= {"loss": loss.float().cpu().numpy(), "failed": failed.cpu().numpy()}
         if recorder:

@@ -67,16 +67,17 @@ def run(ctx: Context) -> None:
     cv2.imwrite(str(ctx.folder / "goal.png"), pictures[steps][..., ::-1])
     found.state.save(ctx.folder / "final_state.npz")
 
-    result = found.evaluation
-    loss = float(result.loss[0])
-    same = abs(loss - searched) <= SAME_LOSS * max(1.0, abs(searched))
-    if not same:
+    result, failed = found.evaluation, bool(found.evaluation.failed[0])
+    loss = None if failed else float(result.loss[0])
+    same = not failed and abs(loss - searched) <= SAME_LOSS * max(1.0, abs(searched))
+    if failed:
+        ctx.note(f"the replay diverged, the search's loss was {searched:.6f}")
+    elif not same:
         ctx.note(f"the replay's loss is {loss:.6f}, the search's was {searched:.6f}")
     write_json(
         ctx.folder / "execute.json",
-        {"loss": loss, "searched_loss": searched, "same_loss": same,
-         "failed": bool(result.failed[0]),
-         "terms": {n: float(v[0]) for n, v in result.terms.items()}},
+        {"loss": loss, "searched_loss": searched, "same_loss": same, "failed": failed,
+         "terms": {n: None if failed else float(v[0]) for n, v in result.terms.items()}},
     )  # fmt: skip
 
 

@@ -108,6 +108,7 @@ def _save(
                                    "prefit_iou_after": iou["after"]}),
     )  # fmt: skip
     include_start = ctx.config.search.include_start
+    start_loss = float(found.history[0]["loss"][-1])
     names = [n for n in found.history[0] if n != "waypoints"]
     np.savez_compressed(
         ctx.folder / "history.npz",
@@ -121,5 +122,5 @@ def _save(
          "weights": dataclasses.asdict(ctx.config.weights),
          "seconds": {n: round(s, 3) for n, s in found.seconds.items()},
          "failed": int(sum(h["failed"].sum() for h in found.history)),
-         "start_loss": float(found.history[0]["loss"][-1]) if include_start else None},
+         "start_loss": start_loss if include_start and np.isfinite(start_loss) else None},
     )  # fmt: skip

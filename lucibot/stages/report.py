@@ -65,7 +65,8 @@ def run(ctx: Context) -> None:
         **_frame(ctx, manifests), **_sections(ctx, ctx.inputs), success=metrics.success,
         headline={
             "score": f"{metrics.score:.2f}" if metrics.success else short_of_one(metrics.score),
-            "loss": f"{result.loss:.3f}", "rollouts": str(result.rollouts),
+            "loss": "diverged" if result.loss is None else f"{result.loss:.3f}",
+            "rollouts": str(result.rollouts),
             "video": result.video["kind"], "seconds": f"{result.own_seconds:.0f}",
         },
         metrics=tuple(

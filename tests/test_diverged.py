@@ -1,0 +1,105 @@
+"""A rollout that comes apart fails by itself: the others of its batch do not feel it."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from lucibot.objective.weights import FULL_WEIGHTS
+from lucibot.task import load_task
+
+KEYFRAMES = 4
+
+
+def evaluator(name: str, *, own_kernels: bool = True):
+    from lucibot.benchmark.workload import supervision
+    from lucibot.sim.evaluator import Evaluator
+    from lucibot.sim.scene import SimScene
+
+    scene = SimScene(load_task(name), n_envs=3, own_kernels=own_kernels)
+    assert scene.own_kernels == (own_kernels and bool(scene.particle_objects))
+    return Evaluator(scene, supervision(scene, KEYFRAMES), FULL_WEIGHTS)
+
+
+def assert_alone_has_failed(found, wanted, failed: int) -> None:
+    """To the bit, all but one rollout are what they would have been."""
+    others = np.arange(len(wanted.loss)) != failed
+    np.testing.assert_array_equal(found.failed, ~others)
+    np.testing.assert_array_equal(found.loss[others], wanted.loss[others])
+    assert np.isposinf(found.loss[failed])
+    for name, values in wanted.terms.items():
+        np.testing.assert_array_equal(found.terms[name][others], values[others], err_msg=name)
+        assert np.isnan(found.terms[name][failed])
+
+
+def burst(scene, environment: int) -> None:
+    """All particles of an environment at one place, and what knows a shape far out of it."""
+    for o in scene.particle_objects:
+        p = scene.particles(o.name)
+        p[:, environment] = p[:, environment].mean(0)
+    if scene._adapter.has_solids():
+        torch.from_numpy(scene._adapter.solids()[0].F)[:, environment] *= 100
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("own_kernels", [True, False])
+@pytest.mark.parametrize("name", ["cut_dough", "pour_liquid"])
+def test_particles_that_burst_end_no_batch(name, own_kernels):
+    from lucibot.benchmark.workload import candidates
+
+    judge = evaluator(name, own_kernels=own_kernels)
+    scene, paths, speed = judge.scene, candidates(judge.scene.task, 3, KEYFRAMES), []
+    wanted = judge.evaluate(paths)
+    assert not wanted.failed.any()
+
+    def disturb(step: int) -> None:
+        if step == 20:
+            burst(scene, 1)
+        if step > 20:
+            each = [scene.particle_velocity(o.name)[:, 1].abs() for o in scene.particle_objects]
+            speed.append(max(float(v.nan_to_num(torch.inf).max()) for v in each))
+
+    found, states = judge.evaluate_with_states(paths, on_step=disturb)
+    assert max(speed) > 1e3  # [m/s]: it has really come apart.
+    assert_alone_has_failed(found, wanted, 1)
+    assert len(states) == 3
+    again = judge.evaluate(paths)
+    np.testing.assert_array_equal(again.loss, wanted.loss)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["cut_dough", "pour_liquid", "stack_cups", "hammer_peg"])
+def test_waypoints_that_are_no_numbers_or_absurd_end_no_batch(name):
+    from lucibot.benchmark.workload import candidates
+
+    judge = evaluator(name)
+    paths = candidates(judge.scene.task, 3, KEYFRAMES)
+    wanted = judge.evaluate(paths)
+    assert not wanted.failed.any()
+    for number in (np.nan, np.inf, 1e30, 1e3):
+        absurd = paths.copy()
+        absurd[2, 1:, 0, :3] = number
+        assert_alone_has_failed(judge.evaluate(absurd), wanted, 2)
+    np.testing.assert_array_equal(judge.evaluate(paths).loss, wanted.loss)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("own_kernels", [True, False])
+@pytest.mark.parametrize("name", ["cut_dough", "pour_liquid", "stack_cups"])
+def test_a_servo_that_is_told_no_number_ends_no_batch(name, own_kernels):
+    """What the simulator itself does with it, and what looks at the outcome."""
+    from lucibot.benchmark.workload import candidates
+
+    judge = evaluator(name, own_kernels=own_kernels and name != "stack_cups")
+    scene, paths = judge.scene, candidates(judge.scene.task, 3, KEYFRAMES)
+    wanted = judge.evaluate(paths)
+    actuator = next(o for o in scene.task.actuators if o.is_rigid).name
+
+    def disturb(step: int) -> None:
+        if step >= 20:
+            scene._controls[actuator][1][:, 1] = torch.nan
+
+    found, _ = judge.evaluate_with_states(paths, on_step=disturb)
+    assert_alone_has_failed(found, wanted, 1)
+    np.testing.assert_array_equal(judge.evaluate(paths).loss, wanted.loss)
