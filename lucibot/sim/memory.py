@@ -76,7 +76,8 @@ def ensure_memory(
         f"{wanted} environments of {task.name} need about {need / gib:.1f} GiB, "
         f"{free / gib:.1f} GiB are free on the {'GPU' if device != 'cpu' else 'machine'}; "
         + (
-            f"--optimize.environments {fit} rolls a population out in several turns, with the same "
-            "result" if fit > 0 else "free memory, or use fewer --optimize.workers"
+            f"--optimize.environments {fit} rolls a population out in several turns"
+            + (", with other last bits" if task.spec.simulation.rigid_collision else
+               ", with the same result") if fit > 0 else "free memory, or use fewer --optimize.workers"
         )
     )  # fmt: skip

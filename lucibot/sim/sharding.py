@@ -5,10 +5,18 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 
+BATCH = 16
+"""Environments in a batch, where their number must not depend on the machine."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Sharding:
-    """How a population is spread: one process on a GPU, one a core on the CPU."""
+    """How a population is spread: one process on a GPU, one a core on the CPU.
+
+    The same trajectory has the same bits in batches of any size, except where rigid bodies collide:
+    there another size changes the last ones. So there the size follows from the population, not from
+    the number of cores, and a search is the same on any number of them.
+    """
 
     workers: int
     n_envs: int
@@ -16,18 +24,24 @@ class Sharding:
 
     @staticmethod
     def of(
-        population: int, *, workers: int | None = None, device: str = "cpu",
+        population: int, *, collides: bool, workers: int | None = None, device: str = "cpu",
         environments: int | None = None, one_process: bool = True,
     ) -> Sharding:  # fmt: skip
         """
         Args:
+            collides: whether rigid bodies collide.
             workers: default: one per core that this process may use.
             one_process: a GPU takes one process, whatever `workers` says; not so on a cluster,
                 where each worker has a GPU of its own.
-            environments: of each worker; default: enough for one round of the population.
+            environments: of each worker; default: two batches of the population, or more of at most
+                `BATCH`, where rigid bodies collide; otherwise enough for one round of it.
         """
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
         count = min(workers or cores or 1, population)
         if device != "cpu" and one_process:
             count = 1
-        return Sharding(workers=count, n_envs=environments or -(-population // count))
+        batches = count
+        if collides and device == "cpu":
+            batches = min(population, max(2, -(-population // BATCH)))
+        n_envs = environments or -(-population // batches)
+        return Sharding(workers=min(count, -(-population // n_envs)), n_envs=n_envs)

@@ -1,9 +1,8 @@
 """A population sharded over one-thread worker processes, with the same bits as one process.
 
 Genesis on one CPU thread gives an environment the same bits whatever its neighbours do, so it does
-not matter which worker rolls out which member. Batches are always full and of one size: where rigid
-bodies collide, another batch size changes the last bits. A worker that dies is replaced and its
-shard is run again.
+not matter which worker rolls out which member. Batches are always full and of one size, see
+`Sharding`. A worker that dies is replaced and its shard is run again.
 """
 
 from __future__ import annotations
@@ -19,15 +18,13 @@ from lucibot.objective.supervision import Supervision
 from lucibot.objective.weights import LossWeights
 from lucibot.sim.cluster import RayFarm, RayWorker
 from lucibot.sim.memory import ensure_memory
-from lucibot.sim.process import LocalFarm, SimProcess
+from lucibot.sim.process import MAX_DEATHS, LocalFarm, SimProcess
 from lucibot.sim.sharding import Sharding
 from lucibot.task import Task
 
 Worker = SimProcess | RayWorker
 Farm = LocalFarm | RayFarm
 """Where workers are started and waited for."""
-MAX_DEATHS = 3
-"""Workers that may die in one evaluation or while starting before the run is given up."""
 
 
 class ShardedEvaluator:
