@@ -13,7 +13,7 @@ from lucibot.optimize.clearance import Clearance
 from lucibot.optimize.config import CEM, Evosax, PrefitConfig, Pycma, SearchConfig
 from lucibot.optimize.parametrization import Parametrization
 from lucibot.optimize.prefit import prefit
-from lucibot.optimize.search import evaluate_once, search
+from lucibot.optimize.search import _load_checkpoint, evaluate_once, search
 from lucibot.optimize.strategies import strict_ranks
 from lucibot.task import load_task
 from lucibot.vision.draw import DrawMesh, draw_depth, fit_camera
@@ -82,6 +82,30 @@ def test_resuming_gives_the_same_bits(optimizer, tmp_path):
     for a, b in zip(whole.history, again.history, strict=True):
         for name in a:
             np.testing.assert_array_equal(a[name], b[name])
+
+
+def test_a_checkpoint_that_is_damaged_in_any_place_is_made_again(tmp_path):
+    def losses() -> list[np.ndarray]:
+        found = search(evaluate, parametrization(), config, seed=3, checkpoints=tmp_path)
+        return [g["loss"] for g in found.history]
+
+    config = SearchConfig(population=8, generations=3, patience=0, optimizer=CEM())
+    whole, path = losses(), tmp_path / "generation_001.npz"
+    sound = path.read_bytes()
+    rng = np.random.default_rng(0)
+    places = [*range(0, len(sound), 37), *range(len(sound) - 100, len(sound))]
+    damaged = [
+        sound[:i] + bytes([sound[i] ^ rng.integers(1, 256)]) + sound[i + 1 :] for i in places
+    ]
+    damaged += [sound[:n] for n in (0, 1, 31, 32, 33, len(sound) // 2, len(sound) - 1)]
+    damaged += [sound + b"more", bytes(len(sound)), sound[:100] + bytes(64) + sound[164:]]
+    for data in damaged:
+        path.write_bytes(data)
+        assert _load_checkpoint(path) is None
+    path.write_bytes(damaged[len(damaged) // 3])
+    for a, b in zip(whole, losses(), strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert path.read_bytes() == sound
 
 
 def test_what_is_only_evaluated_is_one_rollout_of_the_estimate():

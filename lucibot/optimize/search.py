@@ -6,6 +6,8 @@ the start's has lost something.
 
 from __future__ import annotations
 
+import hashlib
+import io
 import json
 import time
 from collections import Counter
@@ -20,6 +22,8 @@ from lucibot.core.progress import Progress, silent
 from lucibot.objective.evaluation import Evaluate, Evaluation
 from lucibot.optimize.config import SearchConfig
 from lucibot.optimize.parametrization import Parametrization
+
+DIGEST_BYTES = hashlib.sha256().digest_size
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,29 +155,33 @@ def _best(history: list[dict[str, np.ndarray]], seconds: dict[str, float]) -> Se
 def _save_checkpoint(
     path: Path, generation: dict[str, np.ndarray], optimizer: dict, result: Evaluation
 ) -> None:
+    """An archive of arrays, and after it its SHA-256: what is damaged in any place is known to be so
+    before it is read."""
+    archive = io.BytesIO()
+    np.savez_compressed(
+        archive, terms=np.array(json.dumps(list(result.terms))),
+        **{f"generation/{k}": v for k, v in generation.items()},
+        **{f"optimizer/{k}": v for k, v in optimizer.items()},
+    )  # fmt: skip
     part = path.with_name(f".{path.name}")
-    with open(part, "wb") as f:
-        np.savez_compressed(
-            f, terms=np.array(json.dumps(list(result.terms))),
-            **{f"generation/{k}": v for k, v in generation.items()},
-            **{f"optimizer/{k}": v for k, v in optimizer.items()},
-        )  # fmt: skip
+    part.write_bytes(archive.getvalue() + hashlib.sha256(archive.getvalue()).digest())
     part.replace(path)
 
 
 def _load_checkpoint(path: Path) -> dict[str, dict[str, np.ndarray]] | None:
-    """A checkpoint's two groups, or None where there is none or it cannot be read to its end."""
-    import zipfile
-
-    if not path.is_file():
+    """A checkpoint's two groups, or None where there is none or it is damaged: then its generation is
+    simply run again."""
+    try:
+        data = path.read_bytes()
+    except OSError:
+        return None
+    archive, digest = data[:-DIGEST_BYTES], data[-DIGEST_BYTES:]
+    if hashlib.sha256(archive).digest() != digest:
         return None
     groups: dict[str, dict[str, np.ndarray]] = {"generation": {}, "optimizer": {}}
-    try:
-        with np.load(path) as z:
-            for key in z.files:
-                group, _, name = key.partition("/")
-                if name:
-                    groups[group][name] = z[key]
-    except (zipfile.BadZipFile, EOFError, ValueError, OSError):
-        return None  # A damaged checkpoint is remade: its generation is simply run again.
+    with np.load(io.BytesIO(archive)) as z:
+        for key in z.files:
+            group, _, name = key.partition("/")
+            if name:
+                groups[group][name] = z[key]
     return groups
