@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing as mp
 import os
 import signal
+import sys
 import traceback
 from collections.abc import Callable, Sequence
 from contextlib import contextmanager
@@ -20,11 +21,17 @@ ONE_THREAD = {
 }  # fmt: skip
 
 
+MAX_DEATHS = 3
+"""Processes that may die in one piece of work, or while starting, before the run is given up."""
+
+
 class SimProcess:
     """A one-thread process that runs `answer = build(*arguments)` and from then on sends
     `answer(message)` for each message.
 
     Its first message back, when it is built, is "built". `build` must be a module's function.
+    Messages and answers are numbered: an answer that nobody has waited for is not taken for that to
+    a later message. On Linux the process ends with the thread that has started it.
     """
 
     def __init__(self, build: Callable[..., Callable[[Any], Any]], *arguments: Any):
@@ -33,6 +40,7 @@ class SimProcess:
         self._process = context.Process(
             target=_serve, args=(there, build, arguments), name="lucibot-simulation"
         )
+        self._number = 0
         with _environment(ONE_THREAD), _interrupts_held():
             self._process.start()
         there.close()
@@ -47,18 +55,22 @@ class SimProcess:
 
     def send(self, message: Any) -> None:
         """Send a message; a process that has died says so when its answer is received."""
+        self._number += 1
         try:
-            self.pipe.send(message)
+            self.pipe.send((self._number, message))
         except OSError:
             pass
 
     def receive(self) -> Any:
-        """Wait for the next answer; None if the process died. What it raised is raised here."""
-        try:
-            answer = self.pipe.recv()
-        except (EOFError, OSError):
-            self._process.join(timeout=5)
-            return None
+        """Wait for the answer to the last message; None if the process died. What it raised is raised
+        here."""
+        number = -1
+        while number != self._number:
+            try:
+                number, answer = self.pipe.recv()
+            except (EOFError, OSError):
+                self._process.join(timeout=5)
+                return None
         if isinstance(answer, BaseException):
             raise answer
         return answer
@@ -88,24 +100,40 @@ class LocalFarm:
 
 def _serve(pipe: Connection, build: Callable, arguments: tuple) -> None:
     """The process's life; it ends when the pipe closes."""
+    _end_with_parent()
+    number = 0
     try:
         import torch
 
         torch.set_num_threads(1)
         answer = build(*arguments)
         reply = "built"
-        while _sent(pipe, reply):
+        while _sent(pipe, (number, reply)):
             try:
-                message = pipe.recv()
+                number, message = pipe.recv()
             except (EOFError, ConnectionResetError):
                 return
             reply = answer(message)
     except LuciBotError as e:
-        _sent(pipe, e)
+        _sent(pipe, (number, e))
     except Exception as e:
         # The traceback crosses the pipe as text: not every exception survives being pickled.
         cause = f"{type(e).__name__}: {e}".splitlines()[0]
-        _sent(pipe, RunFailed(f"a simulation process failed: {cause}\n{traceback.format_exc()}"))
+        failed = RunFailed(f"a simulation process failed: {cause}\n{traceback.format_exc()}")
+        _sent(pipe, (number, failed))
+
+
+def _end_with_parent() -> None:
+    """A parent that is killed closes the pipe, but who is building a scene looks at no pipe for up to
+    a minute. Linux can be told to end it at once; elsewhere it ends when it has built."""
+    if sys.platform != "linux":
+        return
+    import ctypes
+
+    PR_SET_PDEATHSIG = 1
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if mp.parent_process() is not None and os.getppid() != mp.parent_process().pid:
+        os._exit(1)  # It died before Linux was told.
 
 
 def _sent(pipe: Connection, reply: Any) -> bool:
@@ -122,6 +150,9 @@ def _interrupts_held():
     """Processes that are started inside never hear Ctrl-C, not even while they import what they
     need: it goes to the whole group, the parent decides, and closing the pipe ends them. The parent
     hears afterwards of one that came meanwhile."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
     # Where this helper of multiprocessing is started first, it lets go of the signals that we hold.
     resource_tracker.ensure_running()
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})

@@ -12,7 +12,7 @@ from lucibot.core.progress import Progress, silent
 from lucibot.objective.evaluation import Evaluation
 from lucibot.objective.supervision import Supervision
 from lucibot.objective.weights import LossWeights
-from lucibot.sim.process import SimProcess
+from lucibot.sim.process import MAX_DEATHS, SimProcess
 from lucibot.sim.state import FinalState
 from lucibot.task import Task
 
@@ -37,7 +37,8 @@ class Replay:
     """
 
     def __init__(self, task: Task, *, camera: Camera, n_envs: int, device: str = "cpu"):
-        self._process, self._built = SimProcess(_replayer, task, camera, n_envs, device), False
+        self._arguments, self._built = (task, camera, n_envs, device), False
+        self._process = SimProcess(_replayer, *self._arguments)
         self.n_envs, self.camera = n_envs, camera
 
     def __enter__(self) -> Replay:
@@ -46,30 +47,38 @@ class Replay:
     def __exit__(self, kind, *_) -> None:
         self._process.close(at_once=kind is not None)
 
+    @property
+    def process_id(self) -> int:
+        return self._process.pid
+
     def run(
         self, waypoints: np.ndarray, supervision: Supervision, weights: LossWeights,
         film_steps: list[int], progress: Progress = silent,
     ) -> Replayed:  # fmt: skip
-        """Roll out (K, A, 6) waypoints and take a picture after each of `film_steps`.
+        """Roll out (K, A, 6) waypoints and take a picture after each of `film_steps`. A process that
+        dies is replaced.
 
         Raises:
-            RunFailed: the process died.
+            RunFailed: it died again and again.
         """
-        if not self._built:
-            progress("building a fresh simulation")
-            self._built = self._receive() == "built"
-        progress("replaying and filming")
-        self._process.send((waypoints, supervision, weights, film_steps))
-        return self._receive()
-
-    def _receive(self):
-        answer = self._process.receive()
-        if answer is None:
-            raise RunFailed(
-                f"the replaying simulation died (exit code {self._process.exit_code}); too little "
-                "memory is the usual reason"
-            )
-        return answer
+        for _ in range(MAX_DEATHS + 1):
+            if not self._built:
+                progress("building a fresh simulation")
+                self._built = self._process.receive() is not None
+            if self._built:
+                progress("replaying and filming")
+                self._process.send((waypoints, supervision, weights, film_steps))
+                answer = self._process.receive()
+                if answer is not None:
+                    return answer
+            progress("the replaying simulation died; starting it again")
+            died, self._built = self._process, False
+            died.close()
+            self._process = SimProcess(_replayer, *self._arguments)
+        raise RunFailed(
+            f"the replaying simulation died {MAX_DEATHS + 1} times (last exit code "
+            f"{died.exit_code}); too little memory is the usual reason"
+        )
 
 
 def _replayer(task: Task, camera: Camera, n_envs: int, device: str):

@@ -155,8 +155,9 @@ def llvm_trouble() -> str | None:
 
 def _worker(arguments: list[str], timeout: float | None) -> subprocess.CompletedProcess:
     # Run as a file it pays for mitsuba and nothing else; -P keeps this folder, which has a
-    # mitsuba.py too, off its path.
+    # mitsuba.py too, off its path. In a session of its own it does not see Ctrl-C, of which it would
+    # tell with a traceback; it is killed when this process is interrupted.
     return subprocess.run(
         [sys.executable, "-P", str(WORKER), *arguments], capture_output=True, text=True,
-        timeout=timeout, env={**os.environ, "PYTHONPATH": ""}, check=False,
+        timeout=timeout, env={**os.environ, "PYTHONPATH": ""}, check=False, start_new_session=True,
     )  # fmt: skip
