@@ -151,7 +151,8 @@ def _print_result(directory: RunDirectory) -> None:
     before = ""
     if result.taken_over:
         before = f" and {result.taken_over_seconds:.0f} s taken over from earlier runs"
-    print(f"{result.task}: {result.verdict}, loss {result.loss:.4f}, {result.rollouts} rollouts, "
+    loss = "the replay diverged" if result.loss is None else f"loss {result.loss:.4f}"
+    print(f"{result.task}: {result.verdict}, {loss}, {result.rollouts} rollouts, "
           f"{result.own_seconds:.0f} s{before}")  # fmt: skip
     print(f"report: {directory.path / 'report.html'}")
     print(f"result: {directory.path / RESULT}")

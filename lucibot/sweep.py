@@ -185,21 +185,13 @@ def _run(task: Task, point: Point, out: Path, results: Path, ahead: dict, measur
     result = read_result(run.path)
     name, seed, method = point.key
     return {
-<<<<<<< HEAD
         "task": name, "seed": seed, "method": method,
         "task_digest": task.digest[:DIGEST_LETTERS],
         "success": result.success, "score": _shortened(result),
-        "rollouts": result.rollouts, "loss": round(result.loss, 5),
+        "rollouts": result.rollouts, "loss": result.loss and round(result.loss, 5),
         "seconds": round(result.own_seconds + result.taken_over_seconds, 1),
         "stages": {n: round(s, 1) for n, s in result.seconds.items()},
         "metrics": {n: round(v, 5) for n, v in result.metrics.items()},
-=======
-        **row, "success": result["success"], "score": round(result["score"], 4),
-        "rollouts": result["rollouts"], "loss": result["loss"] and round(result["loss"], 5),
-        "seconds": round(sum(result["seconds"].values()), 1),
-        "stages": {n: round(s, 1) for n, s in result["seconds"].items()},
-        "metrics": {n: round(v, 5) for n, v in result["metrics"].items()},
->>>>>>> 8d13616 (A failed rollout is behind all that did not fail, by construction; it is logged as infinite, its terms as unknown; waypoints and particles that are no numbers end no batch)
         "run": run.path.relative_to(out).as_posix(), **measured(run.path, task, point),
     }  # fmt: skip
 

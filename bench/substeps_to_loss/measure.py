@@ -103,7 +103,8 @@ class LookingEvaluator(Evaluator):
         for k in range(len(seen)):
             failed = failed | seen[k]["failed"]
             terms = {n: mean_of_known([t[n] for t in seen[: k + 1]]) for n in seen[0]}
-            terms |= self._at_goal(moments.of(slice(k * B, (k + 1) * B)))
+            looks = self._seen(moments.of(slice(k * B, (k + 1) * B)))
+            terms |= self._losses.at_goal(*looks) | self._losses.settled(*looks)
             loss = self._weights.total({n: v.nan_to_num(1.0) for n, v in terms.items()})
             found.append(torch.where(failed, torch.inf, loss).cpu().numpy())
         self.losses.append(np.stack(found))

@@ -34,9 +34,9 @@ class Result:
     """The predicates that do not hold: predicate, value, wanted, and the metrics beside its value."""
     metrics: dict[str, float]
     """What the predicates measured [SI units, degrees]."""
-    loss: float
-    """Of the best trajectory, replayed."""
-    terms: dict[str, float]
+    loss: float | None
+    """Of the best trajectory, replayed; null where the replay diverged."""
+    terms: dict[str, float | None]
     """The loss's terms, unweighted."""
     rollouts: int
     """Simulations that the search made."""
