@@ -26,7 +26,7 @@ from lucibot.core.errors import UserError, unknown_name
 from lucibot.core.progress import Progress
 from lucibot.core.video import sha256_file
 from lucibot.services import Services
-from lucibot.sim.sharding import Sharding
+from lucibot.sim.sharding import settled_batch
 from lucibot.store.configs import agrees, files, from_dict, settled, to_dict
 from lucibot.store.result import RESULT
 from lucibot.store.run import RESULTS, RunDirectory, StageFolder, digest
@@ -143,19 +143,12 @@ class StageConsole:
 
 
 def with_batch(task: Task, config: RunConfig) -> RunConfig:
-    """`config` with the batch size of the search settled: it follows from this machine's cores, and
-    where bodies collide another one gives other bits, so a run keeps the one that it began with.
-
-    Not on a cluster, whose cores are not known before it is reached.
-    """
+    """`config` with the batch size of the search settled, where another one would give other bits: a
+    run keeps the one that it began with. It follows from the population, not from the machine."""
     o = config.optimize
-    if o.environments is not None or o.cluster is not None:
-        return config
     population = o.search.population if task.is_searched else 1
-    sharding = Sharding.of(population, workers=o.workers, device=o.device)
-    return dataclasses.replace(
-        config, optimize=dataclasses.replace(o, environments=sharding.n_envs)
-    )
+    batch = o.environments or settled_batch(task, population, device=o.device)
+    return dataclasses.replace(config, optimize=dataclasses.replace(o, environments=batch))
 
 
 def start_run(task: Task, config: RunConfig, *, seed: int, out: Path) -> RunDirectory:

@@ -210,12 +210,15 @@ def test_a_stage_made_with_another_default_is_made_again(made, task_folder, tmp_
 
 
 def test_a_run_keeps_the_batch_it_began_with(monkeypatch):
-    task = load_task("cut_dough")
-    monkeypatch.setattr("os.sched_getaffinity", lambda pid: range(4), raising=False)
-    config = with_batch(task, RunConfig())
-    assert config.optimize.environments == 4
-    monkeypatch.setattr("os.sched_getaffinity", lambda pid: range(16), raising=False)
-    assert with_batch(task, config) == config
+    for cores in (1, 4, 64):
+        monkeypatch.setattr("os.sched_getaffinity", lambda pid, n=cores: range(n), raising=False)
+        config = with_batch(load_task("stack_cups"), RunConfig())
+        assert config.optimize.environments == 8
+    kept = dataclasses.replace(config.optimize, environments=3)
+    config = dataclasses.replace(config, optimize=kept)
+    assert with_batch(load_task("stack_cups"), config) == config
+    # Where bodies do not collide a batch of any size gives the same bits.
+    assert with_batch(load_task("cut_dough"), RunConfig()) == RunConfig()
 
 
 WHERE = {

@@ -81,22 +81,22 @@ def test_after_a_failure_no_stale_answers_are_read():
 
 
 def test_where_bodies_collide_batches_follow_from_the_population_alone(monkeypatch):
-    def sizes(population: int, *, collides: bool, **settings) -> set[int]:
+    def sizes(population: int, task: str = "stack_cups", **settings) -> set[int]:
         found = set()
         for cores in (1, 2, 3, 8, 64):
             monkeypatch.setattr(os, "sched_getaffinity", lambda pid, n=cores: set(range(n)))
-            s = Sharding.of(population, collides=collides, **settings)
-            assert s.workers <= cores and s.workers * s.n_envs < population + s.workers * s.n_envs
+            s = Sharding.of(load_task(task), population, **settings)
+            assert s.workers <= cores
             assert (s.workers - 1) * s.n_envs < population  # Each has something to do.
             found.add(s.n_envs)
         return found
 
-    assert [sizes(p, collides=True) for p in (1, 2, 12, 16, 64, 128)] == [
+    assert [sizes(p) for p in (1, 2, 12, 16, 64, 128)] == [
         {1}, {1}, {6}, {8}, {16}, {16}
     ]  # fmt: skip
-    assert sizes(16, collides=True, environments=5) == {5}
-    assert sizes(16, collides=False) == {16, 8, 6, 2, 1}
-    on_gpu = Sharding.of(128, collides=True, device="cuda")
+    assert sizes(16, environments=5) == {5}
+    assert sizes(16, "cut_dough") == {16, 8, 6, 2, 1}
+    on_gpu = Sharding.of(load_task("stack_cups"), 128, device="cuda")
     assert (on_gpu.workers, on_gpu.n_envs) == (1, 128)
 
 

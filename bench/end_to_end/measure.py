@@ -30,8 +30,7 @@ def measure(bench: Bench) -> None:
     goal = supervision(SimScene(task, n_envs=1, device=bench.device))
     plain = Plain(task, goal, population, bench.device)
     waypoints = candidates(task, population)
-    collides = task.spec.simulation.rigid_collision
-    sharding = Sharding.of(population, collides=collides, device=bench.device)
+    sharding = Sharding.of(task, population, device=bench.device)
     with ShardedEvaluator(task, sharding, device=bench.device) as ours:
         ours.supervise(goal, FULL_WEIGHTS)
         optimizer = EvosaxStrategy(waypoints[0].size, population, seed=0)

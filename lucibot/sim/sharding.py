@@ -4,9 +4,21 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from lucibot.task import Task
 
 BATCH = 16
 """Environments in a batch, where their number must not depend on the machine."""
+
+
+def settled_batch(task: Task, population: int, *, device: str = "cpu") -> int | None:
+    """How many environments are in a batch where that decides the last bits: two batches of the
+    population, or more of at most `BATCH`, whatever the machine. None where any number will do."""
+    if device != "cpu" or not task.spec.simulation.rigid_collision:
+        return None
+    return -(-population // min(population, max(2, -(-population // BATCH))))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,24 +36,21 @@ class Sharding:
 
     @staticmethod
     def of(
-        population: int, *, collides: bool, workers: int | None = None, device: str = "cpu",
+        task: Task, population: int, *, workers: int | None = None, device: str = "cpu",
         environments: int | None = None, one_process: bool = True,
     ) -> Sharding:  # fmt: skip
         """
         Args:
-            collides: whether rigid bodies collide.
             workers: default: one per core that this process may use.
             one_process: a GPU takes one process, whatever `workers` says; not so on a cluster,
                 where each worker has a GPU of its own.
-            environments: of each worker; default: two batches of the population, or more of at most
-                `BATCH`, where rigid bodies collide; otherwise enough for one round of it.
+            environments: of each worker; default: `settled_batch`, or else enough for one round of
+                the population.
         """
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
         count = min(workers or cores or 1, population)
         if device != "cpu" and one_process:
             count = 1
-        batches = count
-        if collides and device == "cpu":
-            batches = min(population, max(2, -(-population // BATCH)))
-        n_envs = environments or -(-population // batches)
+        n_envs = environments or settled_batch(task, population, device=device)
+        n_envs = n_envs or -(-population // count)
         return Sharding(workers=min(count, -(-population // n_envs)), n_envs=n_envs)

@@ -30,8 +30,7 @@ def begin(task: Task, config: RunConfig) -> Replay:
     o = config.optimize
     population = o.search.population if task.is_searched else 1
     sharding = Sharding.of(
-        population, collides=task.spec.simulation.rigid_collision, workers=o.workers,
-        device=o.device, environments=o.environments,
+        task, population, workers=o.workers, device=o.device, environments=o.environments
     )  # fmt: skip
     return _replay(task, config.execute, environments=sharding.n_envs, device=o.device)
 

@@ -46,8 +46,7 @@ def _workers(task: Task, config: OptimizeConfig) -> ShardedEvaluator:
     population = config.search.population if task.is_searched else 1
     farm = RayFarm(config.cluster, device=config.device) if config.cluster else None
     sharding = Sharding.of(
-        population, collides=task.spec.simulation.rigid_collision,
-        workers=config.workers or (farm.cores if farm else 0), device=config.device,
+        task, population, workers=config.workers or (farm.cores if farm else 0), device=config.device,
         environments=config.environments, one_process=farm is None,
     )  # fmt: skip
     return ShardedEvaluator(task, sharding, device=config.device, farm=farm)
