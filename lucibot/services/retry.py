@@ -6,6 +6,8 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
+from lucibot.core.errors import RunFailed
+
 T = TypeVar("T")
 
 LONGEST_WAIT_S = 60.0
@@ -23,8 +25,8 @@ class Again(Exception):
         self.why, self.after_s = why, after_s
 
 
-class GaveUp(Exception):
-    """The last try failed; `args[0]` says how."""
+class GaveUp(RunFailed):
+    """The last try failed."""
 
 
 def with_retries(

@@ -59,7 +59,7 @@ class Result:
     video: dict[str, Any]
     """The chosen video: kind (the model), candidate (its number), file (within the stage's folder),
     points (the verifier's), sha256 (of that file, as every later stage reads it), raw_sha256 (of
-    the file as it came, before it was fitted to the task's camera; null where it was drawn here)."""
+    the file as it came, before it was fitted to the task's camera)."""
     versions: dict[str, str]
     """Of what the result depends on, when the report was written."""
     machine: dict[str, Any]
