@@ -40,6 +40,8 @@ class Setting:
     default: Any
     group: str
     """Heading under which it is listed."""
+    chosen: bool
+    """Whether it is of a member that the default has chosen."""
 
 
 class Parser(argparse.ArgumentParser):
@@ -105,12 +107,22 @@ def unknown_flag(flag: str, known: Sequence[str]) -> UserError:
 
 
 def settings(kind: Any, default: Any, path: str = "", group: str = "") -> Iterator[Setting]:
-    """All settings of a config (or a union of configs), in the order of its fields.
+    """All settings of a config (or a union of configs), in the order of its fields. What several
+    members of a family have by one name is one setting, told as the first of them tells it, but of
+    the member that `default` has chosen.
 
     Args:
         default: the config whose values are shown; those of members that it has not chosen are
             the members' own.
     """
+    found: dict[str, Setting] = {}
+    for s in _every_setting(kind, default, path, group):
+        if s.path not in found or s.chosen:
+            found[s.path] = s
+    yield from found.values()
+
+
+def _every_setting(kind: Any, default: Any, path: str, group: str) -> Iterator[Setting]:
     members = classes(kind)
     for cls in members:
         chosen = default if type(default) is cls else None
@@ -126,13 +138,14 @@ def settings(kind: Any, default: Any, path: str = "", group: str = "") -> Iterat
             inner = classes(hints[f.name])
             if not inner:
                 yield Setting(path=here, values=_values(hints[f.name]), default=value,
-                              help=texts.get(f.name, ""), group=heading or "settings")  # fmt: skip
+                              help=texts.get(f.name, ""), group=heading or "settings",
+                              chosen=chosen is not None)  # fmt: skip
                 continue
             names = member_names(hints[f.name])
             if len(names) > 1:
                 yield Setting(path=here, values="|".join(names), help=texts.get(f.name, ""),
                               default=_member_name(hints[f.name], type(value)),
-                              group=here)  # fmt: skip
+                              group=here, chosen=chosen is not None)  # fmt: skip
             yield from settings(hints[f.name], value, here, here)
 
 

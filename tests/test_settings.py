@@ -1,7 +1,7 @@
 """Settings by their own names, in any order, on every command that runs something."""
 
 import dataclasses
-from typing import get_type_hints
+from typing import Literal, get_type_hints
 
 import pytest
 
@@ -10,7 +10,7 @@ from lucibot.core.errors import UserError
 from lucibot.optimize.config import CEM, PrefitConfig
 from lucibot.options import with_preset, with_settings
 from lucibot.providers.renderer import RasterRenderer
-from lucibot.settings import Parser, member_names, settings
+from lucibot.settings import Parser, configured, member_names, settings
 from lucibot.store.configs import classes
 
 QUICK = PRESETS["quick"]
@@ -26,19 +26,54 @@ def parse(*argv: str, config: RunConfig = QUICK) -> RunConfig:
 
 
 def test_every_field_of_every_member_is_a_flag():
-    def count(kind) -> int:
-        types = [
-            get_type_hints(cls)[f.name]
-            for cls in classes(kind) for f in dataclasses.fields(cls) if f.name != "kind"
-        ]  # fmt: skip
-        choices = sum(len(member_names(t)) > 1 for t in types if classes(t))
-        return choices + sum(count(t) if classes(t) else 1 for t in types)
+    def paths(kind, at: str = "") -> set[str]:
+        found = set()
+        for cls in classes(kind):
+            for f in dataclasses.fields(cls):
+                here, t = f"{at}{f.name.replace('_', '-')}", get_type_hints(cls)[f.name]
+                if f.name != "kind" and (not classes(t) or len(member_names(t)) > 1):
+                    found.add(here)
+                found |= paths(t, f"{here}.")
+        return found
 
     listed = [s.path for s in settings(RunConfig, QUICK)]
-    assert len(listed) == len(set(listed)) == count(RunConfig)
+    assert len(listed) == len(set(listed)) and set(listed) == paths(RunConfig)
     assert {"scene.renderer", "video", "optimize.search.optimizer", "optimize.prefit"} <= set(
         listed
     )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class One:
+    kind: Literal["one"] = "one"
+    number: int = 1
+    """Told by one."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Two:
+    kind: Literal["two"] = "two"
+    number: float = 2.5
+    """Told by two."""
+    style: str = "plain"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Whole:
+    part: One | Two = One()
+
+
+def test_members_may_share_a_name_of_a_setting():
+    shared = {s.path: (s.default, s.help) for s in settings(Whole, Whole(part=Two()))}
+    assert shared["part.number"] == (2.5, "Told by two.")
+    p = Parser("x", "", "")
+    p.add_settings(Whole, Whole())
+    for words, expected in (
+        ("--part.number 3", One(number=3)),
+        ("--part two --part.number 3.5", Two(number=3.5)),
+        ("--part.style bright --part.number 3", Two(number=3, style="bright")),
+    ):
+        assert configured(Whole(), p.parse(words.split())[1]).part == expected
 
 
 @pytest.mark.parametrize(
