@@ -10,7 +10,9 @@ import json
 import multiprocessing
 import os
 import shutil
+import signal
 import threading
+import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -229,6 +231,30 @@ def test_a_job_that_never_ends_is_left_and_taken_up_again(tmp_path):
     with pytest.raises(RunFailed, match="job job0 is still running"):
         make(tmp_path, Slow(books), 2)
     assert len(make(tmp_path, Paid(books), 2)) == 2 and len(books.submitted()) == 2
+
+
+def test_an_interrupt_ends_the_waiting_and_keeps_the_job(tmp_path):
+    class Slow(Paid):
+        poll_s = 60.0
+
+        def poll(self, job):
+            return JobStatus(state=JobState.RUNNING)
+
+    def interrupt(number, frame):
+        raise KeyboardInterrupt
+
+    books = Books(tmp_path / "service")
+    before = signal.signal(signal.SIGALRM, interrupt)
+    signal.setitimer(signal.ITIMER_REAL, 0.5)
+    begin = time.monotonic()
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            make(tmp_path, Slow(books), 3)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert time.monotonic() - begin < 20 and len(books.submitted()) == 1
+    assert len(make(tmp_path, Paid(books), 3)) == 3 and len(books.submitted()) == 3
 
 
 def test_one_error_lets_the_jobs_under_way_come_in(tmp_path):

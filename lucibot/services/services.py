@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from lucibot.services.answers import Answers
 from lucibot.services.config import ServicesConfig
 from lucibot.services.ledger import Ledger
-from lucibot.services.vlm import Vlm
+
+if TYPE_CHECKING:
+    from lucibot.services.vlm import Vlm
 
 
 class Services:
@@ -29,4 +32,6 @@ class Services:
         Raises:
             UserError: openai is not installed, or a key is missing.
         """
+        from lucibot.services.vlm import Vlm
+
         return Vlm(self.config.vlm, self.ledger, self.answers)

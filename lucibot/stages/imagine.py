@@ -53,10 +53,9 @@ def run(ctx: Context) -> None:
     while len(rows) < most:
         more = range(len(rows), max(count, len(rows) + 1))
         made = jobs.make([dataclasses.replace(first, index=i) for i in more])
-        rows += [_take(ctx, model, first, candidate) for candidate in made]
-        if judging is None:
-            break
-        if any(_usable(ctx, judging, row, len(rows)) for row in rows):
+        new = [_take(ctx, model, first, candidate) for candidate in made]
+        rows += new
+        if judging is None or any([_usable(ctx, judging, row) for row in new]):
             break
     write_json(ctx.folder / "candidates.json", {"kind": model.kind, "candidates": rows})
     if not any(row["file"] for row in rows):
@@ -96,10 +95,10 @@ def _take(ctx: Context, model: VideoModel, request: VideoRequest, made: Candidat
     return {**row, "file": out.name, "sha256": sha256_file(out)}
 
 
-def _usable(ctx: Context, judging: Judging, row: dict, made: int) -> bool:
+def _usable(ctx: Context, judging: Judging, row: dict) -> bool:
     if row["file"] is None:
         return False
-    ctx.progress(f"judging {row['file']} of {made}")
+    ctx.progress(f"judging {row['file']}")
     return judging.judge(ctx.folder / row["file"], row["sha256"]).usable
 
 
