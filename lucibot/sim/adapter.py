@@ -137,11 +137,6 @@ class Adapter:
 
     # Rigid bodies --------------------------------------------------------------------------------
 
-    @property
-    def has_contacts(self) -> bool:
-        """Whether rigid bodies collide."""
-        return self._sim.rigid_solver._enable_collision
-
     def coupled(self) -> list[Any]:
         """Genesis's geoms that particles meet; `idx` and `link.is_fixed` are used of them."""
         rigid = self._get("rigid_solver")
@@ -173,22 +168,6 @@ class Adapter:
     def errors(self) -> Tensor:
         """(B,) int32: not 0 where the rigid solver has failed."""
         return self._view("rigid_solver._errno", (self._B,), torch.int32)
-
-    def contacts(self) -> list[Tensor]:
-        """Contact points of rigid bodies, see `Moment.contacts`; nothing where bodies do not
-        collide."""
-        if not self.has_contacts:
-            return []
-        found = "rigid_solver.collider.collider_state."
-        order = found + "contact_sort_idx"
-        most = len(view(self._get(order)))
-        return [
-            self._view(found + "n_contacts", (self._B,), torch.int32),
-            *(
-                self._view(n, (most, self._B), torch.int32)
-                for n in (order, found + "contact_data.geom_a", found + "contact_data.geom_b")
-            ),
-        ]
 
     def bodies(self) -> Bodies:
         """The shapes, their fields and their links, as our own kernels take them."""

@@ -1,26 +1,16 @@
-"""Which objects touch, for all environments at once.
-
-Two rigid bodies touch when Genesis has a contact point between them or their surfaces come closer
-than `RIGID_GAP_M`; where particles take part, when the gap is below `PARTICLE_GAPS` particle sizes.
-A gap, not a force: the video shows that things are together, not how hard they press, and contact
-forces flicker from step to step.
-"""
+"""Which objects touch, for all environments at once, by the measure of `lucibot.vision.touching`."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
 import torch
-import trimesh
 from lucibot_kernels import Surface, min_distance
 from torch import Tensor
 
 from lucibot.sim.moment import Moment
 from lucibot.sim.scene import SimScene
-
-RIGID_GAP_M = 0.004
-PARTICLE_GAPS = 1.5
-SURFACE_POINTS = 2000
+from lucibot.vision.touching import surface_points
 
 
 class Contacts:
@@ -38,34 +28,30 @@ class Contacts:
 
     def _pair(self, a: str, b: str) -> Callable[[Moment], Tensor]:
         """What tells of one pair whether it touches, (P,) bool."""
-        sizes = [s for n in (a, b) if (s := self._scene.particle_sizes_m.get(n)) is not None]
-        if len(sizes) == 2:
-            limit_m = PARTICLE_GAPS * max(sizes)
+        soft = [n for n in (a, b) if n in self._scene.particle_sizes_m]
+        # A deformable's surface lies half a size outside of its particles' middles.
+        reach_m = self._scene.task.spec.contact_m + sum(
+            0.5 * self._scene.particle_sizes_m[n] for n in soft
+        )
+        if len(soft) == 2:
             return lambda m: (
                 min_distance(
-                    m.particles[a].transpose(0, 1), m.particles[b].transpose(0, 1), within_m=limit_m
+                    m.particles[a].transpose(0, 1), m.particles[b].transpose(0, 1), within_m=reach_m
                 )
-                < limit_m
+                < reach_m
             )
-        if sizes:
-            soft, rigid = (a, b) if a in self._scene.particle_sizes_m else (b, a)
-            surface = Surface(self._surface_points(rigid), PARTICLE_GAPS * sizes[0])
+        if soft:
+            rigid = b if soft == [a] else a
+            surface = Surface(self._surface_points(rigid), reach_m)
             return lambda m: surface.near(
-                m.position[rigid], m.quaternion[rigid], m.particles[soft].transpose(0, 1)
+                m.position[rigid], m.quaternion[rigid], m.particles[soft[0]].transpose(0, 1)
             )
-        surface, points = Surface(self._surface_points(b), RIGID_GAP_M), self._surface_points(a)
-
-        def rigid_touch(m: Moment) -> Tensor:
-            pose = m.position[a], m.quaternion[a]
-            near = surface.near(m.position[b], m.quaternion[b], points, pose)
-            return near | self._scene.touching(a, b, m) if self._scene.collides else near
-
-        return rigid_touch
+        surface, points = Surface(self._surface_points(b), reach_m), self._surface_points(a)
+        return lambda m: surface.near(
+            m.position[b], m.quaternion[b], points, (m.position[a], m.quaternion[a])
+        )
 
     def _surface_points(self, name: str) -> Tensor:
-        """(SURFACE_POINTS, 3) [m] of a body's frame."""
-        task = self._scene.task
-        points, _ = trimesh.sample.sample_surface(
-            task.mesh(task.object(name)), SURFACE_POINTS, seed=0
-        )
+        """(N, 3) float32 [m] of a body's frame."""
+        points = surface_points(self._scene.task, self._scene.task.object(name))
         return torch.as_tensor(points, dtype=torch.float32, device=self._scene.device)

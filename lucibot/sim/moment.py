@@ -27,10 +27,6 @@ class Moment:
     """(N, P, 3) [m, world] of each particle object."""
     particle_velocity: dict[str, Tensor]
     """(N, P, 3) [m/s, world]."""
-    contacts: list[Tensor]
-    """Contact points of rigid bodies as Genesis keeps them: how many there are, (P,), and of those
-    places (C, P): in which order they count, and the geoms of both sides. Empty where bodies do not
-    collide."""
     error: Tensor
     """(P,) bool: the rigid solver has failed."""
 
@@ -43,7 +39,6 @@ class Moment:
         return cls(
             **{n: join(n, 0) for n in ("position", "quaternion", "velocity")},
             **{n: join(n, 1) for n in ("particles", "particle_velocity")},
-            contacts=[torch.cat(x, -1) for x in zip(*(m.contacts for m in moments), strict=True)],
             error=torch.cat([m.error for m in moments]),
         )
 
@@ -58,6 +53,5 @@ class Moment:
                 n: {name: x[:, which].contiguous() for name, x in getattr(self, n).items()}
                 for n in ("particles", "particle_velocity")
             },
-            contacts=[x[..., which].contiguous() for x in self.contacts],
             error=self.error[which],
         )

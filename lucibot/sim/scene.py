@@ -94,7 +94,7 @@ class SimScene:
         controls = [dofs.mode, dofs.target_position, dofs.target_velocity, dofs.target_force]
         self._controls = {name: [x[d] for x in controls] for name, d in self._dofs.items()}
         self._servoed: set[str] = set()  # Bodies whose servo is on.
-        self._errors, self._contacts = adapter.errors(), adapter.contacts()
+        self._errors = adapter.errors()
         self.particle_sizes_m = {
             o.name: adapter.particle_size_m(o.is_liquid) for o in self.particle_objects
         }
@@ -207,20 +207,6 @@ class SimScene:
         """Lower and upper corner (3,) [m] of the box that particles cannot leave."""
         return self._adapter.particle_bounds(self.task.object(name).is_liquid)
 
-    def touching(self, a: str, b: str, moment: Moment) -> Tensor:
-        """(P,) bool: two rigid bodies shared a contact point in the step before this moment."""
-        count, order, *geoms = moment.contacts
-        most = int(count.max())
-        # Contacts are where the order says; those behind an environment's own are stale.
-        order = order[:most].long()
-        valid = torch.arange(most, device=self.device)[:, None] < count
-        geoms = [g.gather(0, order) for g in geoms]
-        of_a, of_b = (
-            [(g >= e.geom_start) & (g < e.geom_end) for g in geoms]
-            for e in (self._entities[a], self._entities[b])
-        )
-        return (valid & ((of_a[0] & of_b[1]) | (of_a[1] & of_b[0]))).any(0)
-
     def moment(self) -> Moment:
         """What is now, copied."""
         bodies = [o.name for o in self.rigid_objects]
@@ -231,7 +217,6 @@ class SimScene:
             velocity={n: self.velocity(n) for n in bodies},
             particles={n: self.particles(n).clone() for n in clouds},
             particle_velocity={n: self.particle_velocity(n).clone() for n in clouds},
-            contacts=[c.clone() for c in self._contacts],
             error=self._errors > 0,
         )
 

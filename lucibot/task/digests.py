@@ -62,7 +62,9 @@ def _seen(task: Task, thing: ObjectSpec | BackgroundSpec) -> dict:
 
 
 def _roles(task: Task) -> Any:
-    return {o.name: sorted(o.roles) for o in task.objects}
+    """Who acts and who is acted on, and how near is touching."""
+    touching = {k: v for k, v in _given(task.spec).items() if k == "contact_m"}
+    return {"objects": {o.name: sorted(o.roles) for o in task.objects}, **touching}
 
 
 def _simulation(task: Task) -> Any:

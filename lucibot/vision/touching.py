@@ -1,15 +1,26 @@
-"""Which objects touch: distances between posed meshes and the clouds of deformables."""
+"""Which objects touch: distances between posed meshes and the clouds of deformables.
+
+Videos and rollouts are asked alike: two things touch when their surfaces come within the task's
+`contact_m`. A gap, not a force: a video shows that things are together, not how hard they press. A
+mesh's surface is the points of `surface_points` on both sides; that of a deformable is what is seen of
+it in a video, and in a rollout half a particle's size around each of its particles.
+"""
 
 from __future__ import annotations
 
 import numpy as np
 import trimesh
+from lucibot_kernels import even_ranks
 from scipy.spatial import cKDTree
 
 from lucibot.core.geometry import matrix_np
 from lucibot.task import ObjectSpec, Task
 
-SAMPLES = 1500
+SPACING = 1 / 3
+"""Of a surface's points, as a share of the distance at which things touch: between clouds gaps are
+larger than between the surfaces, the less the denser they are."""
+FEWEST, MOST = 500, 4000
+"""Points of a surface, its corners not counted."""
 
 
 def contact_pairs(task: Task) -> tuple[tuple[str, str], ...]:
@@ -22,12 +33,14 @@ def contact_pairs(task: Task) -> tuple[tuple[str, str], ...]:
     return tuple(pairs)
 
 
-def surface_points(task: Task, obj: ObjectSpec, seed: int = 0) -> np.ndarray:
-    """(SAMPLES + V, 3) points of an object's surface, its own frame; the vertices are in, so that
-    edges are."""
+def surface_points(task: Task, obj: ObjectSpec) -> np.ndarray:
+    """(P, 3) [m] points of an object's surface, its own frame: at least as dense as `SPACING` asks
+    for, if `MOST` are enough; corners are in, so that edges are."""
     mesh = task.mesh(obj)
-    points, _ = trimesh.sample.sample_surface(mesh, SAMPLES, seed=seed)
-    return np.concatenate([np.asarray(points), np.asarray(mesh.vertices)[:SAMPLES]])
+    count = int(np.clip(mesh.area / (SPACING * task.spec.contact_m) ** 2, FEWEST, MOST))
+    points, _ = trimesh.sample.sample_surface(mesh, count, seed=0)
+    corners = np.asarray(mesh.vertices)
+    return np.concatenate([np.asarray(points), corners[even_ranks(len(corners), MOST)]])
 
 
 def posed(points: np.ndarray, pose: np.ndarray) -> np.ndarray:

@@ -29,8 +29,6 @@ class PixelAnswerer:
     """Hand and tool are out of the way when they are farther than this from every target."""
     hand_share: float = 5e-4
     """Share of the picture under which a hand is gone."""
-    contact_m: float = 0.008
-    """Surfaces nearer than this touch; poses are not known better than that."""
 
     def create(self) -> Answerer:
         from lucibot.providers.answerer.pixels import AnswerByPixels

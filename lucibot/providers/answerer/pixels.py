@@ -65,7 +65,7 @@ class AnswerByPixels:
             n = int(contact[:, k].sum())
             when = f"from frame {int(np.argmax(contact[:, k]))} on, in {n} frames" if n else "never"
             reasons[f"contact {a}, {b}"] = (
-                f"The surfaces of {a} and {b} come within {1000 * c.contact_m:.0f} mm {when}."
+                f"The surfaces of {a} and {b} come within {1000 * task.spec.contact_m:.0f} mm {when}."
             )
         around, seen_around = self._around(task, view, tracks, goal)
         for (a, b), yes in zip(around, seen_around, strict=True):
@@ -219,33 +219,26 @@ class AnswerByPixels:
 
     def _contact(self, task, grid, masks, poses, tracks, pairs, depth_of, steady) -> np.ndarray:
         """(T, pairs) bool."""
-        c = self.config
         frames = len(grid)
         out = np.zeros((frames, len(pairs)), bool)
         names = [o.name for o in task.objects]
-        surface = {o.name: surface_points(task, o) for o in task.objects if o.is_rigid}
-        kernel = np.ones((9, 9), np.uint8)
-        for k, (a, b) in enumerate(pairs):
-            i, j = names.index(a), names.index(b)
-            if not (task.objects[i].is_rigid or task.objects[j].is_rigid):
-                for t in range(frames):
-                    near = cv2.dilate(masks[t, i].astype(np.uint8), kernel) > 0
-                    out[t, k] = (near & masks[t, j]).any()
-            elif task.objects[i].is_rigid and task.objects[j].is_rigid:
-                for t in range(frames):
-                    d = nearest_m(posed(surface[a], poses[t, i]), posed(surface[b], poses[t, j]))
-                    out[t, k] = d < c.contact_m
-            else:
-                rigid, soft = (i, j) if task.objects[i].is_rigid else (j, i)
-                points = surface[names[rigid]]
-                todo = np.flatnonzero(masks[:, soft].any((1, 2)))
-                # In batches, so that a depth model sets up once for many frames and memory stays.
-                for part in np.array_split(todo, max(1, -(-len(todo) // 16))):
-                    depth = depth_of(part)
-                    for t, d in zip(part, depth, strict=True):
-                        cloud = soft_cloud(d, tracks.masks[t, soft], grid)
-                        near = nearest_m(posed(points, poses[t, rigid]), cloud)
-                        out[t, k] = near < c.contact_m
+        surface = {i: surface_points(task, o) for i, o in enumerate(task.objects) if o.is_rigid}
+
+        def cloud(i: int, t: int, depth: np.ndarray | None) -> np.ndarray:
+            """(P, 3) [m, world] what is known of object i's surface in frame t."""
+            if i in surface:
+                return posed(surface[i], poses[t, i])
+            return soft_cloud(depth, tracks.masks[t, i], grid)
+
+        for k, pair in enumerate(pairs):
+            i, j = (names.index(n) for n in pair)
+            soft = [o for o in (i, j) if o not in surface]
+            todo = np.flatnonzero(masks[:, soft].any((2, 3)).all(1))
+            # In batches, so that a depth model sets up once for many frames and memory stays.
+            for part in np.array_split(todo, max(1, -(-len(todo) // 16))):
+                depth = depth_of(part) if soft and len(part) else [None] * len(part)
+                for t, d in zip(part, depth, strict=True):
+                    out[t, k] = nearest_m(cloud(i, t, d), cloud(j, t, d)) < task.spec.contact_m
             out[:, k] = drop_short(fill_gaps(out[:, k], steady), steady)
         return out
 
