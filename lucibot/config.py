@@ -8,6 +8,7 @@ from lucibot.objective.weights import FULL_WEIGHTS, PAPER_WEIGHTS, LossWeights
 from lucibot.optimize.config import Evosax, PrefitConfig, SearchConfig
 from lucibot.perception.config import (
     AffordanceConfig,
+    EventConfig,
     KeyframeConfig,
     PoseConfig,
     SuperviseConfig,
@@ -63,6 +64,7 @@ class PerceiveConfig:
     depth: DepthConfig = field(default_factory=FillDepth)
     hand: HandConfig = field(default_factory=OutlineHand)
     affordance: AffordanceConfig = field(default_factory=AffordanceConfig)
+    events: EventConfig = field(default_factory=EventConfig)
     answerer: AnswererConfig = field(default_factory=PixelAnswerer)
     keyframes: KeyframeConfig = field(default_factory=KeyframeConfig)
     supervise: SuperviseConfig = field(default_factory=SuperviseConfig)

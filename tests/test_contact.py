@@ -10,8 +10,7 @@ import torch
 import trimesh
 
 from lucibot.core.camera import Camera
-from lucibot.providers.answerer.config import PixelAnswerer
-from lucibot.providers.answerer.pixels import AnswerByPixels
+from lucibot.perception.events import _contact
 from lucibot.sim.contact import Contacts
 from lucibot.task import Task, load_task
 from lucibot.vision.draw import DrawMesh, draw_depth
@@ -103,8 +102,7 @@ def in_a_video(task: Task, gaps_m, other: str) -> list[bool]:
     poses = np.zeros((T, 3, 6))
     poses[:, :, 2] = 0.05
     poses[:, 0, 0] = np.repeat([-(SIDE_M + g) for g in gaps_m], held)
-    answerer = AnswerByPixels(PixelAnswerer())
-    found = answerer._contact(
+    found = _contact(
         task, _Frames(camera, T), masks, poses, SimpleNamespace(masks=masks), (("tool", other),),
         lambda frames: [depth] * len(frames), 2,
     )  # fmt: skip

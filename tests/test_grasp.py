@@ -9,9 +9,8 @@ import torch
 
 from lucibot.core.scene_view import SceneView
 from lucibot.core.tracks import Tracks
+from lucibot.perception.around import read_around
 from lucibot.perception.grasp import Grasp, _in_space, find_grasps, joined_path
-from lucibot.providers.answerer.config import PixelAnswerer
-from lucibot.providers.answerer.pixels import AnswerByPixels
 from lucibot.sim.grip import carried, patch, patch_now
 from lucibot.task import Task, load_task
 
@@ -190,9 +189,10 @@ def test_a_patch_is_carried_and_turned_about_where_it_is_grasped():
     np.testing.assert_allclose(carried(offsets, pose), wanted, atol=1e-12)
 
 
-def test_the_answerer_says_what_the_band_goes_around(task):
+def test_perception_says_what_the_band_goes_around(task):
     view, tracks = seen(task, lift_m=0.0)
-    pairs, around = AnswerByPixels(PixelAnswerer())._around(task, view, tracks, FRAMES - 1)
+    pairs, around, reasons = read_around(task, view, tracks, FRAMES - 1)
+    assert list(reasons) == ["around band, left_stick"]
     assert dict(zip(pairs, around.tolist(), strict=True)) == {
         ("band", "left_stick"): True, ("band", "right_stick"): False
     }  # fmt: skip

@@ -17,7 +17,8 @@ from lucibot.core.scene_view import SceneView
 from lucibot.core.tracks import Tracks
 from lucibot.core.video import Video
 from lucibot.perception.affordance import grasps_at
-from lucibot.perception.config import PoseConfig
+from lucibot.perception.config import EventConfig, PoseConfig
+from lucibot.perception.events import read_events
 from lucibot.perception.keyframes import (
     KeyframeConfig,
     follow_path,
@@ -217,12 +218,14 @@ def test_answers_of_the_twin(twin: Twin, perceived: Perception):
     moves = np.flatnonzero(errors_m(twin.poses[1:], twin.poses[:-1])[:, 1] > 1e-3)
     touches = [(twin.tracks.hand[t] & _silhouette(twin, t)).any() for t in range(FRAMES)]
     assert int(np.argmax(touches)) - 1 <= a.first_contact <= moves[0] + 1
-    assert a.held[moves[0] + 2 : moves[-1] - 2, 1].all() and not a.held[: moves[0] - 8, 1].any()
+    e = perceived.events
+    assert e.held[moves[0] + 2 : moves[-1] - 2, 1].all() and not e.held[: moves[0] - 8, 1].any()
     gone = np.flatnonzero(twin.tracks.hand.any((1, 2)))[-1]
     assert gone < a.goal <= gone + 6
     nested = twin.poses[:, 1, 2] - twin.poses[:, 0, 2] < NESTED_M + 0.002
     nested &= np.arange(FRAMES) > 30
-    assert a.contact[nested, 0].all() and not a.contact[:30, 0].any()
+    assert e.contact[nested, 0].all() and not e.contact[:30, 0].any()
+    assert np.array_equal(a.contact, perceived.supervision.contact)
     assert set(a.reasons) >= {"first_contact", "goal", "held yellow_cup"}
 
 
@@ -249,7 +252,7 @@ def test_supervision_of_the_twin(twin: Twin, perceived: Perception):
     area, normals = s.affordance.area(yellow, 0)
     assert (np.hypot(area[:, 0], area[:, 1]) < 0.055).all() and (area[:, 2] > -0.002).all()
     assert np.allclose(np.linalg.norm(normals, axis=1), 1, atol=1e-5)
-    tips, held = s.affordance.tips_m[:, yellow], perceived.answers.held[s.keyframes, 1]
+    tips, held = s.affordance.tips_m[:, yellow], perceived.events.held[s.keyframes, 1]
     seen = np.isfinite(tips).all(-1)
     assert (
         seen.any() and not seen[~held].any() and not np.isfinite(s.affordance.tips_m[:, red]).any()
@@ -506,10 +509,11 @@ def test_no_touch_and_no_motion_is_an_error(twin: Twin):
         poses=np.repeat(twin.poses[:1], 20, 0).astype(np.float32),
     )  # fmt: skip
     with pytest.raises(UserError, match="no hand touches"):
-        PixelAnswerer().create().answer(
-            twin.task, twin.view, replace(twin.video, frames=twin.video.frames[:20]), still,
-            still.poses, lambda frames: np.zeros((len(frames), 1, 1)),
+        events = read_events(
+            twin.task, twin.view, still, still.poses, FPS,
+            lambda frames: np.zeros((len(frames), 1, 1)), EventConfig(),
         )  # fmt: skip
+        PixelAnswerer().create().span(twin.task, twin.view, twin.video, still, events)
 
 
 def test_keyframes_are_added_where_the_path_bends():

@@ -47,10 +47,10 @@ def perception_errors(run: Path, task) -> dict:
             out["rotation_deg"][o.name] = round(float(turn.median()), 1)
     seen = drawn.any((2, 3))
     agree = [
-        (read.answers.contact[:, k] == planted["contact"][:, j])[
+        (read.events.contact[:, k] == planted["contact"][:, j])[
             seen[:, [task.label(n) - 1 for n in pair]].all(1)
         ]
-        for k, pair in enumerate(read.answers.contact_pairs)
+        for k, pair in enumerate(read.events.contact_pairs)
         for j, other in enumerate(planted["contact_pairs"]) if set(pair) == set(other)
     ]  # fmt: skip
     if agree:

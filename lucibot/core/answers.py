@@ -1,4 +1,4 @@
-"""What happens when in a video: the answers that the paper asks a VLM for (section 3.3)."""
+"""The answers that the paper asks a VLM for (section 3.3), with what was measured beside them."""
 
 from __future__ import annotations
 
@@ -8,17 +8,27 @@ import numpy as np
 
 
 @dataclass(frozen=True, kw_only=True)
-class Answers:
+class Span:
+    """The part of a video in which the task is done."""
+
     first_contact: int
     """Frame where a hand first interacts with an object."""
     goal: int
     """Frame where the goal is achieved and, if that ever happens, hand and tool are out of the way."""
-    held: np.ndarray
-    """(T, A) bool: a hand holds (moves or has not yet released) the actuator."""
+    reasons: dict[str, str]
+    """What each rests on, one sentence each."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answers:
+    first_contact: int
+    """See `Span`."""
+    goal: int
+    """See `Span`."""
     contact_pairs: tuple[tuple[str, str], ...]
     """(object, target) pairs."""
     contact: np.ndarray
-    """(T, pairs) bool: the two touch in this frame."""
+    """(K, pairs) bool: the two touch at this keyframe."""
     around_pairs: tuple[tuple[str, str], ...]
     """(target, thing) pairs; the thing stands still in the background."""
     around: np.ndarray

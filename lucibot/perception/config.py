@@ -44,6 +44,24 @@ class PoseConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class EventConfig:
+    """When hands hold objects, and when these move, measured in the picture."""
+
+    width: int = 400
+    """Width [px] of the grid that pixels are counted on."""
+    touch_s: float = 0.1
+    """A hand touches what it lies on or beside for this long."""
+    grip_px: int = 8
+    """Pixels of hand on an object's silhouette that make a grip."""
+    grip_change: float = 0.25
+    """A hand rests on an object when its layer there changes by less than this share in 0.1 s."""
+    still_px: float = 1.5
+    """What moves less than this in the picture lies still."""
+    still_share: float = 0.04
+    """A deformable whose mask changes by less than this share of its area lies still."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class KeyframeConfig:
     """How frames are chosen."""
 

@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 
 from lucibot.core.answers import Answers
+from lucibot.core.events import Events
 from lucibot.core.tracks import Tracks
 from lucibot.objective.supervision import Supervision
 
@@ -24,6 +25,7 @@ class Perception:
     """(T, N) float32 apparent size of each object against its mesh."""
     fit: np.ndarray
     """(T, N) float32 IoU of the drawn pose with the mask, where it can be judged."""
+    events: Events
     answers: Answers
     depth_m: np.ndarray
     """(K, H, W) float32 [m] at the keyframes, NaN where a hand is."""
@@ -48,12 +50,12 @@ class Perception:
         """Writes `supervision.npz`, `tracks.npz`, `answers.json` and a depth picture a keyframe."""
         folder.mkdir(parents=True, exist_ok=True)
         self.supervision.save(folder / "supervision.npz")
-        t, a = self.tracks, self.answers
+        t, e, a = self.tracks, self.events, self.answers
         np.savez_compressed(
             folder / "tracks.npz", shape=np.array(t.masks.shape), masks=np.packbits(t.masks),
             hand=np.packbits(t.hand), confidence=t.confidence, lost=t.lost, poses=t.poses,
-            scale=self.scale, fit=self.fit, held=a.held, contact=a.contact,
-            around=a.around,
+            scale=self.scale, fit=self.fit, touched=e.touched, moving=e.moving, held=e.held,
+            contact=e.contact, keyframe_contact=a.contact, around=a.around,
         )  # fmt: skip
         meta = {
             "first_contact": a.first_contact, "goal": a.goal, "contact_pairs": a.contact_pairs,
@@ -78,6 +80,7 @@ class Perception:
             cv2.imread(str(folder / f"depth_{k:02d}.png"), cv2.IMREAD_UNCHANGED)
             for k in range(len(meta["keyframes"]))
         ]
+        pairs = tuple(tuple(p) for p in meta["contact_pairs"])
         depth = np.stack(pictures).astype(np.float32) / 1e4
         return cls(
             tracks=Tracks(
@@ -85,10 +88,13 @@ class Perception:
                 poses=data["poses"],
             ),
             scale=data["scale"], fit=data["fit"],
+            events=Events(
+                contact_pairs=pairs,
+                **{n: data[n] for n in ("touched", "moving", "held", "contact")},
+            ),
             answers=Answers(
-                first_contact=meta["first_contact"], goal=meta["goal"], held=data["held"],
-                contact_pairs=tuple(tuple(p) for p in meta["contact_pairs"]),
-                contact=data["contact"],
+                first_contact=meta["first_contact"], goal=meta["goal"], contact_pairs=pairs,
+                contact=data["keyframe_contact"],
                 around_pairs=tuple(tuple(p) for p in meta["around_pairs"]), around=data["around"],
                 reasons=meta["reasons"],
             ),

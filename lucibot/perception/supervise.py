@@ -8,6 +8,7 @@ from lucibot_kernels import even_ranks
 
 from lucibot.core.answers import Answers
 from lucibot.core.camera import Camera
+from lucibot.core.events import Events
 from lucibot.core.scene_view import SceneView
 from lucibot.core.tracks import Tracks
 from lucibot.core.video import Video
@@ -27,6 +28,7 @@ def build_supervision(
     tracks: Tracks,
     poses: np.ndarray,
     confidence: np.ndarray,
+    events: Events,
     answers: Answers,
     keyframes: np.ndarray,
     depth_m: np.ndarray,
@@ -65,7 +67,6 @@ def build_supervision(
     part_clouds = [
         _cloud(camera, depth[-1], m & target_masks[-1], config.cloud_points) for m in parts.masks
     ]
-    contact = np.stack([answers.contact[max(0, t - 2) : t + 3].mean(0) >= 0.5 for t in keyframes])
     return Supervision(
         camera=camera,
         actuators=tuple(task.objects[i].name for i in actuators),
@@ -74,13 +75,13 @@ def build_supervision(
         keyframes=np.asarray(keyframes, np.int64),
         waypoints=poses[keyframes][:, actuators].astype(np.float32),
         waypoint_confidence=confidence[keyframes][:, actuators].astype(np.float32),
-        held=held_on_the_way(answers.held, keyframes, answers.first_contact),
+        held=held_on_the_way(events.held, keyframes, answers.first_contact),
         actuator_masks=masks[:, actuators],
         target_masks=target_masks,
         valid=valid,
         actuator_clouds=np.stack(clouds),
         target_cloud=_cloud(camera, depth[-1], target_masks[-1], config.cloud_points),
-        contact=contact,
+        contact=answers.contact,
         around_pairs=answers.around_pairs,
         around=answers.around,
         affordance=affordance,

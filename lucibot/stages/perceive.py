@@ -8,12 +8,15 @@ import cv2
 import numpy as np
 
 from lucibot.config import PerceiveConfig
+from lucibot.core.answers import Answers
 from lucibot.core.progress import Progress, part
 from lucibot.core.scene_view import SceneView
 from lucibot.core.tracks import Tracks
 from lucibot.core.video import Video, read_video
 from lucibot.perception.affordance import read_affordance
+from lucibot.perception.around import read_around
 from lucibot.perception.depth import KeptDepth
+from lucibot.perception.events import held_reasons, read_events
 from lucibot.perception.grasp import find_grasps, joined_path
 from lucibot.perception.keyframes import follow_path, sample_keyframes
 from lucibot.perception.poses import refine_poses
@@ -69,10 +72,12 @@ def read_tracks(
     if depth_model.rests_on_poses:
         depth_of = KeptDepth(depth_model, task, view, video, tracks, seed=config.seed)
     progress("asking what happens when", 0.7)
-    answers = config.answerer.create().answer(task, view, video, tracks, found.poses, depth_of)
+    events = read_events(task, view, tracks, found.poses, video.fps, depth_of, config.events)
+    answerer = config.answerer.create()
+    span = answerer.span(task, view, video, tracks, events)
     area_m = config.affordance.area_m
     grasps = {
-        o.name: find_grasps(task, view, tracks, o, answers.held[:, a], depth_of, area_m)
+        o.name: find_grasps(task, view, tracks, o, events.held[:, a], depth_of, area_m)
         for a, o in enumerate(task.actuators) if not o.is_rigid
     }  # fmt: skip
     poses = found.poses.copy()
@@ -82,11 +87,18 @@ def read_tracks(
     actuators = [task.label(o.name) - 1 for o in task.actuators]
     quality = tracks.confidence[:, actuators].min(1)
     keyframes = sample_keyframes(
-        answers.first_contact, answers.goal, answers.held, quality, video.fps, config.keyframes
+        span.first_contact, span.goal, events.held, quality, video.fps, config.keyframes
     )
     keyframes = follow_path(
-        keyframes, answers.first_contact, poses[:, actuators, :3], answers.held,
-        answers.contact.any(1), config.keyframes,
+        keyframes, span.first_contact, poses[:, actuators, :3], events.held,
+        events.contact.any(1), config.keyframes,
+    )  # fmt: skip
+    contact, why_contact = answerer.contact(task, view, video, tracks, events, keyframes)
+    around_pairs, around, why_around = read_around(task, view, tracks, span.goal)
+    answers = Answers(
+        first_contact=span.first_contact, goal=span.goal, contact_pairs=events.contact_pairs,
+        contact=contact, around_pairs=around_pairs, around=around,
+        reasons=span.reasons | held_reasons(task, events.held) | why_contact | why_around,
     )  # fmt: skip
     progress("looking for finger tips", 0.85)
     hands = config.hand.create().detect(
@@ -94,18 +106,18 @@ def read_tracks(
     )
     grid = fit_camera(view.camera, config.supervise.width)
     affordance = read_affordance(
-        task, view, tracks, hands, answers.held, grasps, keyframes, video.fps, config.affordance,
+        task, view, tracks, hands, events.held, grasps, keyframes, video.fps, config.affordance,
         size=(grid.width, grid.height), seed=config.seed,
     )  # fmt: skip
     progress("writing supervision", 0.95)
     depth = depth_of(keyframes)
     supervision = build_supervision(
-        task, view, video, tracks, poses, tracks.confidence, answers, keyframes, depth,
+        task, view, video, tracks, poses, tracks.confidence, events, answers, keyframes, depth,
         affordance, config.supervise,
     )  # fmt: skip
     return Perception(
-        tracks=tracks, scale=found.scale, fit=found.iou, answers=answers, depth_m=depth,
-        supervision=supervision,
+        tracks=tracks, scale=found.scale, fit=found.iou, events=events, answers=answers,
+        depth_m=depth, supervision=supervision,
     )  # fmt: skip
 
 

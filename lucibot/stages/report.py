@@ -246,7 +246,7 @@ def _perceive(ctx: Context, folders: dict[str, Path]) -> dict:
         "keyframes": keyframes, "fps": video.fps,
         "keyframe_images": _keyframe_pictures(ctx.task, perception, video),
         "answers": answers.reasons, "held": sup.held, "actuators": sup.actuators,
-        "contact_pairs": answers.contact_pairs, "contact": answers.contact[list(keyframes)],
+        "contact_pairs": answers.contact_pairs, "contact": answers.contact,
     }  # fmt: skip
 
 

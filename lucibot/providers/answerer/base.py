@@ -1,4 +1,8 @@
-"""The answerer family: the questions about a video that the paper asks a VLM (section 3.3)."""
+"""The answerer family: the questions about a video that the paper asks a VLM (section 3.3).
+
+First the span in which the task is done, from which keyframes are chosen; then what touches at the
+keyframes. What hands hold and what goes around what is measured, not asked.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +10,8 @@ from typing import Protocol
 
 import numpy as np
 
-from lucibot.core.answers import Answers
+from lucibot.core.answers import Span
+from lucibot.core.events import Events
 from lucibot.core.scene_view import SceneView
 from lucibot.core.tracks import Tracks
 from lucibot.core.video import Video
@@ -14,8 +19,25 @@ from lucibot.task import Task
 
 
 class Answerer(Protocol):
-    def answer(self, task: Task, view: SceneView, video: Video, tracks: Tracks,
-               poses: np.ndarray, depth_of) -> Answers:  # fmt: skip
-        """`poses` (T, N, 6) refined pose vectors (NaN for deformables); `depth_of(frames)` gives
-        depth images (F, H, W) [m]."""
+    def span(
+        self, task: Task, view: SceneView, video: Video, tracks: Tracks, events: Events
+    ) -> Span:
+        """From the first contact to the goal.
+
+        Raises:
+            UserError: nothing is done in this video.
+        """
+        ...
+
+    def contact(
+        self,
+        task: Task,
+        view: SceneView,
+        video: Video,
+        tracks: Tracks,
+        events: Events,
+        keyframes: np.ndarray,
+    ) -> tuple[np.ndarray, dict[str, str]]:
+        """(K, pairs) bool, whether `events.contact_pairs` touch at `keyframes` (K,), and what that
+        rests on, one sentence for each pair by "contact A, B"."""
         ...
