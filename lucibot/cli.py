@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import os
-import signal
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Sequence
-from types import FrameType
 
+from lucibot.core import stopping
 from lucibot.core.caches import ensure_caches
 
 HELP = """\
@@ -78,20 +76,15 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
 }  # fmt: skip
 
 
-class Terminated(KeyboardInterrupt):
-    """SIGTERM ends a run as Ctrl-C does: children are stopped, finished work is kept."""
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit status."""
     args = list(sys.argv[1:] if argv is None else argv)
     # Simulations are built beside the stages, so cores are shared, and threads of torch and numba
     # that spin while they wait for one that has lost its core cost up to forty times the work.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, _terminate)
     try:
-        status = _main(args)
+        with stopping.listening():
+            status = _main(args)
         sys.stdout.flush()
         return status
     except BrokenPipeError:
@@ -121,8 +114,8 @@ def _main(args: list[str]) -> int:
         say(str(e))
         return e.exit_status
     except KeyboardInterrupt as e:
-        say("; ".join(["stopped", *map(str, e.args)]))
-        return 143 if isinstance(e, Terminated) else 130
+        print(stopping.line(), file=sys.stderr)
+        return e.status if isinstance(e, stopping.Stopped) else 130
     except BrokenPipeError:
         raise
     except Exception as e:
@@ -147,12 +140,6 @@ def write_details(e: BaseException, args: Sequence[str]) -> str:
         f.write(f"lucibot {' '.join(args)}\n{versions()}\n{machine()}\n\n")
         f.write("".join(traceback.format_exception(e)))
     return path
-
-
-def _terminate(number: int, frame: FrameType | None) -> None:
-    # A second one ends the process at once.
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    raise Terminated
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from typing import Any
 from lucibot.config import PRESETS, RunConfig
 from lucibot.console import RichConsole
 from lucibot.core.errors import RunFailed
+from lucibot.core.stopping import goes_on
 from lucibot.options import add_shorthands, preset, read_seed, with_preset, with_settings
 from lucibot.pipeline import (
     STAGES,
@@ -122,10 +123,11 @@ def _go(
     """Run the stages and say what came out."""
     console = RichConsole()
     try:
-        run_stages(
-            directory, task, config, seed=seed, console=console, until=options.get("until"),
-            again=options.get("from"),
-        )  # fmt: skip
+        with goes_on(f"`lucibot resume {directory.path}` goes on from the last checkpoint"):
+            run_stages(
+                directory, task, config, seed=seed, console=console, until=options.get("until"),
+                again=options.get("from"),
+            )  # fmt: skip
     except OSError as e:
         if e.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
             raise
@@ -134,9 +136,6 @@ def _go(
             f"{e.strerror}{f' ({e.filename})' if e.filename else ''}; {kept} had finished. Make room "
             f"or give the right to write, then `lucibot resume {directory.path}`"
         ) from e
-    except KeyboardInterrupt as e:
-        e.args = (f"`lucibot resume {directory.path}` goes on from the last checkpoint",)
-        raise
     finally:
         console.close()
     if options.get("until", STAGES[-1].name) != STAGES[-1].name:

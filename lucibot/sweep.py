@@ -21,6 +21,7 @@ import numpy as np
 
 from lucibot.config import PRESETS, RunConfig
 from lucibot.core.errors import LuciBotError, UserError
+from lucibot.core.stopping import goes_on
 from lucibot.options import add_shorthands, preset, with_settings
 from lucibot.pipeline import STAGES, run_stages, start_run, with_batch
 from lucibot.settings import Parser
@@ -336,11 +337,8 @@ def command(argv: list[str]) -> int:
     out = a.get("out", Path("runs/sweep"))
     if (at := next((q for q in (out, *out.parents) if q.is_file()), None)) is not None:
         raise UserError(f"--out {out}: {at} is a file; choose a folder")
-    try:
+    with goes_on("the same command goes on where it was"):
         rows = sweep(points, out=out, results=out / "results.json")
-    except KeyboardInterrupt as e:
-        e.args = ("the same command goes on where it was",)
-        raise
     print("\n" + table(rows))
     wrong = [r for r in rows if "error" in r]
     if wrong:

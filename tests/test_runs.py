@@ -25,6 +25,7 @@ from lucibot.core.caches import ensure_caches
 from lucibot.core.camera import Camera
 from lucibot.core.errors import RunFailed, UserError
 from lucibot.core.scene_view import SceneView
+from lucibot.core.stopping import GRACE_S, Stopped
 from lucibot.core.video import Video, write_video
 from lucibot.pipeline import STAGES, Stage
 from lucibot.store.lock import InUse
@@ -288,7 +289,9 @@ def test_what_is_left_becomes_a_line_and_a_file_with_the_details(capsys, monkeyp
     assert "in fault" in told and "lucibot doctor --x" in told and "genesis-world" in told
 
 
-@pytest.mark.parametrize("stop, expected", [(KeyboardInterrupt(), 130), (cli.Terminated(), 143)])
+@pytest.mark.parametrize(
+    "stop, expected", [(KeyboardInterrupt(), 130), (Stopped(signal.SIGTERM), 143)]
+)
 def test_a_stopped_run_says_how_it_goes_on(toys, capsys, tmp_path, stop, expected):
     toys["imagine"] = stop
     status, text = say(capsys, "run", "cut_dough", "--out", tmp_path)
@@ -304,16 +307,26 @@ def test_a_stopped_run_says_how_it_goes_on(toys, capsys, tmp_path, stop, expecte
 @pytest.mark.parametrize(
     "number, status", [(signal.SIGTERM, 143), (signal.SIGINT, 130)], ids=["SIGTERM", "SIGINT"]
 )
-def test_a_signal_ends_the_run_and_its_children(tmp_path, number, status):
-    """SIGTERM comes to the process alone, Ctrl-C to its whole group."""
+@pytest.mark.parametrize("unwinds", [True, False])
+def test_a_signal_ends_the_run_and_its_children(tmp_path, number, status, unwinds):
+    """SIGTERM comes to the process alone, Ctrl-C to its whole group. What does not unwind, such as
+    a thread in the middle of its work, is ended."""
     script = tmp_path / "script.py"
     script.write_text(
         textwrap.dedent("""
         import sys, time
+        from concurrent.futures import ThreadPoolExecutor
         from lucibot import cli
         from lucibot.sim.process import SimProcess
 
         def work(argv):
+            if UNWINDS:
+                return wait()
+            with ThreadPoolExecutor(1) as pool:
+                pool.submit(time.sleep, 600)
+                wait()
+
+        def wait():
             process = SimProcess(time.sleep, 600)
             try:
                 time.sleep(1.5)
@@ -326,7 +339,7 @@ def test_a_signal_ends_the_run_and_its_children(tmp_path, number, status):
             cli.COMMANDS["doctor"] = work
             sys.exit(cli.main(["doctor"]))
         time.sleep(60)  # The child is among its imports.
-        """)
+        """).replace("UNWINDS", str(unwinds))
     )
     process = subprocess.Popen([sys.executable, script], text=True, stdout=subprocess.PIPE,
                                stderr=subprocess.PIPE, start_new_session=True)  # fmt: skip
@@ -337,7 +350,7 @@ def test_a_signal_ends_the_run_and_its_children(tmp_path, number, status):
     else:
         process.send_signal(number)
     _, said = process.communicate(timeout=60)
-    assert process.returncode == status and time.monotonic() - begin < 15
+    assert process.returncode == status and time.monotonic() - begin < GRACE_S + 10
     assert said.strip() == "lucibot: stopped"
     with pytest.raises(ProcessLookupError):
         os.kill(child, 0)
