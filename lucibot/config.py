@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from lucibot.objective.weights import FULL_WEIGHTS, PAPER_WEIGHTS, LossWeights
+from lucibot.objective.config import ObjectiveConfig, VideoObjective
+from lucibot.objective.weights import PAPER_WEIGHTS
 from lucibot.optimize.config import Evosax, PrefitConfig, SearchConfig
 from lucibot.perception.config import (
     AffordanceConfig,
@@ -75,8 +76,8 @@ class PerceiveConfig:
 @dataclass(frozen=True, kw_only=True)
 class OptimizeConfig:
     search: SearchConfig = SearchConfig()
-    weights: LossWeights = FULL_WEIGHTS
-    """Weight of each loss term."""
+    objective: ObjectiveConfig = VideoObjective()
+    """What rollouts are judged by."""
     prefit: PrefitConfig | None = PrefitConfig()
     """Fit the actuators' poses by drawing, before any physics."""
     workers: int = field(default=0, metadata=NO_EFFECT)
@@ -134,7 +135,7 @@ PRESETS: dict[str, RunConfig] = {
                 population=128, generations=5, patience=0, correlation=0.0, include_start=False,
                 sigma_position_m=0.02, sigma_depth_m=None, sigma_rotation_deg=6.0, optimizer=Evosax(),
             ),
-            weights=PAPER_WEIGHTS,
+            objective=VideoObjective(weights=PAPER_WEIGHTS),
             prefit=None,
         )
     ),

@@ -201,9 +201,9 @@ def test_perception_says_what_the_band_goes_around(task):
 @pytest.mark.slow
 def test_a_scripted_stretch_goes_around_both_sticks_and_one_that_falls_short_does_not(task):
     from lucibot.benchmark.workload import supervision
+    from lucibot.objective.config import VideoObjective
     from lucibot.objective.success import judge
     from lucibot.objective.supervision import Affordance
-    from lucibot.objective.weights import FULL_WEIGHTS
     from lucibot.sim.evaluator import Evaluator
     from lucibot.sim.scene import SimScene
 
@@ -225,7 +225,7 @@ def test_a_scripted_stretch_goes_around_both_sticks_and_one_that_falls_short_doe
         ),
         around_pairs=(("band", "left_stick"), ("band", "right_stick")), around=np.ones(2, bool),
     )  # fmt: skip
-    result, states = Evaluator(scene, goal, FULL_WEIGHTS).evaluate_with_states(waypoints)
+    result, states = Evaluator(scene, goal, VideoObjective()).evaluate_with_states(waypoints)
     assert not result.failed.any()
     found = [judge(task, s) for s in states]
     assert [m.success for m in found] == [True, True, False], found

@@ -8,8 +8,8 @@ import trimesh
 from lucibot_kernels import even_ranks
 
 from lucibot.core.geometry import matrix_np, pose_np
+from lucibot.objective.config import VideoObjective
 from lucibot.objective.supervision import Affordance, Supervision
-from lucibot.objective.weights import FULL_WEIGHTS
 from lucibot.optimize.config import SearchConfig
 from lucibot.optimize.parametrization import Parametrization
 from lucibot.optimize.search import search
@@ -105,7 +105,9 @@ def test_the_goal_is_judged_while_it_is_held_and_a_drop_costs(task, scene):
 
     held = lifting(task)
     let_down = lifting(task, (*HEIGHTS_M[:-1], 0.026))
-    result = Evaluator(scene, shown(task, held), FULL_WEIGHTS).evaluate(np.stack([held, let_down]))
+    result = Evaluator(scene, shown(task, held), VideoObjective()).evaluate(
+        np.stack([held, let_down])
+    )
     assert not result.failed.any()
     # What is drawn of the simulation and what is drawn here differ by a pixel at the edges.
     for name, least in (("target_iou", 0.05), ("part_iou", 0.05), ("target_chamfer", 0.002)):
@@ -126,7 +128,7 @@ def test_a_search_from_a_displaced_start_ends_with_the_cube_in_the_air(task, sce
         start=start, free=np.ones(start.shape[:2], bool), sigma_position_m=0.01,
         sigma_rotation_rad=np.deg2rad(2.0), correlation=0.8,
     )  # fmt: skip
-    evaluator = Evaluator(scene, shown(task, wanted), FULL_WEIGHTS)
+    evaluator = Evaluator(scene, shown(task, wanted), VideoObjective())
     config = SearchConfig(population=16, generations=12, patience=0)
     found = search(evaluator.evaluate, parametrization, config, seed=0, checkpoints=tmp_path)
     assert found.loss < 0.3 * found.history[0]["loss"][-1]

@@ -9,7 +9,8 @@ from lucibot_kernels import even_ranks, label_iou
 from skimage.measure import label as connected_regions
 
 from lucibot.core.camera import Camera
-from lucibot.objective.losses import FAR_M, Losses, Observation, Parts
+from lucibot.objective.losses import Losses
+from lucibot.objective.objective import FAR_M, Parts, Picture
 from lucibot.objective.supervision import Affordance, Supervision
 from lucibot.objective.weights import FULL_WEIGHTS, PAPER_WEIGHTS, TERMS
 
@@ -26,10 +27,6 @@ def blocks(*boxes) -> torch.Tensor:
     for value, top, left, bottom, right in boxes:
         label[:, top:bottom, left:right] = value
     return label
-
-
-def observation(label: torch.Tensor) -> Observation:
-    return Observation(label=label, depth=torch.full(label.shape, 0.6))
 
 
 def keyframe_terms(losses: Losses, k: int, label: torch.Tensor, contact=True) -> dict:
@@ -66,18 +63,18 @@ def supervision(valid=None) -> Supervision:
     )  # fmt: skip
 
 
-def parts_of(label: torch.Tensor, around: bool = True) -> Parts:
-    """The clay's connected regions, as a rollout's parts."""
+def picture(label: torch.Tensor, around: bool = True) -> Picture:
+    """What is seen of a label image; the clay's connected regions are a rollout's parts."""
     number = torch.stack([torch.from_numpy(connected_regions(x.numpy() == 2)) for x in label]).int()
-    count = number.amax((1, 2))
-    flags = torch.full((len(label), 1), around)
-    return Parts(
-        number=number, depth=torch.full(label.shape, 0.6), count=count, around=flags
+    depth = torch.full(label.shape, 0.6)
+    return Picture(
+        label=label, depth=depth, around=torch.full((len(label), 1), around),
+        parts=Parts(number=number, depth=depth, count=number.amax((1, 2))),
     )  # fmt: skip
 
 
 def goal_terms(label: torch.Tensor) -> dict[str, float]:
-    terms = Losses(LABELS, supervision()).at_goal(observation(label), parts_of(label))
+    terms = Losses(LABELS, supervision()).at_goal(picture(label))
     return {k: float(v[0]) for k, v in terms.items()}
 
 
@@ -85,7 +82,7 @@ def test_what_the_video_shows_costs_nothing():
     terms = goal_terms(blocks(TOOL, *HALVES))
     keyframe = keyframe_terms(Losses(LABELS, supervision()), 0, blocks(TOOL, *HALVES))
     losses = Losses(LABELS, supervision())
-    settled = losses.settled(observation(blocks(*HALVES)), parts_of(blocks(*HALVES)))
+    settled = losses.settled(picture(blocks(*HALVES)))
     affordance = {n for n in TERMS if n.startswith("affordance")}
     assert set(terms) | set(keyframe) | set(settled) == set(TERMS) - affordance
     assert all(v == pytest.approx(0, abs=2e-3) for v in terms.values()), terms
@@ -116,7 +113,7 @@ def test_hidden_pixels_do_not_count_and_lost_keyframes_say_nothing():
 def test_a_ring_that_opened_costs():
     losses, label = Losses(LABELS, supervision()), blocks(TOOL, *HALVES)
     for around, cost in ((True, 0), (False, 1)):
-        assert float(losses.at_goal(observation(label), parts_of(label, around))["around"]) == cost
+        assert float(losses.at_goal(picture(label, around))["around"]) == cost
 
 
 def test_a_missed_contact_and_a_vanished_target_cost():
@@ -133,7 +130,7 @@ def test_what_follows_the_goal_counts_only_where_the_video_shows_it():
     fallen = blocks((2, 30, 10, 45, 28), (2, 30, 32, 45, 50))
     for held, costs in ((True, False), (False, True)):
         goal = replace(supervision(), held=np.full((2, 1), held))
-        terms = Losses(LABELS, goal).settled(observation(fallen), parts_of(fallen))
+        terms = Losses(LABELS, goal).settled(picture(fallen))
         assert (float(terms["settled_target_iou"][0]) > 0.3) == costs
         assert held == all(not v.any() for v in terms.values())
 
@@ -173,16 +170,15 @@ def test_batches_agree_with_one_by_one():
         blocks(TOOL, *HALVES), blocks((2, 20, 10, 35, 50)), blocks(), blocks((1, 1, 1, 9, 9)),
         blocks((2, 1, 1, 9, 9), (2, 20, 20, 30, 30), (2, 40, 40, 45, 60)),
     ])  # fmt: skip
-    parts = parts_of(labels)
+    whole = picture(labels)
     depth = 0.5 + 0.2 * torch.rand(labels.shape)
     losses = Losses(LABELS, supervision())
 
     def at(i):
-        seen = Observation(label=labels[i], depth=depth[i])
-        mine = Parts(
-            number=parts.number[i], depth=depth[i], count=parts.count[i], around=parts.around[i]
+        parts = Parts(number=whole.parts.number[i], depth=depth[i], count=whole.parts.count[i])
+        return losses.at_goal(
+            Picture(label=labels[i], depth=depth[i], parts=parts, around=whole.around[i])
         )
-        return losses.at_goal(seen, mine)
 
     together = at(slice(0, 5))
     for i in range(5):

@@ -15,8 +15,8 @@ import torch
 from lucibot.core.errors import RunFailed, UserError
 from lucibot.core.euler import euler_xyz_deg_to_matrix
 from lucibot.core.geometry import matrix_np, pose_np
+from lucibot.objective.config import VideoObjective
 from lucibot.objective.supervision import Affordance, Supervision
-from lucibot.objective.weights import FULL_WEIGHTS
 from lucibot.sim.build import support_plane
 from lucibot.sim.memory import ensure_memory
 from lucibot.sim.rollout import intrinsic_xyz
@@ -134,7 +134,7 @@ def test_cut_dough_cuts_tolerates_errors_and_repeats_to_the_bit():
     paths = np.stack([knife_path(task, **c) for c in good + uncut])
     held = np.ones((7, 1), bool)
     supervision = empty_supervision(task, paths[0], held)
-    evaluator = Evaluator(SimScene(task, n_envs=3), supervision, FULL_WEIGHTS)
+    evaluator = Evaluator(SimScene(task, n_envs=3), supervision, VideoObjective())
     first, states = evaluator.evaluate_with_states(paths)
     again = evaluator.evaluate(paths[::-1])
     assert not first.failed.any()
@@ -159,7 +159,7 @@ def test_a_rollout_is_judged_by_many_threads_as_by_few(name, monkeypatch):
 
     task = load_task(name)
     scene = SimScene(task, n_envs=2)
-    evaluator = Evaluator(scene, supervision(scene), FULL_WEIGHTS)
+    evaluator = Evaluator(scene, supervision(scene), VideoObjective())
     few = evaluator.evaluate(candidates(task, 2))
     monkeypatch.setattr(runtime, "few_threads", lambda device: False)
     many = evaluator.evaluate(candidates(task, 2))
@@ -179,7 +179,7 @@ def test_stack_cups_nests_and_a_missed_cup_does_not():
     held = np.zeros(paths.shape[1:3], bool)
     held[:-1, 1] = True
     supervision = empty_supervision(task, paths[0], held)
-    evaluator = Evaluator(SimScene(task, n_envs=5), supervision, FULL_WEIGHTS)
+    evaluator = Evaluator(SimScene(task, n_envs=5), supervision, VideoObjective())
     result, states = evaluator.evaluate_with_states(paths)
     assert not result.failed.any()
     found = [judge(task, s) for s in states]
@@ -198,7 +198,7 @@ def test_a_replay_shows_its_start_whatever_went_before():
     held[:-1, 1] = True
     supervision = empty_supervision(task, path, held)
     with Replay(task, camera=task.camera.resized(160, 120), n_envs=1) as replay:
-        first, second = (replay.run(path, supervision, FULL_WEIGHTS, [0, 40]) for _ in range(2))
+        first, second = (replay.run(path, supervision, VideoObjective(), [0, 40]) for _ in range(2))
     assert np.array_equal(first.pictures[0], second.pictures[0])
     assert np.array_equal(first.pictures[40], second.pictures[40])
     assert np.abs(first.pictures[0].astype(int) - first.pictures[40]).mean() > 1
@@ -284,11 +284,11 @@ def test_workers_give_the_same_bits_as_one_process_and_survive_a_kill():
     held = np.zeros(paths.shape[1:3], bool)
     held[:-1, 1] = True
     supervision = empty_supervision(task, paths[0], held)
-    one = Evaluator(SimScene(task, n_envs=5), supervision, FULL_WEIGHTS).evaluate(paths)
+    one = Evaluator(SimScene(task, n_envs=5), supervision, VideoObjective()).evaluate(paths)
     said = []
     with ShardedEvaluator(task, Sharding(workers=2, n_envs=3)) as sharded:
         sharded.supervise(
-            supervision, FULL_WEIGHTS, lambda message, done=None: said.append(message)
+            supervision, VideoObjective(), lambda message, done=None: said.append(message)
         )
         before = sharded.process_ids
         np.testing.assert_array_equal(sharded.evaluate(paths).loss, one.loss)
@@ -319,11 +319,13 @@ def test_a_ray_cluster_gives_the_same_bits_and_survives_a_kill():
     supervision = empty_supervision(task, paths[0], held)
     sharding = Sharding(workers=2, n_envs=3)
     with ShardedEvaluator(task, sharding) as processes:
-        processes.supervise(supervision, FULL_WEIGHTS)
+        processes.supervise(supervision, VideoObjective())
         wanted = processes.evaluate(paths)
     said = []
     with ShardedEvaluator(task, sharding, farm=RayFarm("auto", device="cpu")) as actors:
-        actors.supervise(supervision, FULL_WEIGHTS, lambda message, done=None: said.append(message))
+        actors.supervise(
+            supervision, VideoObjective(), lambda message, done=None: said.append(message)
+        )
         np.testing.assert_array_equal(actors.evaluate(paths).loss, wanted.loss)
         os.kill(actors.process_ids[1], signal.SIGKILL)
         after_kill = actors.evaluate(paths)

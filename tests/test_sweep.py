@@ -18,7 +18,8 @@ from lucibot.task import load_task
 
 QUICK = PRESETS["quick"]
 OTHER_LOSS = dataclasses.replace(
-    QUICK, optimize=dataclasses.replace(QUICK.optimize, weights=PRESETS["paper"].optimize.weights)
+    QUICK,
+    optimize=dataclasses.replace(QUICK.optimize, objective=PRESETS["paper"].optimize.objective),
 )
 
 

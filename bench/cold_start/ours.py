@@ -3,7 +3,7 @@
 import sys
 
 from lucibot.benchmark.workload import candidates, supervision
-from lucibot.objective.weights import FULL_WEIGHTS
+from lucibot.objective.config import VideoObjective
 from lucibot.sim.compiled import build_scene
 from lucibot.sim.evaluator import Evaluator
 from lucibot.task import load_task
@@ -12,7 +12,7 @@ from lucibot.task import load_task
 def main(name: str, environments: int, device: str) -> None:
     task = load_task(name)
     scene = build_scene(task, n_envs=environments, device=device)
-    Evaluator(scene, supervision(scene), FULL_WEIGHTS).evaluate(candidates(task, environments))
+    Evaluator(scene, supervision(scene), VideoObjective()).evaluate(candidates(task, environments))
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ import numpy as np
 from lucibot.benchmark import Bench
 from lucibot.benchmark.harness import machine
 from lucibot.benchmark.workload import candidates, supervision
-from lucibot.objective.weights import FULL_WEIGHTS
+from lucibot.objective.config import VideoObjective
 from lucibot.sim.scene import SimScene
 from lucibot.sim.sharding import Sharding
 from lucibot.sim.workers import ShardedEvaluator
@@ -32,7 +32,7 @@ def measure(bench: Bench) -> None:
         for name, workers in (("one_worker", 1), ("all_cores", cores)):
             sharding = Sharding(workers=workers, n_envs=per_worker)
             evaluator = stack.enter_context(ShardedEvaluator(task, sharding))
-            evaluator.supervise(goal, FULL_WEIGHTS)
+            evaluator.supervise(goal, VideoObjective())
             losses[name] = evaluator.evaluate(waypoints).loss
             contestants[name] = lambda e=evaluator: e.evaluate(waypoints)
         bench.value("same_bits", np.array_equal(*losses.values()), target="1")

@@ -11,8 +11,8 @@ import torch
 
 from lucibot.benchmark import Bench
 from lucibot.benchmark.workload import candidates, supervision
+from lucibot.objective.config import VideoObjective
 from lucibot.objective.supervision import Supervision
-from lucibot.objective.weights import FULL_WEIGHTS
 from lucibot.optimize.strategies import EvosaxStrategy
 from lucibot.sim.rollout import run_rollout
 from lucibot.sim.scene import SimScene
@@ -32,7 +32,7 @@ def measure(bench: Bench) -> None:
     waypoints = candidates(task, population)
     sharding = Sharding.of(task, population, device=bench.device)
     with ShardedEvaluator(task, sharding, device=bench.device) as ours:
-        ours.supervise(goal, FULL_WEIGHTS)
+        ours.supervise(goal, VideoObjective())
         optimizer = EvosaxStrategy(waypoints[0].size, population, seed=0)
 
         def generation(evaluate) -> None:

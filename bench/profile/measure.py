@@ -8,7 +8,7 @@ from pathlib import Path
 
 from lucibot.benchmark import Bench
 from lucibot.benchmark.workload import as_a_worker, candidates, supervision
-from lucibot.objective.weights import FULL_WEIGHTS
+from lucibot.objective.config import VideoObjective
 from lucibot.optimize.strategies import EvosaxStrategy
 from lucibot.sim.evaluator import Evaluator
 from lucibot.sim.scene import SimScene
@@ -40,7 +40,7 @@ def profile(name: str, environments: int, device: str) -> dict[str, float]:
     as_a_worker(device)
     task = load_task(name)
     scene = SimScene(task, n_envs=environments, device=device)
-    evaluator = Evaluator(scene, supervision(scene), FULL_WEIGHTS)
+    evaluator = Evaluator(scene, supervision(scene), VideoObjective())
     waypoints = candidates(task, environments)
     optimizer = EvosaxStrategy(waypoints[0].size, environments, seed=0)
     for _ in range(2):  # JAX compiles once more for a state that has been told something.

@@ -15,7 +15,7 @@ import torch
 from lucibot.benchmark import Bench
 from lucibot.benchmark.harness import Timing
 from lucibot.benchmark.workload import KEYFRAMES, as_a_worker, candidates, supervision
-from lucibot.objective.weights import FULL_WEIGHTS
+from lucibot.objective.config import VideoObjective
 from lucibot.sim.evaluator import Evaluator
 from lucibot.sim.rollout import run_rollout
 from lucibot.sim.scene import SimScene
@@ -31,7 +31,7 @@ def measure(bench: Bench) -> None:
     for name in TASKS:
         task = load_task(name)
         scene = SimScene(task, n_envs=ENVIRONMENTS[bench.device], device=bench.device)
-        evaluator = Evaluator(scene, supervision(scene), FULL_WEIGHTS)
+        evaluator = Evaluator(scene, supervision(scene), VideoObjective())
         genesis = None
         if scene.own_kernels:
             genesis = SimScene(task, n_envs=scene.n_envs, device=bench.device, own_kernels=False)

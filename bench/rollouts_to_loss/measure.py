@@ -23,6 +23,7 @@ import numpy as np
 from lucibot import sweep
 from lucibot.config import PRESETS, RunConfig
 from lucibot.core.errors import unknown_name
+from lucibot.objective.config import VideoObjective
 from lucibot.objective.weights import PAPER_WEIGHTS
 from lucibot.optimize.config import CEM, Evosax, Pycma
 from lucibot.sweep import Point
@@ -41,7 +42,7 @@ def changed(*, prefit=QUICK.optimize.prefit, weights=PAPER_WEIGHTS, **search) ->
     """`quick` led by the paper's terms, with other search settings."""
     optimize = replace(
         QUICK.optimize, search=replace(QUICK.optimize.search, **(EQUAL | search)),
-        weights=weights, prefit=prefit,
+        objective=VideoObjective(weights=weights), prefit=prefit,
     )  # fmt: skip
     return replace(QUICK, optimize=optimize)
 
@@ -54,7 +55,7 @@ BUDGET = QUICK.optimize.search.population * EQUAL["generations"]
 """Rollouts within which they are compared."""
 SETTINGS: dict[str, RunConfig] = {
     "paper": PRESETS["paper"],
-    "quick": changed(weights=QUICK.optimize.weights),
+    "quick": changed(weights=QUICK.optimize.objective.weights),
     "paper_terms": changed(),
     "no_prefit": changed(prefit=None),
     "no_start": changed(include_start=False),

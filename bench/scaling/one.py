@@ -7,7 +7,7 @@ import time
 import psutil
 
 from lucibot.benchmark.workload import as_a_worker, candidates, supervision
-from lucibot.objective.weights import FULL_WEIGHTS
+from lucibot.objective.config import VideoObjective
 from lucibot.sim.engine import start_genesis
 from lucibot.sim.evaluator import Evaluator
 from lucibot.sim.memory import environment_bytes
@@ -23,7 +23,7 @@ def main(name: str, environments: int, keyframes: int, particles: int, device: s
     start_genesis(device)
     before = allocated(device)
     scene = SimScene(task, n_envs=environments, device=device)
-    evaluator = Evaluator(scene, supervision(scene, keyframes), FULL_WEIGHTS)
+    evaluator = Evaluator(scene, supervision(scene, keyframes), VideoObjective())
     evaluator.evaluate(candidates(task, environments, keyframes))
     begin = time.perf_counter()
     evaluator.evaluate(candidates(task, environments, keyframes, seed=1))

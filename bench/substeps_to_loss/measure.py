@@ -16,16 +16,18 @@ The simulated share is of steps; of coarse ones, of particles times steps.
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from scipy.stats import spearmanr
 
+from lucibot.objective.config import VideoObjective
+from lucibot.objective.objective import Seen
 from lucibot.objective.supervision import Supervision
-from lucibot.objective.weights import FULL_WEIGHTS
 from lucibot.pipeline import made_from, open_run, stage_folder
-from lucibot.sim.evaluator import Evaluator, mean_of_known
+from lucibot.sim.evaluator import Evaluator
 from lucibot.sim.moment import Moment
 from lucibot.sim.scene import SimScene
 from lucibot.task import Task
@@ -60,7 +62,7 @@ def measure_run(task: Task, goal: Supervision, waypoints: np.ndarray) -> None:
     scene = SimScene(task, n_envs=ENVIRONMENTS)
     sim, K = task.spec.simulation, waypoints.shape[1]
     steps = K * sim.steps_per_waypoint + sim.settle_steps
-    looks = LookingEvaluator(scene, goal, FULL_WEIGHTS)
+    looks = LookingEvaluator(scene, goal, VideoObjective())
     full = looks.evaluate(waypoints).loss
     for k, losses in enumerate(np.concatenate(looks.losses, axis=1)[:, : len(waypoints)]):
         report(
@@ -70,7 +72,7 @@ def measure_run(task: Task, goal: Supervision, waypoints: np.ndarray) -> None:
         n = max(2, round(sim.steps_per_waypoint * pace))
         rest = round(sim.settle_steps * settle)
         scene.task = changed(task, steps_per_waypoint=n, settle_steps=rest)
-        loss = Evaluator(scene, goal, FULL_WEIGHTS).evaluate(waypoints).loss
+        loss = Evaluator(scene, goal, VideoObjective()).evaluate(waypoints).loss
         name = f"hasty, {pace:g} of the steps" if pace < 1 else f"unsettled, {settle:g} of the rest"
         report(name, (K * n + rest) / steps, full, loss)
     if sim.mpm is None:
@@ -78,7 +80,7 @@ def measure_run(task: Task, goal: Supervision, waypoints: np.ndarray) -> None:
     for factor in COARSER:
         coarse = SimScene(coarser(task, factor), n_envs=ENVIRONMENTS)
         share = count(coarse) / count(scene)
-        loss = Evaluator(coarse, goal, FULL_WEIGHTS).evaluate(waypoints).loss
+        loss = Evaluator(coarse, goal, VideoObjective()).evaluate(waypoints).loss
         report(f"coarse, {factor:g} times", share, full, loss)
 
 
@@ -98,14 +100,19 @@ class LookingEvaluator(Evaluator):
         super().__init__(*arguments)
         self.losses: list[np.ndarray] = []
 
-    def _at_keyframes(self, moments: Moment) -> list[dict]:
-        seen, B, failed, found = super()._at_keyframes(moments), self.scene.n_envs, False, []
-        for k in range(len(seen)):
-            failed = failed | seen[k]["failed"]
-            terms = {n: mean_of_known([t[n] for t in seen[: k + 1]]) for n in seen[0]}
-            looks = self._seen(moments.of(slice(k * B, (k + 1) * B)))
-            terms |= self._losses.at_goal(*looks) | self._losses.settled(*looks)
-            loss = self._weights.total({n: v.nan_to_num(1.0) for n, v in terms.items()})
+    def _seen(self, keyframes: Moment, goal: Moment, end: Moment) -> Seen:
+        seen, failed, found = super()._seen(keyframes, goal, end), False, []
+        diverged = self.scene.diverged(keyframes).view(-1, self.scene.n_envs)
+        for k in range(len(diverged)):
+            failed = failed | diverged[k]
+            here = keyframes.of(slice(k * self.scene.n_envs, (k + 1) * self.scene.n_envs))
+            picture = self._observer.picture(here, "ended early", parts=True)
+            terms = self._objective.score(replace(
+                seen, overlap=seen.overlap[: k + 1], contact=seen.contact[: k + 1], goal=picture,
+                settled=picture,
+            ))  # fmt: skip
+            weights = self._objective.weights.items()
+            loss = sum(w * terms[n].nan_to_num(1.0) for n, w in weights)
             found.append(torch.where(failed, torch.inf, loss).cpu().numpy())
         self.losses.append(np.stack(found))
         return seen

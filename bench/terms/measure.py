@@ -17,14 +17,16 @@ from pathlib import Path
 import numpy as np
 from scipy.stats import spearmanr
 
+from lucibot.objective.config import ObjectiveConfig
 from lucibot.objective.success import judge
 from lucibot.objective.supervision import Supervision
-from lucibot.objective.weights import PAPER_WEIGHTS, TERMS, LossWeights
+from lucibot.objective.weights import PAPER_WEIGHTS
 from lucibot.optimize.clearance import Clearance
 from lucibot.pipeline import made_from, open_run, stage_folder
 from lucibot.sim.evaluator import Evaluator
 from lucibot.sim.grip import grasps
 from lucibot.sim.scene import SimScene
+from lucibot.store.configs import from_dict
 from lucibot.store.run import RunDirectory
 
 ENVIRONMENTS = 16
@@ -34,19 +36,20 @@ def measure_run(run: RunDirectory, task, seed: int, scene: SimScene) -> dict[str
     """Success and terms of every sampled rollout of one run; prints the run's line."""
     optimize = stage_folder(run, "optimize")
     supervision = Supervision.load(made_from(run, optimize, "perceive") / "supervision.npz")
-    weights = LossWeights(**json.loads((optimize / "search.json").read_text())["weights"])
+    search = json.loads((optimize / "search.json").read_text())
+    objective = from_dict(ObjectiveConfig, search["objective"])
     with np.load(optimize / "history.npz") as z:
         sampled = z["waypoints"].reshape(-1, *z["waypoints"].shape[2:])
     with np.load(optimize / "trajectory.npz") as z:
         estimate, start = z["estimate"], z["start"]
     clear = Clearance.of(task, grasps(task, supervision))
     lifted = clear.repaired(estimate, supervision.held)
-    evaluator = Evaluator(scene, supervision, weights)
+    evaluator = Evaluator(scene, supervision, objective)
     tried = np.concatenate([np.stack([lifted, start]), sampled])
     result, states = evaluator.evaluate_with_states(tried)
     success = np.array([judge(task, s).success for s in states])
     terms = {n: v[2:] for n, v in result.terms.items()}
-    paper = sum(getattr(PAPER_WEIGHTS, n) * v for n, v in terms.items())
+    paper = PAPER_WEIGHTS.total(terms)
     best, best_paper = int(np.argmin(result.loss[2:])), int(np.nanargmin(paper))
     print(
         f"{task.name} seed {seed}: best {success[2:][best]:d}, estimated poses {success[0]:d}, "
@@ -80,7 +83,7 @@ def correlate(task: str, found: list[dict[str, np.ndarray]]) -> None:
     """Print each term's rank correlation with success over the rollouts of all runs."""
     success = np.concatenate([f["success"] for f in found]).astype(float)
     print(f"{task}: rank correlation with success over {len(success)} rollouts:")
-    for name in TERMS:
+    for name in [n for n in found[0] if n != "success"]:
         values = np.concatenate([f[name] for f in found])
         constant = np.ptp(values) == 0 or np.ptp(success) == 0
         rho = np.nan if constant else spearmanr(values, success).statistic

@@ -16,46 +16,16 @@ nothing held, what is on it has to stay so: the terms of the target are read onc
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 import torch
 from lucibot_kernels import Wanted, chamfer, label_iou, unproject
 from torch import Tensor
 
+from lucibot.objective.objective import FAR_M, MAX_PARTS, Parts, Picture
 from lucibot.objective.supervision import Supervision
 
-MAX_PARTS = 6
-"""Largest parts of a rollout's target that are looked at."""
 SETTLED = "settled_"
 """Before the names of the target's terms when all has been let go and has come to rest."""
-FAR_M = 0.3
-"""Distance [m] that stands for "nowhere to be seen" in terms measured in metres."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Observation:
-    """What P environments look like at one moment."""
-
-    label: Tensor
-    """(P, H, W) int32: 0 background, i + 1 for the task's object i."""
-    depth: Tensor
-    """(P, H, W) float32 [m]."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Parts:
-    """The parts of the targets in P environments, nothing else drawn: tool and hand are gone."""
-
-    number: Tensor
-    """(P, H, W) int32: 0 where no target is, 1 .. MAX_PARTS otherwise."""
-    depth: Tensor
-    """(P, H, W) float32 [m]."""
-    count: Tensor
-    """(P,) int32 parts of all targets together."""
-    around: Tensor
-    """(P, R) bool, of the R pairs of `Supervision.expected_around`: the target, drawn alone, has a
-    hole with the thing in it."""
 
 
 class Losses:
@@ -103,32 +73,32 @@ class Losses:
             "contact": (~contact[:, expected]).float().mean(1) if expected.any() else nothing,
         }
 
-    def at_goal(self, seen: Observation, parts: Parts) -> dict[str, Tensor]:
+    def at_goal(self, seen: Picture) -> dict[str, Tensor]:
         """Terms of the last keyframe, (P,) each."""
         actuators = [
             self._chamfer(seen.label == a, seen.depth, cloud)
             for a, cloud in zip(self._actuators, self._actuator_clouds, strict=True)
         ]
-        return {"actuator_chamfer": torch.stack(actuators).mean(0)} | self._of_target(seen, parts)
+        return {"actuator_chamfer": torch.stack(actuators).mean(0)} | self._of_target(seen)
 
-    def settled(self, seen: Observation, parts: Parts) -> dict[str, Tensor]:
+    def settled(self, seen: Picture) -> dict[str, Tensor]:
         """Terms of the end, when all has been let go and has settled, (P,) each; 0 where the video's
         goal frame shows something held, so that it says nothing of what follows."""
-        terms = self._of_target(seen, parts)
+        terms = self._of_target(seen)
         says = 0.0 if self._held_at_goal else 1.0
         return {f"{SETTLED}{n}": says * v for n, v in terms.items()}
 
-    def _of_target(self, seen: Observation, parts: Parts) -> dict[str, Tensor]:
+    def _of_target(self, seen: Picture) -> dict[str, Tensor]:
         """How the targets differ from the video's goal frame, (P,) each."""
         target_seen = _is_any(seen.label, self._targets)
-        missed = (~parts.around).float()
+        missed = (~seen.around).float()
         return {
             "target_iou": 1 - label_iou(
                 seen.label, self._targets, self._target_masks[-1], self._valid[-1]
             ),
             "target_chamfer": self._chamfer(target_seen, seen.depth, self._target_cloud),
             "around": missed.mean(1) if missed.shape[1] else torch.zeros_like(missed.sum(1)),
-            **self._part_terms(parts),
+            **self._part_terms(seen.parts),
         }  # fmt: skip
 
     def _part_terms(self, parts: Parts) -> dict[str, Tensor]:

@@ -33,7 +33,6 @@ class LossWeights:
     """Distance [m] of the grasped areas from where the video shows finger tips, mean over keyframes."""
     affordance_clearance: float = 0.0
     """How deep [m] a hand on the grasped areas would be in something else, mean over keyframes."""
-
     settled_target_iou: float = 0.0
     """`target_iou` again when all has been let go and has settled, as the other `settled` terms; where
     the video's goal frame shows something held, they are 0."""

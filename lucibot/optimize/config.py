@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from lucibot.core.errors import UserError
+from lucibot.core.plugins import find_plugin
+
 if TYPE_CHECKING:
     from lucibot.optimize.optimizer import Optimizer
+
+GROUP = "lucibot.optimizers"
+"""Entry points of this group are optimizers, by name."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,6 +73,35 @@ class CEM:
 
 
 @dataclass(frozen=True, kw_only=True)
+class OwnOptimizer:
+    """An optimizer of one's own: an entry point of `lucibot.optimizers`, or module:Class."""
+
+    kind: Literal["own"] = "own"
+    name: str
+    """Called as `(dimension, population, seed)`; gives what `lucibot.optimize.optimizer.Optimizer`
+    asks for."""
+
+    def find(self) -> Callable[[int, int, int], Optimizer]:
+        """
+        Raises:
+            UserError: there is none of that name.
+        """
+        return find_plugin(GROUP, self.name)
+
+    def create(self, dimension: int, population: int, seed: int) -> Optimizer:
+        """An `Optimizer` over R^dimension.
+
+        Raises:
+            UserError: there is none of that name, or it lacks one of the methods.
+        """
+        found = self.find()(dimension, population, seed)
+        for method in ("ask", "tell", "state", "restore"):
+            if not callable(getattr(found, method, None)):
+                raise UserError(f"optimizer {self.name!r} has no method {method!r}")
+        return found
+
+
+@dataclass(frozen=True, kw_only=True)
 class PrefitConfig:
     """The fit of the actuators' poses by drawing alone: masks and clouds, no physics."""
 
@@ -101,4 +137,4 @@ class SearchConfig:
     """How much of a displacement all waypoints of an actuator share; 0: each on its own (paper)."""
     include_start: bool = True
     """Evaluate the start in the first generation and keep it as a candidate."""
-    optimizer: Evosax | Pycma | CEM = Evosax()
+    optimizer: Evosax | Pycma | CEM | OwnOptimizer = Evosax()

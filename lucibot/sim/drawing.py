@@ -51,7 +51,7 @@ class Drawing:
         meshes = [scene.task.mesh(o) for o in bodies]
         self._closed = all(m.is_watertight and m.volume > 0 for m in meshes)
         # New memory for each picture would cost more than drawing it.
-        self._picture: Observation | None = None
+        self._pictures: dict[str, Observation] = {}
 
     def _poses(self, moment: Moment) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
         """Positions (P, R, 3) and quaternions (P, R, 4) of the bodies and (P, N, 3) particles."""
@@ -69,15 +69,18 @@ class Drawing:
         """IoU (P, L)."""
         return self._kernels.overlap(wanted, *self._poses(moments), cull_backfaces=self._closed)
 
-    def draw(self, moment: Moment, particle_label: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Label and depth; the next call draws over them."""
-        self._picture = self._kernels.observe(
+    def draw(
+        self, moment: Moment, particle_label: Tensor | None = None, into: str = ""
+    ) -> tuple[Tensor, Tensor]:
+        """Label and depth; the next call with the same `into` draws over them."""
+        picture = self._kernels.observe(
             *self._poses(moment),
             particle_label=particle_label,
-            out=self._picture,
+            out=self._pictures.get(into),
             cull_backfaces=self._closed,
         )
-        return self._picture.label, self._picture.depth
+        self._pictures[into] = picture
+        return picture.label, picture.depth
 
 
 def draw_background(task: Task, camera: Camera, device: str) -> tuple[Tensor, Tensor]:

@@ -6,14 +6,12 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from lucibot.core.errors import UserError
-from lucibot.objective.affordance import AffordanceTerms
+from lucibot.objective.config import ObjectiveConfig
 from lucibot.objective.evaluation import Evaluation
-from lucibot.objective.losses import Losses, Observation, Parts
+from lucibot.objective.objective import Seen
 from lucibot.objective.supervision import Supervision
-from lucibot.objective.weights import LossWeights
 from lucibot.sim.contact import Contacts
 from lucibot.sim.grip import grasps, regrasps
 from lucibot.sim.moment import Moment
@@ -25,20 +23,18 @@ from lucibot.task import Task
 
 
 class Evaluator:
-    """One built scene with its observer and losses; any number of rollouts, `n_envs` at a time."""
+    """One built scene and an objective that is shown what it asks for; any number of rollouts, `n_envs`
+    at a time."""
 
-    def __init__(self, scene: SimScene, supervision: Supervision, weights: LossWeights):
-        task = scene.task
-        check_supervision(task, supervision)
-        self.scene = scene
-        self._supervision, self._weights = supervision, weights
-        labels = {o.name: task.label(o.name) for o in task.objects}
-        self._losses = Losses(labels, supervision, str(self.scene.device))
-        self._observer = SceneObserver(self.scene, supervision.camera, supervision.expected_around)
-        self.scene.reset()
-        rest = {n: self.scene.particles(n)[:, 0].clone() for n in self.scene.grips}
-        self._affordance = AffordanceTerms(task, supervision, rest, str(self.scene.device))
-        self._contacts = Contacts(self.scene, supervision.contact_pairs)
+    def __init__(self, scene: SimScene, supervision: Supervision, objective: ObjectiveConfig):
+        check_supervision(scene.task, supervision)
+        self.scene, self._supervision = scene, supervision
+        scene.reset()
+        rest = {n: scene.particles(n)[:, 0].clone() for n in scene.grips}
+        self._objective = objective.create(scene.task, supervision, rest, str(scene.device))
+        looks = self._objective.looks
+        self._observer = SceneObserver(scene, supervision.camera, looks.around_pairs)
+        self._contacts = Contacts(scene, looks.contact_pairs)
 
     @property
     def n_envs(self) -> int:
@@ -101,20 +97,15 @@ class Evaluator:
             grasps=grasps(self.scene.task, self._supervision),
             regrasps=regrasps(self.scene.task, self._supervision), on_keyframe=keep, on_step=on_step,
         )  # fmt: skip
-        end = self.scene.moment()
+        keyframes, end = Moment.joined(moments), self.scene.moment()
         failed = self.scene.diverged(end) | torch.from_numpy(unsound).to(self.scene.device)
-        keyframes = Moment.joined(moments)
-        seen = self._at_keyframes(keyframes)
-        for at_keyframe in seen:
-            failed |= at_keyframe.pop("failed")
-        terms = {n: mean_of_known([t[n] for t in seen]) for n in seen[0]}
-        # The last keyframe is the goal frame: what was held is still held there.
-        terms |= self._losses.at_goal(*self._seen(moments[-1]))
-        terms |= self._losses.settled(*self._seen(end))
-        terms |= self._affordance.terms(keyframes)
+        for at_keyframe in self.scene.diverged(keyframes).view(-1, len(failed)):
+            failed |= at_keyframe
+        terms = self._objective.score(self._seen(keyframes, moments[-1], end))
         for value in terms.values():
             failed = failed | ~torch.isfinite(value)
-        loss = torch.where(failed, torch.inf, self._weights.total(terms))
+        loss = sum(w * terms[n] for n, w in self._objective.weights.items())
+        loss = torch.where(failed, torch.inf, loss)
         terms = {n: torch.where(failed, torch.nan, v) for n, v in terms.items()}
         result = {n: v.float().cpu().numpy() for n, v in terms.items()}
         result |= {"loss": loss.float().cpu().numpy(), "failed": failed.cpu().numpy()}
@@ -122,35 +113,20 @@ class Evaluator:
             recorder.look()
         return result, recorder.states() if recorder else []
 
-    def _at_keyframes(self, moments: Moment) -> list[dict[str, Tensor]]:
-        """At each keyframe its terms, and whether an environment has "failed", (B,) each."""
-        B = self.scene.n_envs
-        overlap = self._observer.overlap(self._losses.wanted, moments)
-        contact = self._contacts.touching(moments)
-        contact = contact.view(len(overlap), B, contact.shape[1])
-        failed = self.scene.diverged(moments).view(-1, B)
-        return [
-            {"failed": failed[k], **self._losses.at_keyframe(k, overlap[k], contact[k])}
-            for k in range(len(overlap))
-        ]
-
-    def _seen(self, moment: Moment) -> tuple[Observation, Parts]:
-        """What there is to see at one moment: everything, and the targets part by part."""
-        label, depth = self._observer.observe(moment)
-        return Observation(label=label, depth=depth), self._observer.observe_parts(moment)
-
-
-def mean_of_known(values: list[Tensor]) -> Tensor:
-    """Mean (P,) over a list of (P,), leaving NaN out; 0 where nothing is known.
-
-    Added one by one, because a reduction over an axis may order its sum by the batch's size, and
-    then a population would not give the same bits however it is sharded.
-    """
-    total, known = torch.zeros_like(values[0]), torch.zeros_like(values[0])
-    for v in values:
-        total = total + v.nan_to_num(0.0)
-        known = known + (~v.isnan()).to(v.dtype)
-    return total / known.clamp(min=1)
+    def _seen(self, keyframes: Moment, goal: Moment, end: Moment) -> Seen:
+        """What the objective asks for."""
+        looks = self._objective.looks
+        overlap = None if looks.masks is None else self._observer.overlap(looks.masks, keyframes)
+        contact = self._contacts.touching(keyframes)
+        pictures = {
+            name: self._observer.picture(moment, name, parts=looks.parts)
+            for name, moment in (("goal", goal), ("settled", end))
+            if getattr(looks, name)
+        }
+        return Seen(
+            overlap=overlap, contact=contact.unflatten(0, (-1, len(goal.error))),
+            state=keyframes if looks.state else None, **pictures,
+        )  # fmt: skip
 
 
 def check_supervision(task: Task, supervision: Supervision) -> None:

@@ -6,7 +6,7 @@ from lucibot_kernels import Wanted
 from torch import Tensor
 
 from lucibot.core.camera import Camera
-from lucibot.objective.losses import Parts
+from lucibot.objective.objective import Picture
 from lucibot.sim.drawing import Drawing, draw_background
 from lucibot.sim.going_around import GoingAround
 from lucibot.sim.moment import Moment
@@ -36,8 +36,14 @@ class SceneObserver:
         the next call draws over them."""
         return self._all.draw(moment)
 
-    def observe_parts(self, moment: Moment) -> Parts:
-        """The targets part by part, see `DrawnParts`, and what they go around."""
-        number, depth, count = self._parts.draw(moment)
-        around = self._around.look(moment)
-        return Parts(number=number, depth=depth, count=count, around=around)
+    def picture(self, moment: Moment, name: str, *, parts: bool) -> Picture:
+        """All that there is to see; the next call with the same name draws over it.
+
+        Args:
+            parts: draw the targets part by part as well, see `DrawnParts`.
+        """
+        label, depth = self._all.draw(moment, into=name)
+        return Picture(
+            label=label, depth=depth, parts=self._parts.draw(moment, name) if parts else None,
+            around=self._around.look(moment),
+        )  # fmt: skip

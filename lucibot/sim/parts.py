@@ -11,7 +11,7 @@ from lucibot_kernels import linked_groups
 from torch import Tensor
 
 from lucibot.core.camera import Camera
-from lucibot.objective.losses import MAX_PARTS
+from lucibot.objective.objective import MAX_PARTS, Parts
 from lucibot.sim.drawing import Drawing
 from lucibot.sim.moment import Moment
 from lucibot.sim.scene import SimScene
@@ -48,9 +48,8 @@ class DrawnParts:
         labels = {n: i + 1 for i, n in enumerate(rigid)} | dict.fromkeys(self._soft, 0)
         self._drawing = Drawing(scene, camera, background, labels)
 
-    def draw(self, moment: Moment) -> tuple[Tensor, Tensor, Tensor]:
-        """Numbers (P, H, W) int32, 0 where no part is, depth (P, H, W) float32 [m], which the next
-        call draws over, and how many parts there are, (P,) int32."""
+    def draw(self, moment: Moment, into: str = "") -> Parts:
+        """The parts; see `Drawing.draw`."""
         scene, labels = self._scene, []
         count = torch.full(moment.error.shape, self._rigid, dtype=torch.int32, device=scene.device)
         for name in self._soft:
@@ -59,4 +58,5 @@ class DrawnParts:
             labels.append(torch.where(numbered, part + count[:, None] + 1, 0))
             count = count + found
         particle_label = torch.cat(labels, dim=1) if labels else None
-        return *self._drawing.draw(moment, particle_label=particle_label), count
+        number, depth = self._drawing.draw(moment, particle_label=particle_label, into=into)
+        return Parts(number=number, depth=depth, count=count)

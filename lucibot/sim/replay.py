@@ -9,9 +9,9 @@ import numpy as np
 from lucibot.core.camera import Camera
 from lucibot.core.errors import RunFailed
 from lucibot.core.progress import Progress, silent
+from lucibot.objective.config import ObjectiveConfig
 from lucibot.objective.evaluation import Evaluation
 from lucibot.objective.supervision import Supervision
-from lucibot.objective.weights import LossWeights
 from lucibot.sim.process import MAX_DEATHS, SimProcess
 from lucibot.sim.state import FinalState
 from lucibot.task import Task
@@ -52,7 +52,7 @@ class Replay:
         return self._process.pid
 
     def run(
-        self, waypoints: np.ndarray, supervision: Supervision, weights: LossWeights,
+        self, waypoints: np.ndarray, supervision: Supervision, objective: ObjectiveConfig,
         film_steps: list[int], progress: Progress = silent,
     ) -> Replayed:  # fmt: skip
         """Roll out (K, A, 6) waypoints and take a picture after each of `film_steps`. A process that
@@ -67,7 +67,7 @@ class Replay:
                 self._built = self._process.receive() is not None
             if self._built:
                 progress("replaying and filming")
-                self._process.send((waypoints, supervision, weights, film_steps))
+                self._process.send((waypoints, supervision, objective, film_steps))
                 answer = self._process.receive()
                 if answer is not None:
                     return answer
@@ -89,7 +89,7 @@ def _replayer(task: Task, camera: Camera, n_envs: int, device: str):
     scene = build_scene(task, n_envs=n_envs, device=device, camera=camera)
 
     def answer(message) -> Replayed:
-        waypoints, supervision, weights, film_steps = message
+        waypoints, supervision, objective, film_steps = message
         wanted, pictures, undrawn = set(film_steps), {}, []
 
         def film(step: int) -> None:
@@ -102,7 +102,7 @@ def _replayer(task: Task, camera: Camera, n_envs: int, device: str):
                 black = np.zeros((camera.height, camera.width, 3), np.uint8)
                 pictures[step] = next(reversed(pictures.values()), black)
 
-        evaluator = Evaluator(scene, supervision, weights)
+        evaluator = Evaluator(scene, supervision, objective)
         # The scene may be where the trajectory before has left it.
         scene.reset()
         film(0)

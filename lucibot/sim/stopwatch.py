@@ -64,10 +64,8 @@ def parts_of(evaluator: Evaluator) -> dict[str, list[tuple[Any, str]]]:
     return {
         "physics": [(scene, "step")],
         "control": [(scene, "servo"), (scene, "set_joint"), (scene, "reset")],
-        "observe": [(evaluator._observer, n) for n in ("overlap", "observe", "observe_parts")],
-        "losses": [(evaluator._losses, "at_keyframe"), (evaluator._losses, "at_goal"),
-                   (evaluator._losses, "settled"),
-                   (evaluator._affordance, "terms"), (evaluator._contacts, "touching"),
+        "observe": [(evaluator._observer, n) for n in ("overlap", "picture")],
+        "losses": [(evaluator._objective, "score"), (evaluator._contacts, "touching"),
                    (scene, "moment"), (scene, "diverged")],
     }  # fmt: skip
 

@@ -13,9 +13,9 @@ import numpy as np
 
 from lucibot.core.errors import RunFailed
 from lucibot.core.progress import Progress, silent
+from lucibot.objective.config import ObjectiveConfig
 from lucibot.objective.evaluation import Evaluation
 from lucibot.objective.supervision import Supervision
-from lucibot.objective.weights import LossWeights
 from lucibot.sim.cluster import RayFarm, RayWorker
 from lucibot.sim.memory import ensure_memory
 from lucibot.sim.process import MAX_DEATHS, LocalFarm, SimProcess
@@ -48,7 +48,7 @@ class ShardedEvaluator:
             ensure_memory(task, sharding, device=device)
         self._arguments, self.sharding = (task, sharding.n_envs, device), sharding
         self._farm = farm or LocalFarm()
-        self._supervision: tuple[Supervision, LossWeights] | None = None
+        self._supervision: tuple[Supervision, ObjectiveConfig] | None = None
         self._progress: Progress = silent
         self._building = set(range(sharding.workers))
         self._workers: list[Worker] = []
@@ -70,7 +70,7 @@ class ShardedEvaluator:
         return [w.pid for w in self._workers]
 
     def supervise(
-        self, supervision: Supervision, weights: LossWeights, progress: Progress = silent
+        self, supervision: Supervision, objective: ObjectiveConfig, progress: Progress = silent
     ) -> None:
         """Give the video's supervision to all workers; waits until their scenes are built.
 
@@ -80,7 +80,7 @@ class ShardedEvaluator:
         """
         self._progress = progress
         self._await_scenes()
-        self._supervision = (supervision, weights)
+        self._supervision = (supervision, objective)
         waiting, deaths = set(range(len(self._workers))), 0
         for i in waiting:
             self._workers[i].send(self._supervision)
@@ -167,7 +167,7 @@ class ShardedEvaluator:
 
 
 def _evaluator(task: Task, n_envs: int, device: str):
-    """In the worker: takes (supervision, weights), and from then on waypoints."""
+    """In the worker: takes (supervision, objective), and from then on waypoints."""
     from lucibot.sim.compiled import build_scene
     from lucibot.sim.evaluator import Evaluator
     from lucibot.sim.stopwatch import timed

@@ -9,9 +9,10 @@ import cv2
 import numpy as np
 
 from lucibot.core.video import Video, write_video
+from lucibot.objective.config import ObjectiveConfig
 from lucibot.objective.supervision import Supervision
-from lucibot.objective.weights import LossWeights
 from lucibot.pipeline import Context
+from lucibot.store.configs import from_dict
 from lucibot.store.run import write_json
 from lucibot.task import Task
 
@@ -41,7 +42,8 @@ def run(ctx: Context) -> None:
     with np.load(ctx.inputs["optimize"] / "trajectory.npz") as z:
         waypoints = z["waypoints"]
     search = json.loads((ctx.inputs["optimize"] / "search.json").read_text())
-    searched, weights = search["loss"], LossWeights(**search["weights"])
+    searched = search["loss"]
+    objective = from_dict(ObjectiveConfig, search["objective"])
 
     sim, K = ctx.task.spec.simulation, len(waypoints)
     steps = K * sim.steps_per_waypoint + sim.settle_steps
@@ -50,7 +52,7 @@ def run(ctx: Context) -> None:
     film = [*range(0, steps, every), steps]
     environments, device = search["environments"], search["device"]
 
-    arguments = (waypoints, supervision, weights, sorted({*film, *keyframes}), ctx.progress)
+    arguments = (waypoints, supervision, objective, sorted({*film, *keyframes}), ctx.progress)
     if ctx.ahead is not None and ctx.ahead.n_envs == _batch(ctx.task, environments):
         found = ctx.ahead.run(*arguments)
     else:

@@ -11,11 +11,13 @@ import numpy as np
 from lucibot.core.scene_view import SceneView
 from lucibot.objective.supervision import Supervision
 from lucibot.optimize.clearance import Clearance
+from lucibot.optimize.config import OwnOptimizer
 from lucibot.optimize.parametrization import Parametrization
 from lucibot.optimize.prefit import prefit
 from lucibot.optimize.search import SearchResult, evaluate_once, search
 from lucibot.pipeline import Context
 from lucibot.sim.grip import grasps
+from lucibot.store.configs import to_dict
 from lucibot.store.run import write_json
 from lucibot.task import Task
 
@@ -25,7 +27,14 @@ if TYPE_CHECKING:
 
 
 def begin(task: Task, config: RunConfig) -> ShardedEvaluator:
-    """Let the simulation be built while the video is imagined and read."""
+    """Let the simulation be built while the video is imagined and read.
+
+    Raises:
+        UserError: a loss term or an optimizer of one's own is not there, which is better said now.
+    """
+    config.optimize.objective.find_own()
+    if isinstance(config.optimize.search.optimizer, OwnOptimizer):
+        config.optimize.search.optimizer.find()
     return _workers(task, config.optimize)
 
 
@@ -58,7 +67,7 @@ def _run(ctx: Context, evaluator: ShardedEvaluator) -> None:
     config = ctx.config
     estimate = np.asarray(supervision.waypoints, np.float32)
     if not ctx.task.is_searched:
-        evaluator.supervise(supervision, config.weights, ctx.progress)
+        evaluator.supervise(supervision, config.objective, ctx.progress)
         found = evaluate_once(evaluator.evaluate, estimate)
         _save(ctx, found, estimate, estimate, None, supervision, evaluator.sharding.n_envs)
         return
@@ -80,7 +89,7 @@ def _run(ctx: Context, evaluator: ShardedEvaluator) -> None:
         camera_position_m=supervision.camera.T_world_cam[:3, 3],
         correlation=config.search.correlation,
     )  # fmt: skip
-    evaluator.supervise(supervision, config.weights, ctx.progress)
+    evaluator.supervise(supervision, config.objective, ctx.progress)
     if config.search.generations == 0:
         found = evaluate_once(evaluator.evaluate, start)
         _save(ctx, found, estimate, start, iou, supervision, evaluator.sharding.n_envs)
@@ -107,6 +116,7 @@ def _save(
         **({} if iou is None else {"prefit_iou_before": iou["before"],
                                    "prefit_iou_after": iou["after"]}),
     )  # fmt: skip
+    objective = ctx.config.objective
     include_start = ctx.config.search.include_start
     start_loss = float(found.history[0]["loss"][-1])
     names = [n for n in found.history[0] if n != "waypoints"]
@@ -119,7 +129,8 @@ def _save(
         ctx.folder / "search.json",
         {"loss": found.loss, "terms": found.terms, "rollouts": found.rollouts,
          "generations": len(found.history), "environments": environments, "device": ctx.config.device,
-         "weights": dataclasses.asdict(ctx.config.weights),
+         "objective": to_dict(objective),
+         "weights": dataclasses.asdict(objective.weights) | objective.own_weights(),
          "seconds": {n: round(s, 3) for n, s in found.seconds.items()},
          "failed": int(sum(h["failed"].sum() for h in found.history)),
          "start_loss": start_loss if include_start and np.isfinite(start_loss) else None},

@@ -18,7 +18,6 @@ from lucibot.core.scene_view import SceneView
 from lucibot.core.video import Video, read_video
 from lucibot.objective.success import Metrics, judge
 from lucibot.objective.success.judgement import Judgement
-from lucibot.objective.weights import TERMS
 from lucibot.perception.affordance import grasps_at
 from lucibot.perception.result import Perception
 from lucibot.pipeline import STAGES, Context, Stopped
@@ -325,6 +324,6 @@ def _rollouts(optimize: Path, weights: dict[str, float]) -> Rollouts:
         G, P = z["loss"].shape
         return Rollouts(
             generation=np.repeat(np.arange(G), P), loss=z["loss"].reshape(-1),
-            terms={n: z[n].reshape(-1) for n in TERMS}, failed=z["failed"].reshape(-1),
+            terms={n: z[n].reshape(-1) for n in weights}, failed=z["failed"].reshape(-1),
             weights=weights,
         )  # fmt: skip
