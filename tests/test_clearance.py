@@ -215,8 +215,8 @@ def test_the_same_bits_however_many_at_once_and_again(tmp_path):
     "open_drawer", "pour_liquid", "scoop_sand", "spread_butter", "stack_cups"])  # fmt: skip
 def test_what_penetrates_nothing_keeps_its_bits(name):
     """Along the ways that a person would draw, tools are moved by less than what they penetrate."""
-    from lucibot.providers.video.plan import make_plan
-    from lucibot.providers.video.schema import load_storyboard
+    from lucibot.providers.video.storyboard.plan import make_plan
+    from lucibot.providers.video.storyboard.schema import load_storyboard
 
     task = load_task(name)
     plan = make_plan(task, load_storyboard(task), np.random.default_rng(100))

@@ -205,8 +205,8 @@ joint = 50.0
 
 
 def test_a_storyboard_moves_a_jointed_object_by_its_value(tmp_path):
-    from lucibot.providers.video.plan import make_plan
-    from lucibot.providers.video.schema import load_storyboard
+    from lucibot.providers.video.storyboard.plan import make_plan
+    from lucibot.providers.video.storyboard.schema import load_storyboard
 
     task = load_task(written(tmp_path))
     joint = task.objects[0].articulation

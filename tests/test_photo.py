@@ -15,7 +15,7 @@ from lucibot.core.video import Video
 from lucibot.providers.renderer import MitsubaRenderer, PhotoRenderer, RasterRenderer
 from lucibot.providers.tracker import EmbeddedTracker
 from lucibot.providers.verifier.regions import classify
-from lucibot.providers.video.stage import Stage
+from lucibot.providers.video.storyboard.stage import Stage
 from lucibot.stages.scene import build_view, chosen_renderer
 from lucibot.task import load_task, tasks_folder
 

@@ -24,8 +24,8 @@ from lucibot.task import Task, load_task, tasks_folder
 def videos(tmp_path_factory):
     """One drawn video of cut_dough for each fault, and a clean one, small and at 10 frames/s."""
     from lucibot.providers.renderer import RasterRenderer
-    from lucibot.providers.video import draw, faults, schema
-    from lucibot.providers.video.stage import Stage
+    from lucibot.providers.video.storyboard import draw, faults, schema
+    from lucibot.providers.video.storyboard.stage import Stage
     from lucibot.stages.scene import build_view
 
     folder = tmp_path_factory.mktemp("task") / "cut_dough"

@@ -33,7 +33,7 @@ def scene(tmp_path_factory, small_task):
 @pytest.fixture(scope="module")
 def drawn(scene, tmp_path_factory):
     """One clean candidate and one whose goal is missed, with what was planted."""
-    from lucibot.providers.video import draw, faults, schema, stage
+    from lucibot.providers.video.storyboard import draw, faults, schema, stage
 
     task, view = scene
     spec = schema.load_storyboard(task)
@@ -67,7 +67,7 @@ def test_the_same_seed_gives_the_same_bytes_and_says_what_it_planted(scene, tmp_
 
 
 def test_candidates_are_clean_at_least_once_unless_all_are_to_be_faulty():
-    from lucibot.providers.video.faults import FAULTS, choose_faults
+    from lucibot.providers.video.storyboard.faults import FAULTS, choose_faults
 
     kinds = [choose_faults(4, None, np.random.default_rng(s)) for s in range(40)]
     assert all(1 <= sum(f != "" for f in k) <= 3 for k in kinds)
@@ -119,7 +119,7 @@ def test_the_goal_is_missed_by_the_knife_staying_high(drawn):
 def test_halves_of_a_cut_are_closed_and_make_up_the_whole():
     import trimesh
 
-    from lucibot.providers.video.shapes import cut_by_plane, object_shape
+    from lucibot.providers.video.storyboard.shapes import cut_by_plane, object_shape
 
     task = load_task("cut_dough")
     whole = object_shape(task, task.object("dough"), finest_m=0.02)
@@ -138,7 +138,7 @@ def test_halves_of_a_cut_are_closed_and_make_up_the_whole():
 
 @pytest.mark.parametrize("right", [True, False])
 def test_a_closed_hand_wraps_its_grip_and_the_forearm_bends(right):
-    from lucibot.providers.video.hand import make_hand
+    from lucibot.providers.video.storyboard.hand import make_hand
 
     hand = make_hand(grip_radius_m=0.03, right=right, cell_m=0.006)
     around = np.hypot(hand.tips[:, 1], hand.tips[:, 2])
@@ -158,7 +158,7 @@ def test_a_closed_hand_wraps_its_grip_and_the_forearm_bends(right):
 
 
 def test_a_storyboard_that_names_no_object_of_the_task_is_refused(scene, tmp_path):
-    from lucibot.providers.video.schema import load_storyboard
+    from lucibot.providers.video.storyboard.schema import load_storyboard
 
     task, _ = scene
     shutil.copytree(task.folder, tmp_path / "t")
@@ -174,7 +174,7 @@ def test_a_storyboard_that_names_no_object_of_the_task_is_refused(scene, tmp_pat
 def test_surfaces_touch_between_their_vertices():
     import trimesh
 
-    from lucibot.providers.video.draw import surfaces_touch
+    from lucibot.providers.video.storyboard.draw import surfaces_touch
 
     def box(gap_m: float):
         moved = trimesh.creation.box((0.1, 0.1, 0.1)).apply_translation((0.03, 0.02, 0.1 + gap_m))

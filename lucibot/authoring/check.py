@@ -128,8 +128,8 @@ def _textures(task: Task) -> str:
 
 
 def _storyboard(task: Task) -> str:
-    from lucibot.providers.video.plan import make_plan
-    from lucibot.providers.video.schema import load_storyboard
+    from lucibot.providers.video.storyboard.plan import make_plan
+    from lucibot.providers.video.storyboard.schema import load_storyboard
 
     if not (task.folder / "storyboard.toml").is_file():
         return "none; runs need --video FILE or a video model"

@@ -14,8 +14,8 @@ from scipy.spatial.transform import Rotation, Slerp
 
 from lucibot.core.euler import euler_xyz_deg_to_matrix
 from lucibot.core.joint import Joint
-from lucibot.providers.video.morph import MorphPath
-from lucibot.providers.video.schema import (
+from lucibot.providers.video.storyboard.morph import MorphPath
+from lucibot.providers.video.storyboard.schema import (
     CutSpec,
     HandSpec,
     PieceKey,

@@ -180,7 +180,7 @@ class MorphSpec(Spec):
     part: Name | None = None
     """Its name, different for all morphs; the object's by default."""
     meshes: FileName
-    """An .npz file of key meshes in the task folder, see `lucibot.providers.video.morph`."""
+    """An .npz file of key meshes in the task folder, see `lucibot.providers.video.storyboard.morph`."""
     key: list[MorphKey] = Field(min_length=1)
     """Before the first key the part is not there; after the last it stays as it is. The object's
     own mesh is drawn until the first of its parts is there."""

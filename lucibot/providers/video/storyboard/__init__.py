@@ -59,7 +59,7 @@ class StoryboardModel(Immediate):
 
     def __init__(self, config: StoryboardVideo):
         # The compiled loops are loaded here, so that importing the config stays light.
-        from lucibot.providers.video import draw, faults, schema, stage
+        from lucibot.providers.video.storyboard import draw, faults, schema, stage
 
         self.config, self._draw, self._faults = config, draw, faults
         self._load, self._stage = schema.load_storyboard, stage.Stage

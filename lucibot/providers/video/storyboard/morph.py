@@ -17,8 +17,8 @@ from scipy.interpolate import PchipInterpolator
 
 from lucibot.core.errors import UserError
 from lucibot.core.euler import euler_xyz_deg_to_matrix
-from lucibot.providers.video.schema import MorphKey, MorphSpec
-from lucibot.providers.video.shapes import to_linear
+from lucibot.providers.video.storyboard.schema import MorphKey, MorphSpec
+from lucibot.providers.video.storyboard.shapes import to_linear
 from lucibot.task import Task
 
 GROW_S = 1.0

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 
 from lucibot.core.camera import Camera
-from lucibot.providers.video.plan import Plan, make_plan
-from lucibot.providers.video.schema import StoryboardSpec
-from lucibot.providers.video.shapes import ball_shape, box_shape
-from lucibot.providers.video.stage import Stage
+from lucibot.providers.video.storyboard.plan import Plan, make_plan
+from lucibot.providers.video.storyboard.schema import StoryboardSpec
+from lucibot.providers.video.storyboard.shapes import ball_shape, box_shape
+from lucibot.providers.video.storyboard.stage import Stage
 from lucibot.task import Task
 
 FAULTS = ("goal_not_reached", "new_object", "camera_drift", "wrong_object_moves")

@@ -13,12 +13,17 @@ from dataclasses import dataclass, replace
 import cv2
 import numpy as np
 
-from lucibot.providers.video.hand import HandMesh
-from lucibot.providers.video.morph import MorphPath
-from lucibot.providers.video.plan import CutPath, HandPath, Plan
-from lucibot.providers.video.raster import FAR, draw_mesh
-from lucibot.providers.video.shapes import Shape, cut_by_plane, deform_piece, vertex_normals
-from lucibot.providers.video.stage import OPENNESS, Stage
+from lucibot.providers.video.storyboard.hand import HandMesh
+from lucibot.providers.video.storyboard.morph import MorphPath
+from lucibot.providers.video.storyboard.plan import CutPath, HandPath, Plan
+from lucibot.providers.video.storyboard.raster import FAR, draw_mesh
+from lucibot.providers.video.storyboard.shapes import (
+    Shape,
+    cut_by_plane,
+    deform_piece,
+    vertex_normals,
+)
+from lucibot.providers.video.storyboard.stage import OPENNESS, Stage
 
 SAMPLES = 2
 """Samples a pixel and axis."""
