@@ -2,15 +2,20 @@
 
 import dataclasses
 import json
+import re
 import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from lucibot.config import PRESETS, RunConfig, SceneConfig
-from lucibot.pipeline import StageConsole, run_stages, stage_folder, start_run
+import lucibot
+from lucibot.config import PRESETS, RunConfig, SceneConfig, SelectConfig
+from lucibot.core.progress import silent
+from lucibot.pipeline import STAGES, Context, StageConsole, run_stages, stage_folder, start_run
 from lucibot.providers.renderer.raster import RasterRenderer
+from lucibot.providers.video import StoryboardVideo
+from lucibot.services import Services
 from lucibot.task import load_task
 
 
@@ -34,6 +39,62 @@ def small() -> RunConfig:
         quick, scene=SceneConfig(renderer=RasterRenderer()),
         optimize=dataclasses.replace(quick.optimize, search=search, workers=1),
     )  # fmt: skip
+
+
+def test_perception_reads_the_same_bits_without_storyboard_planted_truth_and_seed(
+    small_task, tmp_path
+):
+    """Drawn once; then judged and read twice, the second time with nothing but the pictures left."""
+    folder = tmp_path / "tasks" / "open_drawer"
+    task = small_task("open_drawer", folder, width=240, height=180, fps=6)
+    config = dataclasses.replace(
+        small(), video=StoryboardVideo(candidates=1, faulty=0), select=SelectConfig(force_video=0)
+    )
+    run = start_run(task, config, seed=100, out=tmp_path / "runs")
+    run_stages(run, task, config, seed=100, until="imagine")
+    given = {name: stage_folder(run, name) for name in ("scene", "imagine")}
+
+    def read(where: Path, seed: int) -> dict[str, Path]:
+        inputs = dict(given)
+        for stage in (s for s in STAGES if s.name in ("select", "perceive")):
+            inputs[stage.name] = where / stage.name
+            inputs[stage.name].mkdir(parents=True)
+            stage.run(Context(
+                task=load_task(str(folder)), config=getattr(config, stage.config), seed=seed,
+                folder=inputs[stage.name], inputs={n: inputs[n] for n in stage.needs}, run=run,
+                progress=silent, note=lambda message: None, services=Services(where / "services"),
+            ))  # fmt: skip
+        return inputs
+
+    first = read(tmp_path / "first", seed=100)
+    (folder / "storyboard.toml").unlink()
+    planted = sorted(given["imagine"].rglob("planted"))
+    assert planted
+    for each in planted:
+        shutil.rmtree(each)
+    second = read(tmp_path / "second", seed=7)
+    verdicts = [
+        json.loads((found["select"] / "verdicts.json").read_text()) for found in (first, second)
+    ]
+    assert verdicts[0] == verdicts[1]
+    for file in ("supervision.npz", "tracks.npz"):
+        with np.load(first["perceive"] / file) as a, np.load(second["perceive"] / file) as b:
+            assert a.files == b.files
+            for key in a.files:
+                np.testing.assert_array_equal(a[key], b[key], err_msg=f"{file}: {key}")
+
+
+def test_the_storyboards_file_is_named_where_it_is_read_and_nowhere_else():
+    """What the import contracts cannot see: a file that is opened by its name."""
+    package = Path(lucibot.__file__).parent
+    named = {
+        str(p.relative_to(package))
+        for p in package.rglob("*.py")
+        if re.search(r"""["'](\S*/)?storyboard\.toml["']""", p.read_text())
+    }
+    assert named == {
+        "providers/video/storyboard/schema.py", "authoring/check.py", "task/digests.py"
+    }  # fmt: skip
 
 
 @pytest.mark.slow
