@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from lucibot.objective.weights import FULL_WEIGHTS
+from lucibot.objective.config import VideoObjective
 from lucibot.task import load_task
 
 KEYFRAMES = 4
@@ -19,7 +19,7 @@ def evaluator(name: str, *, own_kernels: bool = True):
 
     scene = SimScene(load_task(name), n_envs=3, own_kernels=own_kernels)
     assert scene.own_kernels == (own_kernels and bool(scene.particle_objects))
-    return Evaluator(scene, supervision(scene, KEYFRAMES), FULL_WEIGHTS)
+    return Evaluator(scene, supervision(scene, KEYFRAMES), VideoObjective())
 
 
 def assert_alone_has_failed(found, wanted, failed: int) -> None:

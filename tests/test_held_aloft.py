@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
+import torch
 import trimesh
 from lucibot_kernels import even_ranks
 
@@ -13,6 +17,7 @@ from lucibot.objective.supervision import Affordance, Supervision
 from lucibot.optimize.config import SearchConfig
 from lucibot.optimize.parametrization import Parametrization
 from lucibot.optimize.search import search
+from lucibot.sim.moment import Moment
 from lucibot.task import Task, load_task
 from lucibot.vision.draw import DrawMesh, draw_depth
 
@@ -97,6 +102,39 @@ def shown(task: Task, waypoints: np.ndarray) -> Supervision:
         around_pairs=(), around=np.zeros(0, bool), affordance=Affordance.none(K, 1), part_masks=masks[-1:], part_clouds=cloud[None],
         part_valid=np.ones(masks.shape[1:], bool),
     )  # fmt: skip
+
+
+def test_the_last_keyframe_is_compared_and_what_settles_apart_from_it(task, monkeypatch):
+    """Of a rollout whose moments are given: up in the air at the keyframes, on the table afterwards."""
+    from lucibot.sim import evaluator
+
+    def moment(height_m: float) -> Moment:
+        return Moment(
+            position={"cube": torch.tensor([[0.0, 0.0, height_m]])},
+            quaternion={"cube": torch.tensor([[1.0, 0.0, 0.0, 0.0]])},
+            velocity={"cube": torch.zeros(1, 6)}, particles={}, particle_velocity={},
+            error=torch.zeros(1, dtype=torch.bool),
+        )  # fmt: skip
+
+    now = iter([*HEIGHTS_M, 0.025])
+    scene = SimpleNamespace(
+        task=task, device=torch.device("cpu"), n_envs=1, grips={}, particle_sizes_m={},
+        rigid_objects=task.objects, particle_objects=[], reset=lambda: None,
+        moment=lambda: moment(next(now)), diverged=lambda m: torch.zeros_like(m.error),
+    )  # fmt: skip
+    monkeypatch.setattr(
+        evaluator, "run_rollout",
+        lambda *_, on_keyframe, **__: [on_keyframe(k) for k in range(len(HEIGHTS_M))],
+    )  # fmt: skip
+    video = shown(task, lifting(task))
+    for held, says in ((True, False), (False, True)):
+        now = iter([*HEIGHTS_M, 0.025])
+        goal = replace(video, held=np.full(video.held.shape, held))
+        result = evaluator.Evaluator(scene, goal, VideoObjective()).evaluate(lifting(task)[None])
+        assert result.terms["target_iou"][0] < 0.05 and result.terms["part_iou"][0] < 0.05
+        assert result.terms["target_chamfer"][0] < 0.002
+        settled = result.terms["settled_target_iou"][0], result.terms["settled_target_chamfer"][0]
+        assert settled == (0, 0) if not says else settled[0] > 0.8 and settled[1] > 0.05
 
 
 @pytest.mark.slow
