@@ -94,9 +94,9 @@ class OptimizeConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class ExecuteConfig:
-    film_frames: int = 32
-    """Pictures in the film of the replay."""
     film_fps: float = 20.0
+    """About so many pictures a second in the film of the replay, which is in real time: as many as
+    make a picture every few steps. Particles are kept as often."""
     film_width: int = 640
     """Width of the film [pixels], at most the task camera's."""
 

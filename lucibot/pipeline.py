@@ -118,7 +118,7 @@ STAGES: tuple[Stage, ...] = (
     Stage(number=50, name="optimize", version=5, needs=("scene", "perceive"), config="optimize",
           reads=("scene", "roles", "simulation"), seeded=True, keep=("checkpoints",),
           begins_early=True),
-    Stage(number=60, name="execute", version=5, needs=("perceive", "optimize"), config="execute",
+    Stage(number=60, name="execute", version=6, needs=("perceive", "optimize"), config="execute",
           reads=("scene", "roles", "simulation"), begins_early=True),
     Stage(number=70, name="report", version=3, needs=("scene", "prompt", "imagine", "select",
           "perceive", "optimize", "execute"), config=None,

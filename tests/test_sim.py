@@ -189,19 +189,47 @@ def test_stack_cups_nests_and_a_missed_cup_does_not():
 
 
 @pytest.mark.slow
-def test_a_replay_shows_its_start_whatever_went_before():
+def test_a_replay_survives_a_kill_and_keeps_every_step_whatever_went_before(tmp_path):
+    from lucibot.sim.record import Rollout
     from lucibot.sim.replay import Replay
 
     task = load_task("stack_cups")
     path = cup_path(task)
     held = np.zeros(path.shape[:2], bool)
     held[:-1, 1] = True
-    supervision = empty_supervision(task, path, held)
+    supervision, said = empty_supervision(task, path, held), []
     with Replay(task, camera=task.camera.resized(160, 120), n_envs=1) as replay:
-        first, second = (replay.run(path, supervision, VideoObjective(), [0, 40]) for _ in range(2))
-    assert np.array_equal(first.pictures[0], second.pictures[0])
-    assert np.array_equal(first.pictures[40], second.pictures[40])
+        first = replay.run(path, supervision, VideoObjective(), [0, 40], 10)
+        before = replay.process_id
+        os.kill(before, signal.SIGKILL)
+        second = replay.run(
+            path, supervision, VideoObjective(), [0, 40], 10,
+            lambda message, done=None: said.append(message),
+        )  # fmt: skip
+        assert replay.process_id != before and any("died" in s for s in said)
+        third = replay.run(path, supervision, VideoObjective(), [0, 40], 10)
+    first.rollout.save(tmp_path / "rollout.npz")
+    kept, sim = Rollout.load(tmp_path / "rollout.npz"), task.spec.simulation
+    for other in (second, third):
+        assert np.array_equal(first.pictures[0], other.pictures[0])
+        assert np.array_equal(first.pictures[40], other.pictures[40])
+        np.testing.assert_array_equal(kept.positions_m, other.rollout.positions_m)
     assert np.abs(first.pictures[0].astype(int) - first.pictures[40]).mean() > 1
+
+    S = len(path) * sim.steps_per_waypoint + sim.settle_steps
+    assert kept.positions_m.shape == (S + 1, 2, 3) and kept.quaternions.shape == (S + 1, 2, 4)
+    assert kept.times_s[-1] == pytest.approx(S * sim.dt_s) and kept.joints == ()
+    assert kept.actuators == tuple(o.name for o in task.actuators)
+    yellow = kept.bodies.index("yellow_cup")
+    # Where it was to be at the keyframes, and at the end where the final state says.
+    at = [(k + 1) * sim.steps_per_waypoint for k in range(4)]
+    np.testing.assert_allclose(kept.positions_m[at, yellow], path[:4, 1, :3], atol=0.003)
+    np.testing.assert_array_equal(
+        kept.positions_m[-1, yellow], first.state.bodies["yellow_cup"].pose[:3].astype(np.float32)
+    )
+    led = np.repeat(held, sim.steps_per_waypoint, axis=0)
+    np.testing.assert_array_equal(kept.held[1 : len(led) + 1], led)
+    assert not kept.held[0].any() and not kept.held[len(led) + 1 :].any()
 
 
 @pytest.mark.slow

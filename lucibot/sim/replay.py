@@ -13,6 +13,7 @@ from lucibot.objective.config import ObjectiveConfig
 from lucibot.objective.evaluation import Evaluation
 from lucibot.objective.supervision import Supervision
 from lucibot.sim.process import MAX_DEATHS, SimProcess
+from lucibot.sim.record import Rollout
 from lucibot.sim.state import FinalState
 from lucibot.task import Task
 
@@ -22,6 +23,7 @@ class Replayed:
     evaluation: Evaluation
     """Of a population of one."""
     state: FinalState
+    rollout: Rollout
     pictures: dict[int, np.ndarray]
     """(H, W, 3) uint8 after so many simulation steps; 0 is the initial state."""
     undrawn: int
@@ -53,10 +55,13 @@ class Replay:
 
     def run(
         self, waypoints: np.ndarray, supervision: Supervision, objective: ObjectiveConfig,
-        film_steps: list[int], progress: Progress = silent,
+        film_steps: list[int], particle_stride: int, progress: Progress = silent,
     ) -> Replayed:  # fmt: skip
         """Roll out (K, A, 6) waypoints and take a picture after each of `film_steps`. A process that
         dies is replaced.
+
+        Args:
+            particle_stride: `Replayed.rollout` holds particles every so many steps.
 
         Raises:
             RunFailed: it died again and again.
@@ -67,7 +72,7 @@ class Replay:
                 self._built = self._process.receive() is not None
             if self._built:
                 progress("replaying and filming")
-                self._process.send((waypoints, supervision, objective, film_steps))
+                self._process.send((waypoints, supervision, objective, film_steps, particle_stride))
                 answer = self._process.receive()
                 if answer is not None:
                     return answer
@@ -85,14 +90,18 @@ def _replayer(task: Task, camera: Camera, n_envs: int, device: str):
     """In the process: takes what `Replay.run` sends."""
     from lucibot.sim.compiled import build_scene
     from lucibot.sim.evaluator import Evaluator
+    from lucibot.sim.record import RolloutRecorder
 
     scene = build_scene(task, n_envs=n_envs, device=device, camera=camera)
 
     def answer(message) -> Replayed:
-        waypoints, supervision, objective, film_steps = message
+        waypoints, supervision, objective, film_steps, particle_stride = message
         wanted, pictures, undrawn = set(film_steps), {}, []
 
-        def film(step: int) -> None:
+        recorder = RolloutRecorder(scene, supervision.held, particle_stride)
+
+        def look(step: int) -> None:
+            recorder.look(step)
             if step not in wanted:
                 return
             try:
@@ -105,8 +114,11 @@ def _replayer(task: Task, camera: Camera, n_envs: int, device: str):
         evaluator = Evaluator(scene, supervision, objective)
         # The scene may be where the trajectory before has left it.
         scene.reset()
-        film(0)
-        result, states = evaluator.evaluate_with_states(waypoints[None], on_step=film)
-        return Replayed(evaluation=result, state=states[0], pictures=pictures, undrawn=len(undrawn))
+        look(0)
+        result, states = evaluator.evaluate_with_states(waypoints[None], on_step=look)
+        return Replayed(
+            evaluation=result, state=states[0], rollout=recorder.rollout(), pictures=pictures,
+            undrawn=len(undrawn),
+        )  # fmt: skip
 
     return answer

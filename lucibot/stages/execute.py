@@ -37,7 +37,8 @@ def begin(task: Task, config: RunConfig) -> Replay:
 
 
 def run(ctx: Context) -> None:
-    """Writes `film.mp4`, a picture of each keyframe, `final_state.npz` and `execute.json`."""
+    """Writes `film.mp4` in real time, a picture of each keyframe, `rollout.npz` of every step,
+    `final_state.npz` and `execute.json`."""
     supervision = Supervision.load(ctx.inputs["perceive"] / "supervision.npz")
     with np.load(ctx.inputs["optimize"] / "trajectory.npz") as z:
         waypoints = z["waypoints"]
@@ -47,12 +48,13 @@ def run(ctx: Context) -> None:
 
     sim, K = ctx.task.spec.simulation, len(waypoints)
     steps = K * sim.steps_per_waypoint + sim.settle_steps
-    every = max(1, round(steps / ctx.config.film_frames))
+    every = max(1, round(1 / (ctx.config.film_fps * sim.dt_s)))
     keyframes = [(k + 1) * sim.steps_per_waypoint for k in range(K)]
-    film = [*range(0, steps, every), steps]
+    film = range(0, steps + 1, every)
     environments, device = search["environments"], search["device"]
 
-    arguments = (waypoints, supervision, objective, sorted({*film, *keyframes}), ctx.progress)
+    pictured = sorted({*film, *keyframes, steps})
+    arguments = (waypoints, supervision, objective, pictured, every, ctx.progress)
     if ctx.ahead is not None and ctx.ahead.n_envs == _batch(ctx.task, environments):
         found = ctx.ahead.run(*arguments)
     else:
@@ -63,11 +65,12 @@ def run(ctx: Context) -> None:
         ctx.note(f"{found.undrawn} of {len(pictures)} pictures could not be drawn and repeat the "
                  "one before")  # fmt: skip
     write_video(ctx.folder / "film.mp4", Video(frames=np.stack([pictures[s] for s in film]),
-                                               fps=ctx.config.film_fps))  # fmt: skip
+                                               fps=1 / (every * sim.dt_s)))  # fmt: skip
     for k, step in enumerate(keyframes):
         cv2.imwrite(str(ctx.folder / f"keyframe_{k:02d}.png"), pictures[step][..., ::-1])
     cv2.imwrite(str(ctx.folder / "goal.png"), pictures[steps][..., ::-1])
     found.state.save(ctx.folder / "final_state.npz")
+    found.rollout.save(ctx.folder / "rollout.npz")
 
     result, failed = found.evaluation, bool(found.evaluation.failed[0])
     loss = None if failed else float(result.loss[0])
