@@ -17,6 +17,7 @@ from lucibot.optimize.prefit import prefit
 from lucibot.optimize.search import SearchResult, evaluate_once, search
 from lucibot.pipeline import Context
 from lucibot.sim.grip import grasps
+from lucibot.sim.regime import warnings
 from lucibot.store.configs import to_dict
 from lucibot.store.run import write_json
 from lucibot.task import Task
@@ -62,6 +63,8 @@ def _workers(task: Task, config: OptimizeConfig) -> ShardedEvaluator:
 
 
 def _run(ctx: Context, evaluator: ShardedEvaluator) -> None:
+    for warning in warnings(ctx.task):
+        ctx.note(warning)
     view = SceneView.load(ctx.inputs["scene"])
     supervision = Supervision.load(ctx.inputs["perceive"] / "supervision.npz")
     config = ctx.config

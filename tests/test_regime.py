@@ -1,0 +1,43 @@
+"""Steps that are too long for what is simulated are told, without building anything."""
+
+import pytest
+
+from lucibot.sim.regime import sound_cells, warnings
+from lucibot.task import Task, load_task, task_names
+
+
+def changed(name: str, *, stiffer: float = 1.0, **simulation) -> Task:
+    task = load_task(name)
+    objects = [o if o.is_rigid else o.model_copy(update={"material": o.material.model_copy(update={
+        "youngs_modulus_pa": stiffer * o.material.youngs_modulus_pa})}) for o in task.objects]  # fmt: skip
+    sim = task.spec.simulation.model_copy(update=simulation)
+    spec = task.spec.model_copy(update={"objects": objects, "simulation": sim})
+    return Task(task.folder, spec, task.instruction)
+
+
+def test_sound_is_as_fast_as_the_material_is_stiff():
+    """Dough of 50 kPa, 1000 kg/m^3 and a Poisson ratio of 0.3: 8.2 m/s, 4/3 ms, 64 cells a metre."""
+    dough = changed("cut_dough", dt_s=0.004, substeps=3)
+    assert sound_cells(dough) == {"dough": pytest.approx(8.204 * 0.004 / 3 * 64, rel=1e-3)}
+    four = sound_cells(changed("cut_dough", dt_s=0.004, substeps=3, stiffer=4.0))
+    assert four["dough"] == pytest.approx(2 * sound_cells(dough)["dough"])
+
+
+def test_what_is_said_can_be_done():
+    too_long = changed("cut_dough", dt_s=0.004, substeps=2)
+    (said,) = warnings(too_long)
+    assert said.startswith("dough: sound crosses 1.05 cells")
+    needed = int(said.split("simulation.substeps = ")[1].split(",")[0])
+    assert not warnings(changed("cut_dough", dt_s=0.004, substeps=needed))
+    assert warnings(changed("cut_dough", dt_s=0.004, substeps=needed - 1))
+
+
+def test_a_viscous_liquid_needs_shorter_steps():
+    assert any("viscosity" in w for w in warnings(changed("pour_liquid", substeps=4)))
+
+
+@pytest.mark.parametrize("name", task_names())
+def test_what_is_said_of_shipped_tasks(name):
+    """Sand's sound crosses nine tenths of a cell, and the liquid's substeps are 1.5 ms, not 0.85."""
+    said = warnings(load_task(name))
+    assert len(said) == (name in ("scoop_sand", "pour_liquid"))
