@@ -15,7 +15,7 @@ from lucibot.core.video import Video
 from lucibot.providers.renderer import MitsubaRenderer, PhotoRenderer, RasterRenderer
 from lucibot.providers.tracker import EmbeddedTracker
 from lucibot.providers.verifier.regions import classify
-from lucibot.providers.video.storyboard.stage import Stage
+from lucibot.providers.video.storyboard.scenery import Scenery
 from lucibot.stages.scene import build_view, chosen_renderer
 from lucibot.task import load_task, tasks_folder
 
@@ -107,7 +107,7 @@ def test_nobody_needs_a_photo_of_the_empty_scene_but_the_storyboard(tmp_path):
     small = cv2.resize(view.labels, (160, 120), interpolation=cv2.INTER_NEAREST)
     assert np.array_equal(regions.labels[-1], small)
     with pytest.raises(UserError, match="photo_background"):
-        Stage(task, view)
+        Scenery(task, view)
 
 
 def test_a_photo_of_another_shape_or_none_is_refused(tmp_path):

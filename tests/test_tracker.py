@@ -13,7 +13,7 @@ from lucibot.core.scene_view import SceneView
 from lucibot.core.video import Video
 from lucibot.providers.hand import OutlineHand
 from lucibot.providers.tracker import CommandSegmenter, ComposedTracker, EmbeddedTracker
-from lucibot.providers.tracker.raster import Mesh, face_parts
+from lucibot.providers.tracker.mesh import Mesh, face_parts
 from lucibot.task import load_task
 
 WIDTH, HEIGHT, FRAMES = 320, 240, 26

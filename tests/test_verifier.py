@@ -25,7 +25,7 @@ def videos(tmp_path_factory):
     """One drawn video of cut_dough for each fault, and a clean one, small and at 10 frames/s."""
     from lucibot.providers.renderer import RasterRenderer
     from lucibot.providers.video.storyboard import draw, faults, schema
-    from lucibot.providers.video.storyboard.stage import Stage
+    from lucibot.providers.video.storyboard.scenery import Scenery
     from lucibot.stages.scene import build_view
 
     folder = tmp_path_factory.mktemp("task") / "cut_dough"
@@ -37,12 +37,12 @@ def videos(tmp_path_factory):
     task = load_task(folder)
     view = build_view(task, RasterRenderer(samples=1).create())
     spec = schema.load_storyboard(task)
-    stage = Stage(task, view, cut=frozenset(c.object for c in spec.cut))
+    scenery = Scenery(task, view, cut=frozenset(c.object for c in spec.cut))
     out = {}
     for fault in ("", *faults.FAULTS):
         rng = np.random.default_rng(11)
-        p = faults.plan_with_fault(task, stage, spec, fault, rng)
-        drawer = draw.Drawer(stage, p)
+        p = faults.plan_with_fault(task, scenery, spec, fault, rng)
+        drawer = draw.Drawer(scenery, p)
         frames = []
         for t in range(len(p)):
             rgb = drawer.frame(t).rgb

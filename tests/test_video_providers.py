@@ -33,11 +33,11 @@ def scene(tmp_path_factory, small_task):
 @pytest.fixture(scope="module")
 def drawn(scene, tmp_path_factory):
     """One clean candidate and one whose goal is missed, with what was planted."""
-    from lucibot.providers.video.storyboard import draw, faults, schema, stage
+    from lucibot.providers.video.storyboard import draw, faults, scenery, schema
 
     task, view = scene
     spec = schema.load_storyboard(task)
-    drawn_scene = stage.Stage(task, view, cut=frozenset(c.object for c in spec.cut))
+    drawn_scene = scenery.Scenery(task, view, cut=frozenset(c.object for c in spec.cut))
     out = {}
     for fault in ("", "goal_not_reached"):
         p = faults.plan_with_fault(task, drawn_scene, spec, fault, np.random.default_rng(3))

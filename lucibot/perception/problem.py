@@ -107,7 +107,7 @@ def make_problem(task: Task, view: SceneView, tracks: Tracks, fps: float, config
     meshes, initial, carried = {}, {}, {}
     for i, o in enumerate(task.objects):
         if not o.is_rigid:
-            carried[i] = Windows.whole(grid.carried_depth(i)[None])
+            carried[i] = Windows.whole(grid.depth_around(i)[None])
             continue
         meshes[i] = DrawMesh.from_trimesh(task.mesh(o), o.T_world_object)
         initial[i] = Trajectory.from_poses(pose_np(o.T_world_object)[None], meshes[i].anchor_m)

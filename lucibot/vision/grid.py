@@ -67,13 +67,13 @@ class Grid:
             first_label=cv2.resize(view.labels, size, interpolation=cv2.INTER_NEAREST),
         )  # fmt: skip
 
-    def carried_depth(self, i: int) -> np.ndarray:
+    def depth_around(self, i: int) -> np.ndarray:
         """(H, W) float32 [m]: object i's first depth, carried to the pixels around it; inf farther
         away, where a part of it that has left its place may be at any depth."""
         known = self.first_label == i + 1
         far = cv2.distanceTransform((~known).astype(np.uint8), cv2.DIST_L2, 5)
         near = far < CARRIED * np.sqrt(known.sum())
-        return np.where(near, carried_depth(self.first_depth_m, known), np.float32(np.inf))
+        return np.where(near, nearest_depth(self.first_depth_m, known), np.float32(np.inf))
 
 
 def resize_mask(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
@@ -85,7 +85,7 @@ def resize_mask(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return cv2.resize(mask.astype(np.uint8) * 255, size, interpolation=how) > 127
 
 
-def carried_depth(depth_m: np.ndarray, known: np.ndarray) -> np.ndarray:
+def nearest_depth(depth_m: np.ndarray, known: np.ndarray) -> np.ndarray:
     """Depth (H, W) of the nearest pixel at which it is `known`; 0 everywhere if it never is."""
     if not known.any():
         return np.zeros_like(depth_m)

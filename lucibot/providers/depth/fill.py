@@ -21,7 +21,7 @@ from lucibot.providers.depth.carried import came_along, carried_surface, grown
 from lucibot.providers.depth.config import FillDepth
 from lucibot.task import Task
 from lucibot.vision.draw import DrawMesh, draw_depth
-from lucibot.vision.grid import carried_depth, resize_mask
+from lucibot.vision.grid import nearest_depth, resize_mask
 
 
 class DepthByFilling:
@@ -56,7 +56,7 @@ class DepthByFilling:
                     )
                     self._put_on_tools(filled, task, camera, mask, tracks, i, int(t))
                 else:
-                    filled = carried_depth(view.depth_m, first)
+                    filled = nearest_depth(view.depth_m, first)
                 out[k][mask] = filled[mask]
         for k, t in enumerate(frames):
             hand = resize_mask(tracks.hand[t], size)
@@ -95,7 +95,7 @@ class DepthByFilling:
         in_front = resize_mask(hand, size) | np.any([np.zeros_like(mask), *others], axis=0)
         block = block_depth(view.camera, mask, view.background_depth_m, in_front, *shape)
         if block is None:
-            return carried_depth(view.depth_m, first)
+            return nearest_depth(view.depth_m, first)
         keep = first & (np.abs(block - view.depth_m) < self.config.carry_within_m)
         return np.where(keep, view.depth_m, block)
 
@@ -109,7 +109,7 @@ def _posed(mesh: DrawMesh, pose: np.ndarray, camera: Camera, mask: np.ndarray) -
         covered = np.isfinite(drawn)
     if not covered.any():
         return np.full(mask.shape, camera.project(T[:3, 3])[1], np.float32)
-    return np.where(covered, drawn, carried_depth(np.where(covered, drawn, 0), covered))
+    return np.where(covered, drawn, nearest_depth(np.where(covered, drawn, 0), covered))
 
 
 def _about_anchor(mesh: DrawMesh, pose: np.ndarray) -> np.ndarray:
@@ -200,5 +200,5 @@ def block_depth(camera: Camera, mask: np.ndarray, background_m: np.ndarray, in_f
         return None
     empty = mask & (out == 0)
     if empty.any():
-        out = np.where(empty, carried_depth(out, out > 0), out)
+        out = np.where(empty, nearest_depth(out, out > 0), out)
     return out

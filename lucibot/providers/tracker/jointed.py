@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from lucibot.core.joint import Joint
-from lucibot.providers.tracker.raster import Mesh
+from lucibot.providers.tracker.mesh import Mesh
 from lucibot.providers.tracker.rigid import Pose, RigidTrack, halved, halved_edge
 
 _REACH_PX = 12.0

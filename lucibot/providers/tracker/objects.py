@@ -9,7 +9,7 @@ from lucibot.providers.tracker.deformable import DeformableTrack
 from lucibot.providers.tracker.evidence import Evidence
 from lucibot.providers.tracker.jointed import JointTrack
 from lucibot.providers.tracker.labelling import erode
-from lucibot.providers.tracker.raster import Mesh, face_parts
+from lucibot.providers.tracker.mesh import Mesh, face_parts
 from lucibot.providers.tracker.rigid import RigidTrack
 from lucibot.task import ObjectSpec, Task
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from lucibot.providers.tracker.raster import Mesh
+from lucibot.providers.tracker.mesh import Mesh
 
 _REACH = (1.0, 1.0, 1.0, 2.0, 4.0)
 _N = 7  # Degrees of freedom of a change of pose, see `_moved`.

@@ -59,10 +59,10 @@ class StoryboardModel(Immediate):
 
     def __init__(self, config: StoryboardVideo):
         # The compiled loops are loaded here, so that importing the config stays light.
-        from lucibot.providers.video.storyboard import draw, faults, schema, stage
+        from lucibot.providers.video.storyboard import draw, faults, scenery, schema
 
         self.config, self._draw, self._faults = config, draw, faults
-        self._load, self._stage = schema.load_storyboard, stage.Stage
+        self._load, self._scenery = schema.load_storyboard, scenery.Scenery
         self.at_once = config.threads
         self._lock = threading.Lock()
         self._prepared: tuple | None = None
@@ -77,17 +77,17 @@ class StoryboardModel(Immediate):
     def fetch(self, job: Job, folder: Path, progress: Progress) -> Path:
         """Draw `candidate.mp4` and, for measurement only, `planted/candidate.*`."""
         request, i = job.request, job.request.index
-        spec, stage = self._scene(request, progress)
+        spec, scenery = self._scene(request, progress)
         plan = self._faults.plan_with_fault(
-            request.task, stage, spec, self._fault(request),
+            request.task, scenery, spec, self._fault(request),
             np.random.default_rng([request.seed, 1, i]),
         )  # fmt: skip
         with self._lock:
             for path in plan.hands:
-                stage.hand_meshes(path)
+                scenery.hand_meshes(path)
         (folder / "planted").mkdir()
         rng = np.random.default_rng([request.seed, 2, i])
-        return self._candidate(stage, plan, rng, folder, progress)
+        return self._candidate(scenery, plan, rng, folder, progress)
 
     def _fault(self, request: VideoRequest) -> str:
         """The fault of one candidate or "". They are drawn for a group of candidates together, so
@@ -106,15 +106,15 @@ class StoryboardModel(Immediate):
                 progress("preparing shapes, light and hands", 0.0)
                 spec = self._load(request.task)
                 cut = frozenset(cut.object for cut in spec.cut)
-                stage = self._stage(request.task, request.view, cut=cut)
-                self._prepared = request.view, spec, stage
+                scenery = self._scenery(request.task, request.view, cut=cut)
+                self._prepared = request.view, spec, scenery
             return self._prepared[1:]
 
-    def _candidate(self, stage, plan, rng, folder: Path, progress: Progress) -> Path:
+    def _candidate(self, scenery, plan, rng, folder: Path, progress: Progress) -> Path:
         import cv2
 
-        h, w = stage.view.labels.shape
-        drawer = self._draw.Drawer(stage, plan)
+        h, w = scenery.view.labels.shape
+        drawer = self._draw.Drawer(scenery, plan)
         finish = _Finish(self.config, rng, len(plan), (h, w))
         warp = plan.extra.get("camera")
         frames = np.empty((len(plan), h, w, 3), np.uint8)
@@ -144,7 +144,7 @@ class StoryboardModel(Immediate):
             if (t + 1) % 10 == 0 or t + 1 == len(plan):
                 progress(f"drawn {t + 1} of {len(plan)} frames", (t + 1) / len(plan))
         path = folder / "candidate.mp4"
-        fps = stage.task.spec.camera.fps
+        fps = scenery.task.spec.camera.fps
         write_video(path, Video(frames=frames, fps=fps), crf=self.config.crf)
         _write_planted(folder / "planted", plan, fps, masks, hand, contact, tips, pieces)
         return path

@@ -15,15 +15,15 @@ import numpy as np
 
 from lucibot.providers.video.storyboard.hand import HandMesh
 from lucibot.providers.video.storyboard.morph import MorphPath
+from lucibot.providers.video.storyboard.painting import FAR, draw_mesh
 from lucibot.providers.video.storyboard.plan import CutPath, HandPath, Plan
-from lucibot.providers.video.storyboard.raster import FAR, draw_mesh
+from lucibot.providers.video.storyboard.scenery import OPENNESS, Scenery
 from lucibot.providers.video.storyboard.shapes import (
     Shape,
     cut_by_plane,
     deform_piece,
     vertex_normals,
 )
-from lucibot.providers.video.storyboard.stage import OPENNESS, Stage
 
 SAMPLES = 2
 """Samples a pixel and axis."""
@@ -71,10 +71,10 @@ class _Item:
 
 
 class Drawer:
-    """Draws one plan on a stage."""
+    """Draws one plan on a scenery."""
 
-    def __init__(self, stage: Stage, plan: Plan):
-        self.stage, self.plan = stage, plan
+    def __init__(self, scenery: Scenery, plan: Plan):
+        self.scenery, self.plan = scenery, plan
         self.pieces = {c.spec.object: self._cut(c) for c in plan.cuts}
         self.lowest = {c.spec.object: np.inf for c in plan.cuts}
         self._last: tuple | None = None
@@ -82,7 +82,7 @@ class Drawer:
     def _cut(self, cut: CutPath) -> dict[str, tuple[Shape, np.ndarray]]:
         normal = cut.normal * [1, 1, 0]
         normal /= np.linalg.norm(normal)
-        shape = self.stage.shapes[cut.spec.object]
+        shape = self.scenery.shapes[cut.spec.object]
         return {
             name: (cut_by_plane(shape, cut.point, s * normal, inside=1.03), s * normal)
             for name, s in (("plus", 1.0), ("minus", -1.0))
@@ -97,18 +97,18 @@ class Drawer:
         if self._last is not None and _same(self._last[0], drawn):
             # Nothing has moved since the last frame, so its picture is this one too.
             return replace(self._last[1], tips_m=tips)
-        stage = self.stage
-        still = stage.still(frozenset(names))
-        maps = stage.lights.shadow_maps(
+        scenery = self.scenery
+        still = scenery.still(frozenset(names))
+        maps = scenery.lights.shadow_maps(
             [i.caster or (i.vertices, i.shape.faces) for i in items], still.maps
         )
-        out = self._composite(t, items, stage.base(still, maps), still, maps, tips)
+        out = self._composite(t, items, scenery.base(still, maps), still, maps, tips)
         self._last = (drawn, out)
         return out
 
     def _objects(self, t: int) -> tuple[list[_Item], set[str]]:
         """What of the objects is drawn anew, and the names of those that have not moved."""
-        stage, plan = self.stage, self.plan
+        scenery, plan = self.scenery, self.plan
         items, still = [], set()
         cut_now = {c.spec.object: c for c in plan.cuts if t >= c.begins}
         morphed = {m.spec.object for m in plan.morphs if m.shown[: t + 1].any()}
@@ -121,26 +121,26 @@ class Drawer:
             elif name in cut_now:
                 items += self._piece_items(t, cut_now[name], T, scale)
             else:
-                v = stage.world(name, T, scale)
-                if np.abs(v - stage.world(name, stage.rest[name])).max() < MOVED_M:
+                v = scenery.world(name, T, scale)
+                if np.abs(v - scenery.world(name, scenery.rest[name])).max() < MOVED_M:
                     still.add(name)
                 else:
-                    items.append(_Item(name, stage.shapes[name], v, T, *stage.gain[name]))
+                    items.append(_Item(name, scenery.shapes[name], v, T, *scenery.gain[name]))
         return items, still
 
     def _morph_item(self, morph: MorphPath, vertices: np.ndarray) -> _Item:
         name, faces = morph.spec.object, morph.meshes.faces
         albedo = morph.albedo
         if albedo is None:
-            mean = self.stage.shapes[name].albedo.mean(0)
+            mean = self.scenery.shapes[name].albedo.mean(0)
             albedo = np.tile(mean, (len(vertices), 1))
         shape = Shape(
             vertices=vertices, normals=vertex_normals(vertices, faces), faces=faces, albedo=albedo
         )
-        return _Item(name, shape, vertices, np.eye(4), *self.stage.gain[name], piece=morph.name)
+        return _Item(name, shape, vertices, np.eye(4), *self.scenery.gain[name], piece=morph.name)
 
     def _piece_items(self, t: int, cut: CutPath, T: np.ndarray, scale: float) -> Iterator[_Item]:
-        stage, plan, name = self.stage, self.plan, cut.spec.object
+        scenery, plan, name = self.scenery, self.plan, cut.spec.object
         self.lowest[name] = min(self.lowest[name], self._tool_edge(t, cut, T))
         tip = T[:3, :3].T @ plan.T_world_object[t, plan.names.index(cut.spec.tool), :3, 0]
         for piece, (shape, normal) in self.pieces[name].items():
@@ -152,7 +152,7 @@ class Drawer:
                 notch_m=cut.spec.notch_m,
             )  # fmt: skip
             v = scale * local @ T[:3, :3].T + T[:3, 3]
-            yield _Item(name, shape, v, T, *stage.gain[name], piece=piece)
+            yield _Item(name, shape, v, T, *scenery.gain[name], piece=piece)
 
     def _hands(self, t: int) -> tuple[list[_Item], np.ndarray]:
         """The hands in the picture, and the finger tips (5, 3) [m, world] of the first."""
@@ -161,7 +161,7 @@ class Drawer:
             if not h.present[t]:
                 continue
             step = int(np.abs(OPENNESS - h.openness[t]).argmin())
-            fine, coarse = self.stage.hand_meshes(h)[step]
+            fine, coarse = self.scenery.hand_meshes(h)[step]
             T = h.T_world_hand[t].copy()
             T[:3, :3] *= h.size
             items.append(self._hand_item(fine, coarse, T, h))
@@ -175,7 +175,7 @@ class Drawer:
             return []
         shape, T = extra["object"]
         v = shape.vertices @ T[:3, :3].T + T[:3, 3]
-        return [_Item(EXTRA, shape, v, T, np.full(3, self.stage.exposure), np.zeros(3))]
+        return [_Item(EXTRA, shape, v, T, np.full(3, self.scenery.exposure), np.zeros(3))]
 
     def _hand_item(self, fine: HandMesh, coarse: HandMesh, T: np.ndarray, h: HandPath) -> _Item:
         elbow = np.array(h.spec.elbow_m)
@@ -184,7 +184,7 @@ class Drawer:
             vertices=v, normals=vertex_normals(v, fine.faces), faces=fine.faces.astype(np.int32),
             albedo=np.tile(np.float32(SKIN), (len(v), 1)),
         )  # fmt: skip
-        exposure = np.full(3, self.stage.exposure)
+        exposure = np.full(3, self.scenery.exposure)
         return _Item(
             HAND, shape, v, np.eye(4), exposure, np.zeros(3), tint=fine.tint,
             caster=(coarse.posed(T, elbow), coarse.faces.astype(np.int32)),
@@ -192,17 +192,17 @@ class Drawer:
 
     def _tool_edge(self, t: int, cut: CutPath, T_object: np.ndarray) -> float:
         """The lowest point of the tool inside the object's sides, in the object's frame [m]."""
-        plan, stage = self.plan, self.stage
-        tool = stage.world(cut.spec.tool, plan.T_world_object[t, plan.names.index(cut.spec.tool)])
+        plan, scenery = self.plan, self.scenery
+        tool = scenery.world(cut.spec.tool, plan.T_world_object[t, plan.names.index(cut.spec.tool)])
         local = (tool - T_object[:3, 3]) @ T_object[:3, :3]
-        v = stage.shapes[cut.spec.object].vertices
+        v = scenery.shapes[cut.spec.object].vertices
         inside = ((local[:, :2] > v[:, :2].min(0)) & (local[:, :2] < v[:, :2].max(0))).all(1)
         return float(local[inside, 2].min()) if inside.any() else np.inf
 
     def _composite(self, t, items, base, still, maps, tips) -> Drawn:
-        stage, plan, s = self.stage, self.plan, SAMPLES
+        scenery, plan, s = self.scenery, self.plan, SAMPLES
         h, w = still.labels.shape
-        projected = [stage.project(i.vertices, s) for i in items]
+        projected = [scenery.project(i.vertices, s) for i in items]
         window = _window(projected, w * s, h * s, s)
         names = plan.names
         masks = np.stack([still.labels == i + 1 for i in range(len(names))])
@@ -217,7 +217,7 @@ class Drawer:
             part = np.zeros(depth.shape, np.uint8)
             drawn = np.zeros((*depth.shape, 3), np.float32)
             for number, (item, points) in enumerate(zip(items, projected, strict=True), 1):
-                color = stage.shade(
+                color = scenery.shade(
                     item.shape, item.T, maps, item.gain, item.offset, item.vertices, item.tint
                 )
                 faces = item.shape.faces
@@ -244,18 +244,18 @@ class Drawer:
 
     def _contacts(self, items: list[_Item]) -> dict[tuple[str, str], bool]:
         """Which actuators' surfaces come within `TOUCH_M` of which targets'."""
-        stage = self.stage
+        scenery = self.scenery
         drawn: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {}
         for item in items:
             drawn.setdefault(item.owner, []).append((item.vertices, item.shape.faces))
 
         def surfaces(name: str) -> list[tuple[np.ndarray, np.ndarray]]:
-            at_rest = stage.world(name, stage.rest[name]), stage.shapes[name].faces
+            at_rest = scenery.world(name, scenery.rest[name]), scenery.shapes[name].faces
             return drawn.get(name, [at_rest])
 
         return {
             (a.name, b.name): surfaces_touch(surfaces(a.name), surfaces(b.name))
-            for a in stage.task.actuators for b in stage.task.targets if a.name != b.name
+            for a in scenery.task.actuators for b in scenery.task.targets if a.name != b.name
         }  # fmt: skip
 
 

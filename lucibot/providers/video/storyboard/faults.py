@@ -6,9 +6,9 @@ import numpy as np
 
 from lucibot.core.camera import Camera
 from lucibot.providers.video.storyboard.plan import Plan, make_plan
+from lucibot.providers.video.storyboard.scenery import Scenery
 from lucibot.providers.video.storyboard.schema import StoryboardSpec
 from lucibot.providers.video.storyboard.shapes import ball_shape, box_shape
-from lucibot.providers.video.storyboard.stage import Stage
 from lucibot.task import Task
 
 FAULTS = ("goal_not_reached", "new_object", "camera_drift", "wrong_object_moves")
@@ -35,12 +35,12 @@ def choose_faults(count: int, faulty: int | None, rng: np.random.Generator) -> l
 
 
 def plan_with_fault(
-    task: Task, stage: Stage, spec: StoryboardSpec, fault: str, rng: np.random.Generator
+    task: Task, scenery: Scenery, spec: StoryboardSpec, fault: str, rng: np.random.Generator
 ) -> Plan:
     """One candidate's plan; `fault` is one of `FAULTS` or "" for none."""
     plan = make_plan(task, spec, rng, miss=fault == "goal_not_reached")
     if fault == "new_object":
-        plan = _new_object(stage, plan, rng)
+        plan = _new_object(scenery, plan, rng)
     elif fault == "camera_drift":
         plan = _camera_drift(task.camera, plan, rng)
     elif fault == "wrong_object_moves":
@@ -48,7 +48,7 @@ def plan_with_fault(
     return plan
 
 
-def _new_object(stage: Stage, plan: Plan, rng: np.random.Generator) -> Plan:
+def _new_object(scenery: Scenery, plan: Plan, rng: np.random.Generator) -> Plan:
     color = np.array(COLORS[rng.integers(len(COLORS))])
     size = rng.uniform(0.035, 0.06)
     if rng.random() < 0.5:
@@ -59,18 +59,18 @@ def _new_object(stage: Stage, plan: Plan, rng: np.random.Generator) -> Plan:
     T = np.eye(4)
     angle = rng.uniform(0, 2 * np.pi)
     T[:2, :2] = [[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]
-    T[:3, 3] = _free_spot(stage, rng, size)
+    T[:3, 3] = _free_spot(scenery, rng, size)
     return plan.with_(fault="new_object", extra={"object": (shape, T), "appears": appears})
 
 
-def _free_spot(stage: Stage, rng: np.random.Generator, size: float) -> np.ndarray:
+def _free_spot(scenery: Scenery, rng: np.random.Generator, size: float) -> np.ndarray:
     """A point (3,) [m, world] of a level surface in the picture, clear of the objects."""
-    points, normals = stage.surface["empty"]
+    points, normals = scenery.surface["empty"]
     h = len(points)
-    clear = (normals[..., 2] > 0.95) & (stage.half_labels == 0)
+    clear = (normals[..., 2] > 0.95) & (scenery.half_labels == 0)
     margin = h // 10
     clear[:margin], clear[-margin:], clear[:, :margin], clear[:, -margin:] = (False,) * 4
-    places = [T[:3, 3] for T in stage.rest.values()]
+    places = [T[:3, 3] for T in scenery.rest.values()]
     for k in rng.permutation(np.flatnonzero(clear))[:400]:
         p = points.reshape(-1, 3)[k]
         if min(np.linalg.norm(p[:2] - q[:2]) for q in places) > 0.09 + size / 2:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from lucibot.core.camera import Camera
-from lucibot.providers.video.storyboard.raster import draw_height, light_reaching
+from lucibot.providers.video.storyboard.painting import draw_height, light_reaching
 from lucibot.task import LightSpec
 
 REGION_M = 0.96

@@ -15,15 +15,15 @@ from lucibot.core.errors import UserError
 from lucibot.core.scene_view import SceneView
 from lucibot.providers.video.storyboard.hand import HandMesh, make_hand
 from lucibot.providers.video.storyboard.light import Lights, surface_normals
+from lucibot.providers.video.storyboard.painting import FAR, draw_mesh
 from lucibot.providers.video.storyboard.plan import HandPath
-from lucibot.providers.video.storyboard.raster import FAR, draw_mesh
 from lucibot.providers.video.storyboard.shapes import object_shape, to_srgb
 from lucibot.task import Task
 
 OPENNESS = np.linspace(0, 0.55, 5)
 
 
-class Stage:
+class Scenery:
     """The scene of one task as the storyboard draws it."""
 
     def __init__(self, task: Task, view: SceneView, *, cut: frozenset[str] = frozenset()):
