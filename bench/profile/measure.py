@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import time
 from pathlib import Path
 
 from lucibot.benchmark import Bench
@@ -12,7 +11,7 @@ from lucibot.objective.config import VideoObjective
 from lucibot.optimize.strategies import EvosaxStrategy
 from lucibot.sim.evaluator import Evaluator
 from lucibot.sim.scene import SimScene
-from lucibot.sim.stopwatch import PARTS, Stopwatch, parts_of
+from lucibot.sim.timer import PARTS, Timer
 from lucibot.task import load_task
 
 
@@ -45,14 +44,14 @@ def profile(name: str, environments: int, device: str) -> dict[str, float]:
     optimizer = EvosaxStrategy(waypoints[0].size, environments, seed=0)
     for _ in range(2):  # JAX compiles once more for a state that has been told something.
         optimizer.tell(optimizer.ask(), evaluator.evaluate(waypoints).loss)
-    watch = Stopwatch(Bench(name="profile", device=device).synchronize)
-    with watch.watch(parts_of(evaluator) | {"ask and tell": [(optimizer, "ask"),
-                                                             (optimizer, "tell")]}):  # fmt: skip
-        begin = time.perf_counter()
+    scene.timer.synchronize = Bench(name="profile", device=device).synchronize
+    timer = Timer(scene.timer.synchronize)
+    with timer.part("ask and tell"):
         samples = optimizer.ask()
-        optimizer.tell(samples, evaluator.evaluate(waypoints).loss)
-        whole = time.perf_counter() - begin
-    return {**watch.seconds, "Python": whole - sum(watch.seconds.values())}
+    result = evaluator.evaluate(waypoints)
+    with timer.part("ask and tell"):
+        optimizer.tell(samples, result.loss)
+    return result.seconds | {"ask and tell": timer.seconds["ask and tell"]}
 
 
 def plot(found: dict[str, dict[str, float]], file: Path) -> None:

@@ -19,7 +19,6 @@ from lucibot.objective.config import VideoObjective
 from lucibot.sim.evaluator import Evaluator
 from lucibot.sim.rollout import run_rollout
 from lucibot.sim.scene import SimScene
-from lucibot.sim.stopwatch import Stopwatch
 from lucibot.task import load_task
 
 TASKS = ("cut_dough", "scoop_sand", "pour_liquid", "stack_cups", "hammer_peg")
@@ -70,8 +69,6 @@ def measure(bench: Bench) -> None:
 
 def _steps(bench: Bench, scene: SimScene, roll: Callable, *arguments) -> float:
     """Seconds that a scene's steps take within `roll(*arguments)`."""
-    watch = Stopwatch(bench.synchronize)
-    with watch.watch({"physics": [(scene, "step")]}):
-        roll(*arguments)
-        bench.synchronize()
-    return watch.seconds["physics"]
+    before, scene.timer.synchronize = scene.timer.seconds["physics"], bench.synchronize
+    roll(*arguments)
+    return scene.timer.seconds["physics"] - before

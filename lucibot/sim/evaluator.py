@@ -28,7 +28,7 @@ class Evaluator:
 
     def __init__(self, scene: SimScene, supervision: Supervision, objective: ObjectiveConfig):
         check_supervision(scene.task, supervision)
-        self.scene, self._supervision = scene, supervision
+        self.scene, self._supervision, self._timer = scene, supervision, scene.timer
         scene.reset()
         rest = {n: scene.particles(n)[:, 0].clone() for n in scene.grips}
         self._objective = objective.create(scene.task, supervision, rest, str(scene.device))
@@ -60,17 +60,23 @@ class Evaluator:
         waypoints = np.asarray(waypoints, np.float32)
         if waypoints.ndim != 4 or waypoints.shape[1:] != wanted or not len(waypoints):
             raise ValueError(f"waypoints: expected (P, {wanted}), P > 0, got {waypoints.shape}")
-        B, parts, states = self.scene.n_envs, [], []
+        B, parts, states, before = self.scene.n_envs, [], [], dict(self._timer.seconds)
         for first in range(0, len(waypoints), B):
             chunk = waypoints[first : first + B]
             # The batch is always full: what fills it is rolled out too and then forgotten.
             full = np.concatenate([chunk, np.repeat(chunk[-1:], B - len(chunk), axis=0)])
-            result, final = self._roll(full, keep_states, on_step)
+            with self._timer.part("Python"):
+                result, final = self._roll(full, keep_states, on_step)
             parts.append({n: v[: len(chunk)] for n, v in result.items()})
             states += final[: len(chunk)]
         joined = {n: np.concatenate([p[n] for p in parts]) for n in parts[0]}
         failed, loss = joined.pop("failed"), joined.pop("loss")
-        return Evaluation(loss=loss, terms=joined, failed=failed), states
+        seconds = {n: s - before[n] for n, s in self._timer.seconds.items() if n != "ask and tell"}
+        # A GPU would have to be waited for after every call to tell whose time it was.
+        told = self.scene.device.type == "cpu" or self._timer.synchronize is not None
+        return Evaluation(
+            loss=loss, terms=joined, failed=failed, seconds=seconds if told else {}
+        ), states
 
     def _roll(
         self, waypoints: np.ndarray, keep_states: bool, on_step
@@ -88,7 +94,8 @@ class Evaluator:
         moments: list[Moment] = []
 
         def keep(k: int) -> None:
-            moments.append(self.scene.moment())
+            with self._timer.part("losses"):
+                moments.append(self.scene.moment())
             if recorder:
                 recorder.look()
 
@@ -97,16 +104,17 @@ class Evaluator:
             grasps=grasps(self.scene.task, self._supervision),
             regrasps=regrasps(self.scene.task, self._supervision), on_keyframe=keep, on_step=on_step,
         )  # fmt: skip
-        keyframes, end = Moment.joined(moments), self.scene.moment()
-        failed = self.scene.diverged(end) | torch.from_numpy(unsound).to(self.scene.device)
-        for at_keyframe in self.scene.diverged(keyframes).view(-1, len(failed)):
-            failed |= at_keyframe
-        terms = self._objective.score(self._seen(keyframes, moments[-1], end))
-        for value in terms.values():
-            failed = failed | ~torch.isfinite(value)
-        loss = sum(w * terms[n] for n, w in self._objective.weights.items())
-        loss = torch.where(failed, torch.inf, loss)
-        terms = {n: torch.where(failed, torch.nan, v) for n, v in terms.items()}
+        with self._timer.part("losses"):
+            keyframes, end = Moment.joined(moments), self.scene.moment()
+            failed = self.scene.diverged(end) | torch.from_numpy(unsound).to(self.scene.device)
+            for at_keyframe in self.scene.diverged(keyframes).view(-1, len(failed)):
+                failed |= at_keyframe
+            terms = self._objective.score(self._seen(keyframes, moments[-1], end))
+            for value in terms.values():
+                failed = failed | ~torch.isfinite(value)
+            loss = sum(w * terms[n] for n, w in self._objective.weights.items())
+            loss = torch.where(failed, torch.inf, loss)
+            terms = {n: torch.where(failed, torch.nan, v) for n, v in terms.items()}
         result = {n: v.float().cpu().numpy() for n, v in terms.items()}
         result |= {"loss": loss.float().cpu().numpy(), "failed": failed.cpu().numpy()}
         if recorder:
@@ -116,13 +124,16 @@ class Evaluator:
     def _seen(self, keyframes: Moment, goal: Moment, end: Moment) -> Seen:
         """What the objective asks for."""
         looks = self._objective.looks
-        overlap = None if looks.masks is None else self._observer.overlap(looks.masks, keyframes)
         contact = self._contacts.touching(keyframes)
-        pictures = {
-            name: self._observer.picture(moment, name, parts=looks.parts)
-            for name, moment in (("goal", goal), ("settled", end))
-            if getattr(looks, name)
-        }
+        with self._timer.part("observe"):
+            overlap = (
+                None if looks.masks is None else self._observer.overlap(looks.masks, keyframes)
+            )
+            pictures = {
+                name: self._observer.picture(moment, name, parts=looks.parts)
+                for name, moment in (("goal", goal), ("settled", end))
+                if getattr(looks, name)
+            }
         return Seen(
             overlap=overlap, contact=contact.unflatten(0, (-1, len(goal.error))),
             state=keyframes if looks.state else None, **pictures,

@@ -18,6 +18,7 @@ from lucibot.sim.build import build_scene
 from lucibot.sim.engine import start_genesis
 from lucibot.sim.grip import Grip
 from lucibot.sim.moment import Moment
+from lucibot.sim.timer import Timer
 from lucibot.task import Task
 
 LINK_SIZES = 1.5
@@ -53,7 +54,7 @@ class SimScene:
         own_kernels: bool = True,
         progress: Progress = silent,
     ):
-        self.task, self.n_envs = task, n_envs
+        self.task, self.n_envs, self.timer = task, n_envs, Timer()
         gs = start_genesis(device)
         self.device = gs.device
         sim = task.spec.simulation
@@ -120,17 +121,19 @@ class SimScene:
         Genesis keeps the last substep's coupling force and adds it to the next step after a reset,
         so it is zeroed here.
         """
-        self._scene.reset()
-        self._servoed.clear()
-        if self._quick is not None:
-            self._quick.reset()
-        for grip in self.grips.values():
-            grip.let_go()
-        for force in self._coupling:
-            force.zero_()
+        with self.timer.part("control"):
+            self._scene.reset()
+            self._servoed.clear()
+            if self._quick is not None:
+                self._quick.reset()
+            for grip in self.grips.values():
+                grip.let_go()
+            for force in self._coupling:
+                force.zero_()
 
     def step(self) -> None:
-        self._scene.step(update_visualizer=False, refresh_visualizer=False)
+        with self.timer.part("physics"):
+            self._scene.step(update_visualizer=False, refresh_visualizer=False)
 
     def servo(self, name: str, pose_euler: Tensor, velocity: Tensor) -> None:
         """Give a free body's servo a target for this and the following steps.
@@ -142,12 +145,13 @@ class SimScene:
             pose_euler: (6, B) position [m] and intrinsic xyz Euler angles [rad].
             velocity: (6, B) linear [m/s] and angular [rad/s] velocity, world axes.
         """
-        mode, position, speed, _ = self._controls[name]
-        if name not in self._servoed:
-            mode.fill_(self._servo_on)
-            self._servoed.add(name)
-        position.copy_(pose_euler)
-        speed.copy_(velocity)
+        with self.timer.part("control"):
+            mode, position, speed, _ = self._controls[name]
+            if name not in self._servoed:
+                mode.fill_(self._servo_on)
+                self._servoed.add(name)
+            position.copy_(pose_euler)
+            speed.copy_(velocity)
 
     def release(self, name: str) -> None:
         """Switch a body's servo off: gravity and contacts decide from here on."""
@@ -158,7 +162,8 @@ class SimScene:
 
     def set_joint(self, name: str, value: Tensor) -> None:
         """Put a body on a joint at values (B,) [rad or m], at rest."""
-        self._entities[name].set_dofs_position(value[:, None].float())
+        with self.timer.part("control"):
+            self._entities[name].set_dofs_position(value[:, None].float())
 
     # Reading ------------------------------------------------------------------------------------
 

@@ -170,7 +170,6 @@ def _evaluator(task: Task, n_envs: int, device: str):
     """In the worker: takes (supervision, objective), and from then on waypoints."""
     from lucibot.sim.compiled import build_scene
     from lucibot.sim.evaluator import Evaluator
-    from lucibot.sim.stopwatch import timed
 
     scene = build_scene(task, n_envs=n_envs, device=device)
     evaluator: Evaluator | None = None
@@ -178,8 +177,7 @@ def _evaluator(task: Task, n_envs: int, device: str):
     def answer(message: Any) -> Any:
         nonlocal evaluator
         if isinstance(message, np.ndarray):
-            # A GPU would have to be waited for after every call to tell whose time it was.
-            return timed(evaluator, message) if device == "cpu" else evaluator.evaluate(message)
+            return evaluator.evaluate(message)
         evaluator = Evaluator(scene, *message)
         return "supervised"
 

@@ -34,7 +34,7 @@ from lucibot.report.data import (
 )
 from lucibot.report.page import write_report
 from lucibot.sim.state import FinalState
-from lucibot.sim.stopwatch import PARTS
+from lucibot.sim.timer import PARTS
 from lucibot.store.result import RESULT, Result, short_of_one
 from lucibot.store.run import MANIFEST, REPORT, versions, write_json
 from lucibot.store.verdicts import VERDICTS, chosen_video
