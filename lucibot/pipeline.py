@@ -115,7 +115,7 @@ STAGES: tuple[Stage, ...] = (
           reads=("scene", "roles", "goal", "instruction")),
     Stage(number=40, name="perceive", version=11, needs=("scene", "imagine", "select"),
           config="perceive", reads=("scene", "roles")),
-    Stage(number=50, name="optimize", version=5, needs=("scene", "perceive"), config="optimize",
+    Stage(number=50, name="optimize", version=6, needs=("scene", "perceive"), config="optimize",
           reads=("scene", "roles", "simulation"), seeded=True, keep=("checkpoints",),
           begins_early=True),
     Stage(number=60, name="execute", version=6, needs=("perceive", "optimize"), config="execute",

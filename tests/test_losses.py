@@ -191,4 +191,4 @@ def test_weights_make_the_sum():
     terms = {n: torch.tensor([1.0, 2.0]) for n in TERMS}
     paper = 1 + 1 + 10 + 10 + 1
     torch.testing.assert_close(PAPER_WEIGHTS.total(terms), torch.tensor([1.0, 2.0]) * paper)
-    assert float(FULL_WEIGHTS.total(terms)[0]) == paper + 1 + 1 + 10 + 10 + 1
+    assert float(FULL_WEIGHTS.total(terms)[0]) == paper + 1 + 1 + 10 + 10 + 1 + 10

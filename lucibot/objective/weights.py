@@ -51,7 +51,10 @@ class LossWeights:
 PAPER_WEIGHTS = LossWeights()
 """The paper's plain sum; Chamfer distances count in decimetres to be of the order of an IoU."""
 FULL_WEIGHTS = LossWeights(
-    part_count=1.0, part_iou=1.0, part_chamfer=10.0, part_distance=10.0, around=1.0
-)
-"""The paper's terms the target's parts, and what it goes around."""
+    part_count=1.0, part_iou=1.0, part_chamfer=10.0, part_distance=10.0, around=1.0,
+    affordance_reach=10.0,
+)  # fmt: skip
+"""The paper's terms, the target's parts, what it goes around, and where the fingers are: as much of
+these as goes with success and takes nothing from the sum (`bench/terms`). The room that a hand has
+does not tell success, so it is logged alone."""
 TERMS = tuple(f.name for f in fields(LossWeights))
