@@ -25,8 +25,9 @@ RIGID_BYTES = 0.5e6
 """Of an environment's bodies, and of whatever does not grow with particles and cells."""
 COUPLED_BYTES = 2.5e6
 """More where particles meet bodies, measured."""
-OBSERVED_BYTES = 2.5e6
-"""Of an environment's label and depth images with what the losses make of them."""
+OBSERVED_BYTES = 3.7e6
+"""Of an environment's label and depth images, at the last keyframe and at the end, with what the losses
+make of them."""
 
 
 def environment_bytes(task: Task) -> float:
