@@ -242,9 +242,10 @@ def test_a_bad_video_is_recorded_and_ends_no_other(bench):
 @pytest.mark.parametrize(("given", "error"), [(False, RunFailed), (True, UserError)])
 def test_where_no_video_can_serve_every_reason_is_told(bench, given, error):
     model = Model(candidates=2, bad=(0, 1), fitted=False, given=given)
-    with pytest.raises(error, match=r"clip\.mp4 cannot be decoded"):
+    with pytest.raises(error, match=r"clip\.mp4 cannot be decoded") as told:
         bench.imagine(model, Judge(), budget=3)
     assert model.asked == ([0, 1] if given else [0, 1, 2])
+    assert str(bench.run.path) not in str(told.value), "the file is named as the user knows it"
     rows = json.loads((bench.run.path / "20_imagine/a/candidates.json").read_text())["candidates"]
     assert all("clip.mp4" in r["trouble"] for r in rows)
 

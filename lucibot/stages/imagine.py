@@ -83,8 +83,9 @@ def _take(ctx: Context, model: VideoModel, request: VideoRequest, made: Candidat
                 made.raw, request.task, request.view, ctx.config.intake, progress=ctx.progress
             )
         except UserError as e:
-            ctx.note(f"candidate {made.index} cannot serve: {e}")
-            return {**row, "trouble": str(e)}
+            why = str(e).replace(str(made.raw), made.raw.name)
+            ctx.note(f"candidate {made.index} cannot serve: {why}")
+            return {**row, "trouble": why}
         write_video(out, video, crf=14)
         row["intake"] = report.to_dict()
         for text in (*report.done, *report.warnings):

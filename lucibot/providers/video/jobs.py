@@ -192,9 +192,9 @@ class Jobs:
         begin = time.monotonic()
         while True:
             status = self.model.poll(job)
-            self._tell(job.request, f"{name}: {status.message or status.state}", status.progress)
             if status.over:
                 return status
+            self._tell(job.request, f"{name}: {status.message or status.state}", status.progress)
             if time.monotonic() - begin > self.model.patience_s:
                 raise RunFailed(
                     f"{name}: job {job.id} is still {status.state} after "
