@@ -1,10 +1,12 @@
 """Generations of cut_dough: ours against Genesis, its camera, torch.cdist and evosax, plainly put
-together in one process.
+together; each in one process on one core, and ours on all cores beside that.
 
 A few generations are run and scaled to the paper's 640 rollouts.
 """
 
 from __future__ import annotations
+
+from contextlib import ExitStack
 
 import numpy as np
 import torch
@@ -30,24 +32,32 @@ def measure(bench: Bench) -> None:
     goal = supervision(SimScene(task, n_envs=1, device=bench.device))
     plain = Plain(task, goal, population, bench.device)
     waypoints = candidates(task, population)
-    sharding = Sharding.of(task, population, device=bench.device)
-    with ShardedEvaluator(task, sharding, device=bench.device) as ours:
-        ours.supervise(goal, VideoObjective())
-        optimizer = EvosaxStrategy(waypoints[0].size, population, seed=0)
+    one, many = (Sharding.of(task, population, workers=n, device=bench.device) for n in (1, None))
+    optimizer = EvosaxStrategy(waypoints[0].size, population, seed=0)
 
-        def generation(evaluate) -> None:
-            samples = optimizer.ask()
-            optimizer.tell(samples, evaluate(waypoints))
+    def generation(evaluate) -> None:
+        samples = optimizer.ask()
+        optimizer.tell(samples, evaluate(waypoints))
 
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # The workers have one, too.
+    with ExitStack() as stack:
+        ours, all_ours = (
+            stack.enter_context(ShardedEvaluator(task, s, device=bench.device)) for s in (one, many)
+        )
+        for evaluator in (ours, all_ours):
+            evaluator.supervise(goal, VideoObjective())
         times = bench.race({
             "ours_generation": lambda: generation(lambda w: ours.evaluate(w).loss),
             "plain_generation": lambda: generation(plain.evaluate),
+            "ours_all_cores_generation": lambda: generation(lambda w: all_ours.evaluate(w).loss),
         }, repeats=ROUNDS)  # fmt: skip
+    torch.set_num_threads(threads)
     bench.ratio("plain_over_ours", times["plain_generation"], times["ours_generation"],
                 target="at least 3")  # fmt: skip
     target = "" if bench.device == "cpu" else "at most 15"
     for name, t in times.items():
-        who = name.partition("_")[0]
+        who = name.removesuffix("_generation")
         bench.value(f"{who}_{ROLLOUTS}_rollouts", t.median * ROLLOUTS / population, unit="s",
                     target=target if who == "ours" else "")  # fmt: skip
 
