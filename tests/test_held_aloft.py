@@ -18,6 +18,7 @@ from lucibot.optimize.config import SearchConfig
 from lucibot.optimize.parametrization import Parametrization
 from lucibot.optimize.search import search
 from lucibot.sim.moment import Moment
+from lucibot.sim.timer import Timer
 from lucibot.task import Task, load_task
 from lucibot.vision.draw import DrawMesh, draw_depth
 
@@ -118,7 +119,7 @@ def test_the_last_keyframe_is_compared_and_what_settles_apart_from_it(task, monk
 
     now = iter([*HEIGHTS_M, 0.025])
     scene = SimpleNamespace(
-        task=task, device=torch.device("cpu"), n_envs=1, grips={}, particle_sizes_m={},
+        task=task, device=torch.device("cpu"), n_envs=1, grips={}, timer=Timer(), particle_sizes_m={},
         rigid_objects=task.objects, particle_objects=[], reset=lambda: None,
         moment=lambda: moment(next(now)), diverged=lambda m: torch.zeros_like(m.error),
     )  # fmt: skip
