@@ -303,3 +303,24 @@ def test_no_one_is_asked_for_what_two_candidates_share(tmp_path):
     with pytest.raises(UserError, match=r"b\.webm is a folder"):
         jobs(tmp_path, model).make([request(i) for i in range(3)])
     shutil.rmtree(a.folder)
+
+
+def test_of_eight_drawn_candidates_the_first_four_are_the_four():
+    from lucibot.providers.video import StoryboardVideo
+    from lucibot.task import load_task
+
+    task = load_task("cut_dough")
+
+    def identities(**settings) -> list[dict]:
+        config = StoryboardVideo(**settings)
+        model = config.create()
+        return [model.identity(request(i, task=task)) for i in range(config.candidates)]
+
+    four = identities(candidates=4)
+    eight = identities(candidates=8)
+    assert eight[:4] == four and len({json.dumps(i) for i in eight}) == 8
+    assert identities(candidates=4, threads=1) == four
+    assert identities(candidates=4, noise=2.0)[0] != four[0]
+    for group in (eight[:4], eight[4:]):
+        assert 1 <= sum(i["fault"] == "" for i in group) <= 3
+    assert all(i["fault"] for i in identities(candidates=3, faulty=3))
