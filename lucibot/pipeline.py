@@ -21,10 +21,12 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from lucibot.checks import ensure_sound
 from lucibot.config import RunConfig
 from lucibot.core.errors import UserError, unknown_name
 from lucibot.core.progress import Progress
 from lucibot.core.video import sha256_file
+from lucibot.providers.video import StoryboardVideo
 from lucibot.services import Services
 from lucibot.sim.sharding import settled_batch
 from lucibot.store.configs import agrees, files, from_dict, settled, to_dict
@@ -155,8 +157,9 @@ def start_run(task: Task, config: RunConfig, *, seed: int, out: Path) -> RunDire
     """Make the run directory of a new run.
 
     Raises:
-        UserError: `out` is a file or lies below one.
+        UserError: the task is not sound; `out` is a file or lies below one.
     """
+    ensure_sound(task, storyboard=isinstance(config.video, StoryboardVideo))
     record = {
         "task": str(task.folder), "task_digest": task.digest, "instruction": task.instruction,
         "seed": seed, "config": to_dict(config), "files": _contents(config, {}),
@@ -212,7 +215,11 @@ def reconfigure(run: RunDirectory, task: Task, config: RunConfig, seed: int) -> 
 
     Settings that turn out to be the user's mistake are not kept: they would stop every later
     `resume`, too.
+
+    Raises:
+        UserError: the task is not sound.
     """
+    ensure_sound(task, storyboard=isinstance(config.video, StoryboardVideo))
     before = run.record
     after = {
         **before, "task": str(task.folder), "task_digest": task.digest, "seed": seed,

@@ -134,7 +134,7 @@ def test_check_fails_on_what_is_wrong_and_goes_on(tmp_path, capsys):
     assert found["schema"].passed and found["mesh pusher"].passed
     assert not found["mesh block"].passed and "watertight" in found["mesh block"].message
     assert not found["storyboard"].passed and "pusher" in found["storyboard"].message
-    assert command(["check", str(made)]) == 1
+    assert command(["check", str(made)]) == 2
     assert "FAIL  mesh block" in capsys.readouterr().out
 
 

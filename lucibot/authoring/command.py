@@ -61,7 +61,7 @@ def _check(task: Path, out: Path) -> int:
 
     check_task(task, out, on_check=show)
     print(f"{task.name}: {failed} checks failed" if failed else f"{task.name}: all checks passed")
-    return 1 if failed else 0
+    return 2 if failed else 0
 
 
 def _predicates() -> int:

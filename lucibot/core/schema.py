@@ -150,12 +150,21 @@ def _first_error(model: type[BaseModel], e: ValidationError) -> str:
                                 str(first["loc"][-1]), fields))  # fmt: skip
     if first["type"] == "missing":
         return f"{where} is missing"
-    said = first["msg"].removeprefix("Value error, ").replace("Input should", "must")
+    said = _words(first)
     given = first["input"]
     if isinstance(given, bool | int | float | str):
         told = repr(given)
         said += f", got {told if len(told) <= 40 else told[:37] + '...'}"
     return f"{where}: {said}" if where else said
+
+
+def wording(e: ValidationError) -> str:
+    """What is wrong with a single value."""
+    return _words(e.errors(include_url=False)[-1])
+
+
+def _words(error: Any) -> str:
+    return error["msg"].removeprefix("Value error, ").replace("Input should", "must")
 
 
 def _field_names(model: Any, loc: tuple) -> list[str]:

@@ -269,7 +269,7 @@ class Domain(Spec):
 
 
 class MPMSpec(Domain):
-    grid_density: Positive = Field(64.0, ge=1, le=10_000)
+    grid_density: Positive = Field(64.0, ge=1, le=1e6)
     """Grid cells per metre."""
     cpic: Flag = True
 

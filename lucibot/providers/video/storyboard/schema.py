@@ -245,7 +245,7 @@ class StoryboardSpec(Spec):
             if group is not None and group not in self.jitter:
                 raise ValueError(str(unknown_name("group of keys (a [jitter.NAME])", group,
                                                   self.jitter)))  # fmt: skip
-        missed = {(t.object, k.group) for t in self.track for k in t.key}
+        missed = {(t.object, k.group) for t in self.track for k in t.key if k.group is not None}
         if self.miss.object is not None and (self.miss.object, self.miss.group) not in missed:
             raise ValueError(
                 f"miss: no key of {self.miss.object!r}'s [[track]] is of group {self.miss.group!r}, so "
