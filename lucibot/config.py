@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Annotated, Literal
 
+from pydantic import Field
+
+from lucibot.core.config import Config
+from lucibot.core.schema import Count, Index, Positive
 from lucibot.objective.config import ObjectiveConfig, VideoObjective
 from lucibot.objective.weights import PAPER_WEIGHTS
 from lucibot.optimize.config import Evosax, PrefitConfig, SearchConfig
@@ -28,14 +33,14 @@ from lucibot.vision.intake import IntakeConfig
 
 
 @dataclass(frozen=True, kw_only=True)
-class SceneConfig:
+class SceneConfig(Config):
     renderer: RendererConfig | None = None
     """What draws the photoreal first frame; if not given, the task's photo is taken where it has one,
     else mitsuba draws."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class SelectConfig:
+class SelectConfig(Config):
     verifier: VerifierConfig = field(default_factory=PixelVerifier)
     """What judges the candidate videos."""
     force_video: int | None = None
@@ -46,7 +51,7 @@ class SelectConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ImagineConfig:
+class ImagineConfig(Config):
     """What the stage `imagine` reads."""
 
     video: VideoConfig
@@ -57,7 +62,7 @@ class ImagineConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PerceiveConfig:
+class PerceiveConfig(Config):
     """Who sees what, and how finely."""
 
     tracker: TrackerConfig = field(default_factory=EmbeddedTracker)
@@ -74,35 +79,35 @@ class PerceiveConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class OptimizeConfig:
+class OptimizeConfig(Config):
     search: SearchConfig = SearchConfig()
     objective: ObjectiveConfig = VideoObjective()
     """What rollouts are judged by."""
     prefit: PrefitConfig | None = PrefitConfig()
     """Fit the actuators' poses by drawing, before any physics."""
-    workers: int = field(default=0, metadata=NO_EFFECT)
+    workers: Annotated[Index, Field(le=1024)] = field(default=0, metadata=NO_EFFECT)
     """One-thread worker processes on a CPU; 0 takes one a core."""
-    device: str = "cpu"
+    device: Literal["cpu", "cuda"] = "cpu"
     """Where the environments live: "cpu", or "cuda" for one process with the whole population."""
     cluster: str | None = field(default=None, metadata=NO_EFFECT)
     """Ray cluster that holds the workers: its address, or "auto"; this machine's processes if not
     given."""
-    environments: int | None = None
+    environments: Count | None = None
     """Environments that a worker rolls out together; if not given, settled when the run begins:
     enough for one round of the population."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class ExecuteConfig:
-    film_fps: float = 20.0
+class ExecuteConfig(Config):
+    film_fps: Annotated[Positive, Field(ge=1, le=240)] = 20.0
     """About so many pictures a second in the film of the replay, which is in real time: as many as
     make a picture every few steps. Particles are kept as often."""
-    film_width: int = 640
+    film_width: Annotated[Count, Field(ge=64, le=4096)] = 640
     """Width of the film [pixels], at most the task camera's."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunConfig:
+class RunConfig(Config):
     scene: SceneConfig = SceneConfig()
     prompt: PromptConfig = field(default_factory=TemplatePrompt)
     """What writes down what the video model is told."""

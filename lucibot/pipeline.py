@@ -157,9 +157,9 @@ def start_run(task: Task, config: RunConfig, *, seed: int, out: Path) -> RunDire
     """Make the run directory of a new run.
 
     Raises:
-        UserError: the task is not sound; `out` is a file or lies below one.
+        UserError: the task is not sound; the device is not there; `out` is a file or lies below one.
     """
-    ensure_sound(task, storyboard=isinstance(config.video, StoryboardVideo))
+    _ensure_possible(task, config)
     record = {
         "task": str(task.folder), "task_digest": task.digest, "instruction": task.instruction,
         "seed": seed, "config": to_dict(config), "files": _contents(config, {}),
@@ -192,6 +192,22 @@ def open_run(
     return run, load_task(_task_folder(run, task)), config, record["seed"]
 
 
+def _ensure_possible(task: Task, config: RunConfig) -> None:
+    """What would stop a stage later on stops the run before the first.
+
+    Raises:
+        UserError: the task is not sound, or this machine lacks the device.
+    """
+    if config.optimize.device != "cpu" and config.optimize.cluster is None:
+        from lucibot.sim.engine import ensure_device
+
+        try:
+            ensure_device(config.optimize.device)
+        except UserError as e:
+            raise UserError(f"--optimize.{e}") from None
+    ensure_sound(task, storyboard=isinstance(config.video, StoryboardVideo))
+
+
 def _task_folder(run: RunDirectory, given: str | Path | None) -> Path:
     """Where the task of a run is: where it was, or in this package, if it ships the very same."""
     if given is not None:
@@ -217,9 +233,9 @@ def reconfigure(run: RunDirectory, task: Task, config: RunConfig, seed: int) -> 
     `resume`, too.
 
     Raises:
-        UserError: the task is not sound.
+        UserError: the task is not sound, or the device is not there.
     """
-    ensure_sound(task, storyboard=isinstance(config.video, StoryboardVideo))
+    _ensure_possible(task, config)
     before = run.record
     after = {
         **before, "task": str(task.folder), "task_digest": task.digest, "seed": seed,

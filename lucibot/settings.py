@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from lucibot.core.config import WrongSetting
 from lucibot.core.errors import UserError, unknown_name
 from lucibot.store.configs import classes, field_default, field_texts, plain_types
 
@@ -182,7 +183,11 @@ def _build(kind: Any, default: Any, path: str, given: Mapping[str, str]) -> Any:
         if value is dataclasses.MISSING:
             raise UserError(f"--{path} {_member_name(kind, cls)} needs --{here}")
         values[f.name] = value
-    return cls(**values)
+    try:
+        return cls(**values)
+    except WrongSetting as e:
+        where = f"{path}.{_flag(e.field)}" if path else _flag(e.field)
+        raise UserError(f"--{where} {_shown(e.value)}: {e.problem}") from None
 
 
 def _chosen(kind: Any, default: Any, path: str, given: Mapping[str, str], mine: list[str]) -> type:

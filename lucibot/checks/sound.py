@@ -70,7 +70,7 @@ def ensure_sound(task: Task, *, storyboard: bool) -> None:
         UserError: the first check that fails, in one line.
     """
     if storyboard:
-        from lucibot.providers.video.schema import load_storyboard
+        from lucibot.providers.video.storyboard.schema import load_storyboard
 
         load_storyboard(task)  # Without one nothing can be drawn, which is no fault of a task.
     for check in checks(task, storyboard=storyboard):
@@ -92,8 +92,8 @@ def goal_and_success(task: Task) -> str:
 
 
 def plan(task: Task) -> str:
-    from lucibot.providers.video.plan import make_plan
-    from lucibot.providers.video.schema import load_storyboard
+    from lucibot.providers.video.storyboard.plan import make_plan
+    from lucibot.providers.video.storyboard.schema import load_storyboard
 
     if not (task.folder / "storyboard.toml").is_file():
         return "none; runs need --video FILE or a video model"

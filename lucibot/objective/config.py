@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from lucibot.core.config import Config
 from lucibot.core.errors import UserError
 from lucibot.objective.weights import FULL_WEIGHTS, TERMS, LossWeights
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class VideoObjective:
+class VideoObjective(Config):
     """Be like the video (paper, section 3.4)."""
 
     weights: LossWeights = FULL_WEIGHTS

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 
+from lucibot.core.config import Config
+
 
 @dataclass(frozen=True, kw_only=True)
-class LossWeights:
+class LossWeights(Config):
     """Weight of each term in the sum; a weight of 0 leaves the term logged but without a say."""
 
     actuator_iou: float = 1.0

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
+from pydantic import Field
+
+from lucibot.core.config import Config
 from lucibot.core.errors import UserError
 from lucibot.core.plugins import find_plugin
+from lucibot.core.schema import Count, Fraction, Index, Positive
 
 if TYPE_CHECKING:
     from lucibot.optimize.optimizer import Optimizer
@@ -17,7 +21,7 @@ GROUP = "lucibot.optimizers"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Evosax:
+class Evosax(Config):
     """An evolution strategy of evosax."""
 
     kind: Literal["evosax"] = "evosax"
@@ -33,7 +37,7 @@ class Evosax:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Pycma:
+class Pycma(Config):
     """CMA-ES as its author keeps it (package cma), for reference: with active covariance updates
     and step-size damping of its own."""
 
@@ -51,18 +55,18 @@ class Pycma:
 
 
 @dataclass(frozen=True, kw_only=True)
-class CEM:
+class CEM(Config):
     """The cross-entropy method: a mean and a spread for each coordinate, drawn to the best samples;
     some of these are evaluated again with the next generation."""
 
     kind: Literal["cem"] = "cem"
-    elite_share: float = 0.25
+    elite_share: Annotated[Fraction, Field(gt=0)] = 0.25
     """Share of a generation that mean and spread follow."""
     kept: int = 2
     """Elites that take part in the next generation."""
-    inertia: float = 0.3
+    inertia: Annotated[Fraction, Field(lt=1)] = 0.3
     """Share of the former mean and spread that remains."""
-    least_spread: float = 0.1
+    least_spread: Positive = 0.1
     """The spread never falls below this [first spreads]."""
 
     def create(self, dimension: int, population: int, seed: int) -> Optimizer:
@@ -73,7 +77,7 @@ class CEM:
 
 
 @dataclass(frozen=True, kw_only=True)
-class OwnOptimizer:
+class OwnOptimizer(Config):
     """An optimizer of one's own: an entry point of `lucibot.optimizers`, or module:Class."""
 
     kind: Literal["own"] = "own"
@@ -102,15 +106,15 @@ class OwnOptimizer:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PrefitConfig:
+class PrefitConfig(Config):
     """The fit of the actuators' poses by drawing alone: masks and clouds, no physics."""
 
-    population: int = 64
+    population: Annotated[Count, Field(ge=2)] = 64
     """Poses drawn of each actuator at each keyframe in one iteration."""
-    iterations: int = 8
-    sigma_position_m: float = 0.010
+    iterations: Annotated[Index, Field(le=10_000)] = 8
+    sigma_position_m: Positive = 0.010
     """First spread of positions [m]."""
-    sigma_rotation_deg: float = 5.0
+    sigma_rotation_deg: Positive = 5.0
     """First spread of rotations [deg]."""
     prior_weight: float = 0.05
     """Cost of one first spread away from the estimate: what masks cannot see (depth along the ray)
@@ -118,23 +122,28 @@ class PrefitConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class SearchConfig:
-    population: int = 16
+class SearchConfig(Config):
+    population: Annotated[Count, Field(ge=2)] = 16
     """Rollouts in a generation."""
-    generations: int = 16
+    generations: Index = 16
     """At most so many; 0: replay the start without a search."""
     patience: int = 3
     """Stop after so many generations that have not lowered the loss by `least_gain`; 0: never."""
-    least_gain: float = 0.05
+    least_gain: Fraction = 0.05
     """Share of the loss by which `patience` generations together must lower it."""
-    sigma_position_m: float = 0.004
+    sigma_position_m: Positive = 0.004
     """First step size of positions [m]."""
-    sigma_depth_m: float | None = 0.015
+    sigma_depth_m: Positive | None = 0.015
     """First step size along the line of sight [m], where the video says least; none: as across."""
-    sigma_rotation_deg: float = 3.0
+    sigma_rotation_deg: Positive = 3.0
     """First step size of rotations [deg]."""
-    correlation: float = 0.64
+    correlation: Annotated[Fraction, Field(lt=1)] = 0.64
     """How much of a displacement all waypoints of an actuator share; 0: each on its own (paper)."""
     include_start: bool = True
     """Evaluate the start in the first generation and keep it as a candidate."""
     optimizer: Evosax | Pycma | CEM | OwnOptimizer = Evosax()
+
+    def check(self) -> None:
+        strategy = getattr(self.optimizer, "strategy", None)
+        if strategy == "CR_FM_NES" and self.population % 2:
+            self.refuse("population", f"{strategy} takes an even number")

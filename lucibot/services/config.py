@@ -4,10 +4,16 @@ them; what does (a model's name) is a setting of the provider that asks."""
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
+
+from pydantic import Field
+
+from lucibot.core.config import Config
+from lucibot.core.schema import Count, Positive
 
 
 @dataclass(frozen=True, kw_only=True)
-class VlmConfig:
+class VlmConfig(Config):
     """The server of vision-language models: OpenAI's, or any that speaks its protocol."""
 
     base_url: str | None = None
@@ -18,22 +24,22 @@ class VlmConfig:
     """Price of a million tokens sent [USD]; needed where there is a cap."""
     usd_per_million_out: float | None = None
     """Price of a million tokens answered [USD]."""
-    longest_answer: int = 4096
+    longest_answer: Count = 4096
     """Tokens that an answer may have, thinking included."""
-    image_px: int = 1024
+    image_px: Annotated[Count, Field(ge=32, le=16_384)] = 1024
     """Pictures are sent with at most so many pixels a side."""
-    at_once: int = 4
+    at_once: Annotated[Count, Field(le=256)] = 4
     """Calls under way at the same time."""
-    timeout_s: float = 120.0
+    timeout_s: Positive = 120.0
     """Seconds after which a call that is not answered is tried again."""
-    tries: int = 5
+    tries: Annotated[Count, Field(le=100)] = 5
     """Tries of one call, where the server is busy, broken or out of reach."""
     first_wait_s: float = 1.0
     """Seconds before the second try; each further one waits twice as long."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class ServicesConfig:
+class ServicesConfig(Config):
     max_usd: float | None = None
     """What this run may spend in all [USD]: a call that could pass it is not made."""
     vlm: VlmConfig = VlmConfig()

@@ -18,8 +18,7 @@ def start_genesis(device: str = "cpu") -> Any:
     On the CPU it runs on one thread unless QD_NUM_THREADS says otherwise: one thread gives the same
     bits for any number of environments, and processes scale better than threads.
     """
-    if device not in {"cpu", "cuda"}:
-        raise UserError(f"unknown device {device!r}; choose cpu or cuda")
+    ensure_device(device)
     os.environ.setdefault("QD_NUM_THREADS", "1")
     # Quadrants says so of Genesis's own kernels; it concerns nobody who runs a task.
     warnings.filterwarnings("ignore", message="cannot create weak reference")
@@ -36,6 +35,20 @@ def start_genesis(device: str = "cpu") -> Any:
     elif gs.device.type != device:
         raise UserError(f"this process already runs Genesis on {gs.device.type}, not on {device}")
     return gs
+
+
+def ensure_device(device: str) -> None:
+    """
+    Raises:
+        UserError: this machine has no such device.
+    """
+    if device not in {"cpu", "cuda"}:
+        raise UserError(f"unknown device {device!r}; choose cpu or cuda")
+    if device == "cuda":
+        import torch
+
+        if not torch.cuda.is_available():
+            raise UserError("device cuda: this machine has no CUDA GPU that works; choose cpu")
 
 
 def shut_down() -> None:

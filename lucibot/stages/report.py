@@ -6,7 +6,9 @@ import dataclasses
 import json
 import shutil
 import time
+import zlib
 from pathlib import Path
+from zipfile import BadZipFile
 
 import cv2
 import numpy as np
@@ -150,12 +152,20 @@ def _json(path: Path) -> dict:
 def _off_the_video(ctx: Context, video: str, state: FinalState) -> dict[str, float]:
     """How far each joint ended from where the video has it [deg or m], where that is known: a
     storyboard keeps what it drew. A measurement beside the success, which rests on the simulator's
-    state alone; without what was drawn it is left out."""
+    state alone; without what was drawn, or where that is damaged, it is left out."""
     planted = ctx.inputs["imagine"] / "planted" / f"{Path(video).stem}.npz"
     if not planted.is_file():
         return {}
-    with np.load(planted) as z:
-        drawn = z["poses"][-1]
+    try:
+        with np.load(planted) as z:
+            drawn = np.asarray(z["poses"][-1], float)
+        if drawn.shape != (len(ctx.task.objects), 4, 4) or not np.isfinite(drawn).all():
+            raise ValueError(f"poses {drawn.shape}")
+    except (OSError, EOFError, ValueError, KeyError, IndexError, BadZipFile, zlib.error) as e:
+        ctx.note(
+            f"{planted.name} is damaged ({e}): how far joints ended from the video is not known"
+        )
+        return {}
     out = {}
     for i, o in enumerate(ctx.task.objects):
         if (joint := o.articulation) is not None:

@@ -10,15 +10,19 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Annotated
 
 import cv2
 import numpy as np
 from einops import rearrange
+from pydantic import Field
 
 from lucibot.core.camera import Camera
+from lucibot.core.config import Config
 from lucibot.core.errors import UserError
 from lucibot.core.progress import Progress, silent
 from lucibot.core.scene_view import SceneView
+from lucibot.core.schema import Finite, Positive
 from lucibot.core.similarity import scene_similarity
 from lucibot.core.video import Video
 from lucibot.task import Task
@@ -42,16 +46,16 @@ WHOLE_PX = 0.2
 
 
 @dataclass(frozen=True, kw_only=True)
-class IntakeConfig:
+class IntakeConfig(Config):
     """What a file may be like."""
 
-    least_similarity: float = 0.55
+    least_similarity: Annotated[Finite, Field(ge=-1, le=1)] = 0.55
     """Least similarity in [-1, 1] of each object's surroundings in the first picture to the scene's:
     other scenes stay below 0.55 in at least one object, mostly far below; the same scene in another
     style and crop gives 0.6 and more."""
-    shortest_s: float = 0.5
+    shortest_s: Positive = 0.5
     """A shorter clip shows nothing being done."""
-    longest_s: float = 30.0
+    longest_s: Positive = 30.0
     """What comes later is left off: a clip is held in memory by the stages that read it."""
     lead_s: float = 2.0
     """How long a fade, a black or a strange picture may last before the scene is seen."""

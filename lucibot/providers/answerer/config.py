@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
+
+from pydantic import Field
+
+from lucibot.core.config import Config
+from lucibot.core.schema import Count
 
 if TYPE_CHECKING:
     from lucibot.providers.answerer.base import Answerer
 
 
 @dataclass(frozen=True, kw_only=True)
-class PixelAnswerer:
+class PixelAnswerer(Config):
     """First hand contact, goal frame and contacts, measured in the picture."""
 
-    width: int = 400
+    width: Annotated[Count, Field(ge=32, le=4096)] = 400
     """Width [px] of the grid that pixels are counted on."""
     steady_s: float = 0.1
     """What lasts less long than this does not count."""

@@ -5,12 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from lucibot.core.config import Config
+
 if TYPE_CHECKING:
     from lucibot.providers.depth.base import DepthModel
 
 
 @dataclass(frozen=True, kw_only=True)
-class FillDepth:
+class FillDepth(Config):
     """Depth from the scene, the meshes' poses and the first moment; needs no weights."""
 
     carry_within_m: float = 0.02

@@ -5,12 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from lucibot.core.config import Config
+
 if TYPE_CHECKING:
     from lucibot.providers.hand.base import HandDetector
 
 
 @dataclass(frozen=True, kw_only=True)
-class OutlineHand:
+class OutlineHand(Config):
     """Finds finger tips on the outline of the hand layer; needs no weights."""
 
     reach: float = 0.035

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from lucibot.core.config import Config
 from lucibot.core.prompt import Prompt
 from lucibot.core.scene_view import SceneView
 from lucibot.providers.prompt.base import listed, words
@@ -13,7 +14,7 @@ from lucibot.task import Task
 
 
 @dataclass(frozen=True, kw_only=True)
-class TemplatePrompt:
+class TemplatePrompt(Config):
     """Fills the task's instruction and the names of its objects into a fixed text."""
 
     kind: Literal["template"] = "template"

@@ -7,6 +7,7 @@ from typing import Literal
 
 from pydantic import BaseModel, Field
 
+from lucibot.core.config import Config
 from lucibot.core.prompt import Prompt
 from lucibot.core.scene_view import SceneView
 from lucibot.providers.prompt.base import listed, words
@@ -15,7 +16,7 @@ from lucibot.task import Task
 
 
 @dataclass(frozen=True, kw_only=True)
-class VlmPrompt:
+class VlmPrompt(Config):
     """Asks a vision-language model for a detailed prompt; `--services.vlm` says where it is."""
 
     kind: Literal["vlm"] = "vlm"

@@ -15,12 +15,15 @@ import tempfile
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
+from pydantic import Field
 
+from lucibot.core.config import Config
 from lucibot.core.errors import RunFailed
 from lucibot.core.progress import Progress, silent
+from lucibot.core.schema import Count
 from lucibot.providers.renderer.surfaces import linear_to_srgb, task_surfaces
 from lucibot.task import Task
 
@@ -30,17 +33,17 @@ ADVICE = "With LLVM 19 (Debian's libllvm19) it takes a quarter to a half of the 
 
 
 @dataclass(frozen=True, kw_only=True)
-class MitsubaRenderer:
+class MitsubaRenderer(Config):
     """Path tracing on the CPU."""
 
     kind: Literal["mitsuba"] = "mitsuba"
-    spp: int = 5
+    spp: Annotated[Count, Field(le=65_536)] = 5
     """Light paths a pixel."""
     variant: Literal["auto", "llvm_ad_rgb", "scalar_rgb"] = "auto"
     """Mitsuba's back end; "auto" takes LLVM where a probe in a subprocess survives."""
     denoise: bool = True
     """Smooth what noise is left, guided by normals, depth and surface colour."""
-    max_depth: int = 4
+    max_depth: Annotated[Count, Field(le=100)] = 4
     """Longest light path, in edges."""
     seed: int = 0
 

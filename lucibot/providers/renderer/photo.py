@@ -8,6 +8,7 @@ from typing import Literal
 import cv2
 import numpy as np
 
+from lucibot.core.config import Config
 from lucibot.core.errors import UserError
 from lucibot.core.progress import Progress, silent
 from lucibot.task import Task
@@ -17,7 +18,7 @@ ASPECT_TOLERANCE = 0.01
 
 
 @dataclass(frozen=True, kw_only=True)
-class PhotoRenderer:
+class PhotoRenderer(Config):
     """The task's own photo, and its photo of the empty scene if it has one."""
 
     kind: Literal["photo"] = "photo"

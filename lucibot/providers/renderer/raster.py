@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 from einops import reduce
+from pydantic import Field
 
 from lucibot.core.camera import Camera
+from lucibot.core.config import Config
 from lucibot.core.progress import Progress, silent
+from lucibot.core.schema import Count
 from lucibot.providers.renderer.surfaces import (
     Surface,
     linear_to_srgb,
@@ -21,11 +24,11 @@ from lucibot.task import LightSpec, Task
 
 
 @dataclass(frozen=True, kw_only=True)
-class RasterRenderer:
+class RasterRenderer(Config):
     """Rasterised triangles, lit by the sun without shadows and by the sky."""
 
     kind: Literal["raster"] = "raster"
-    samples: int = 2
+    samples: Annotated[Count, Field(le=16)] = 2
     """Samples a pixel and axis."""
 
     def create(self) -> Rasterizer:

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from pydantic import Field
+
+from lucibot.core.config import Config
+from lucibot.core.schema import Count, Fraction, Positive
 
 if TYPE_CHECKING:
     from lucibot.providers.tracker.base import Segmenter, Tracker, TrackerAndHandLayer
 
 
 @dataclass(frozen=True, kw_only=True)
-class SearchSettings:
-    rounds: int = 7
-    samples: int = 40
-    elite: int = 8
+class SearchSettings(Config):
+    rounds: Annotated[Count, Field(le=1000)] = 7
+    samples: Annotated[Count, Field(le=10_000)] = 40
+    elite: Count = 8
     spread_px: float = 1.5
     """Standard deviation of the first round's shifts, beyond what flow says [work pixels]."""
     spread_depth: float = 0.02
@@ -26,16 +31,16 @@ class SearchSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
-class EmbeddedTracker:
+class EmbeddedTracker(Config):
     """Tracks with classical means only; needs no weights and no GPU."""
 
     kind: Literal["embedded"] = "embedded"
-    work_width: int = 408
+    work_width: Annotated[Count, Field(ge=32, le=4096)] = 408
     """Width at which the work is done [pixels]; masks come out at the video's size."""
     search: SearchSettings = field(default_factory=SearchSettings)
     edge_weight: float = 3.0
     """What an outline gains on a pixel with an edge that the background lacks [log-likelihood]."""
-    lost_below: float = 0.4
+    lost_below: Fraction = 0.4
     """Confidence under which a frame counts as lost."""
     seed: int = 0
     """Seed of the pose search."""
@@ -47,14 +52,14 @@ class EmbeddedTracker:
 
 
 @dataclass(frozen=True, kw_only=True)
-class CommandSegmenter:
+class CommandSegmenter(Config):
     """Masks from any program that follows objects from their first masks."""
 
     kind: Literal["command"] = "command"
     command: str = ""
     """What is run, with the place holders {video} (an mp4), {first} (an npz with a mask (H, W) for each
     object by name) and {masks} (the npz to write, with masks (T, H, W) by name)."""
-    timeout_s: float = 3600.0
+    timeout_s: Positive = 3600.0
 
     def create(self) -> Segmenter:
         from lucibot.providers.tracker.command import SegmentByCommand
@@ -67,7 +72,7 @@ HandLayerConfig = EmbeddedTracker
 
 
 @dataclass(frozen=True, kw_only=True)
-class ComposedTracker:
+class ComposedTracker(Config):
     """Masks by a segmenter, hands by a hand layer; poses start from the masks."""
 
     kind: Literal["composed"] = "composed"

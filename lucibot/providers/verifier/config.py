@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from pydantic import Field
+
+from lucibot.core.config import Config
+from lucibot.core.schema import Count, Positive
 
 if TYPE_CHECKING:
     from lucibot.providers.verifier.pixels import Judge
@@ -11,13 +16,13 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PixelVerifier:
+class PixelVerifier(Config):
     """Judges by first-frame match, background drift, unexplained regions, motion and goal."""
 
     kind: Literal["pixels"] = "pixels"
-    width: int = 320
+    width: Annotated[Count, Field(ge=32, le=4096)] = 320
     """Pixels across at which the video is classified."""
-    samples_per_s: float = 8.0
+    samples_per_s: Positive = 8.0
     """Frames a second that are looked at."""
     same_scene: float = 0.75
     """First-frame similarity from which on nothing is deducted."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from lucibot.core.config import Config
 from lucibot.core.errors import UserError
 from lucibot.core.progress import Progress
 from lucibot.core.video import sha256_file
@@ -15,7 +16,7 @@ from lucibot.services import Services
 
 
 @dataclass(frozen=True, kw_only=True)
-class FileVideo:
+class FileVideo(Config):
     """Takes video files as the candidates."""
 
     kind: Literal["file"] = "file"

@@ -11,11 +11,14 @@ import json
 import threading
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
+from pydantic import Field
 
+from lucibot.core.config import Config
 from lucibot.core.progress import Progress
+from lucibot.core.schema import Count, Index
 from lucibot.core.video import Video, write_video
 from lucibot.providers.video.base import Immediate, Job, VideoRequest, chosen_settings
 from lucibot.services import Services
@@ -26,11 +29,11 @@ GROUP = 4
 
 
 @dataclass(frozen=True, kw_only=True)
-class StoryboardVideo:
+class StoryboardVideo(Config):
     """Draws candidates from the task's storyboard.toml; needs no weights, no key and no GPU."""
 
     kind: Literal["storyboard"] = "storyboard"
-    candidates: int = 4
+    candidates: Annotated[Count, Field(le=64)] = 4
     """Videos to draw."""
     faulty: int | None = None
     """How many of them carry a planted fault; None draws that from the seed and leaves at least one
@@ -43,9 +46,9 @@ class StoryboardVideo:
     """Standard deviation of pixel noise, of 255."""
     blur_px: float = 0.55
     """Standard deviation of the blur."""
-    crf: int = 23
+    crf: Annotated[Index, Field(le=51)] = 23
     """H.264 quality: larger is worse."""
-    threads: int = field(default=2, metadata=NO_EFFECT)
+    threads: Annotated[Count, Field(le=256)] = field(default=2, metadata=NO_EFFECT)
     """Candidates drawn side by side; has no effect on their bytes."""
 
     def create(self, services: Services | None = None) -> StoryboardModel:
