@@ -14,6 +14,18 @@ from lucibot.optimize.config import Evosax, SearchConfig
 from lucibot.settings import settings
 from lucibot.store.configs import classes
 
+
+@pytest.fixture(autouse=True)
+def nothing_runs(tmp_path, monkeypatch):
+    """What is accepted by mistake is not run."""
+    monkeypatch.chdir(tmp_path)
+
+    def accepted(*_, **__):
+        raise AssertionError("a run was started")
+
+    monkeypatch.setattr("lucibot.commands.run_stages", accepted)
+
+
 WRONG = [
     ("--seed", "-1"),
     ("--seed", "1e3"),
@@ -54,8 +66,7 @@ WRONG = [
 
 
 @pytest.mark.parametrize(("flag", "value"), WRONG)
-def test_a_setting_out_of_bounds(flag, value, tmp_path, capsys, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+def test_a_setting_out_of_bounds(flag, value, tmp_path, capsys):
     assert main(["run", "cut_dough", flag, value]) == 2
     said = capsys.readouterr().err
     assert said.startswith("lucibot: ") and said.count("\n") == 1, said
@@ -67,7 +78,6 @@ def test_a_gpu_that_is_not_there_is_missed_before_anything_is_built(tmp_path, ca
     import torch
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    monkeypatch.chdir(tmp_path)
     assert main(["run", "cut_dough", "--optimize.device", "cuda"]) == 2
     said = capsys.readouterr().err
     assert "--optimize.device cuda: this machine has no CUDA GPU" in said and said.count("\n") == 1

@@ -83,6 +83,8 @@ def _bounded(kind: Any) -> Any:
 
 
 def _holds_configs(kind: Any) -> bool:
-    if dataclasses.is_dataclass(kind):
+    if typing.get_origin(kind) is Annotated:
+        return _holds_configs(typing.get_args(kind)[0])
+    if isinstance(kind, type) and dataclasses.is_dataclass(kind):
         return True
     return any(_holds_configs(k) for k in typing.get_args(kind))

@@ -28,7 +28,7 @@ class VideoObjective(Config):
     """Loss terms of one's own and their weights, NAME=WEIGHT with commas between; a name is that of
     an entry point of `lucibot.loss_terms`, or module:Class."""
 
-    def __post_init__(self):
+    def check(self) -> None:
         self.own_weights()
 
     def own_weights(self) -> dict[str, float]:
