@@ -30,7 +30,8 @@ def _seed():
 
 @pytest.fixture(params=["few threads", "many"])
 def threads(request, monkeypatch):
-    """As a CPU works, and as a GPU does."""
+    """As a CPU works, and the way through the code that a GPU takes. One thread takes it here: that
+    two would meet at a pixel or a cell only `LUCIBOT_TEST_DEVICE=cuda` can show."""
     if request.param == "many":
         monkeypatch.setattr(runtime, "few_threads", lambda device: False)
 

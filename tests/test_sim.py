@@ -149,8 +149,8 @@ def test_cut_dough_cuts_tolerates_errors_and_repeats_to_the_bit():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["cut_dough", "pour_liquid", "stack_cups"])
-def test_a_rollout_is_judged_by_many_threads_as_by_few(name, monkeypatch):
-    """To the bit: the ways through the kernels that a GPU takes."""
+def test_a_rollout_is_judged_the_same_on_the_ways_that_a_gpu_takes(name, monkeypatch):
+    """To the bit, by one thread: it shows another order of the work, not threads that meet."""
     from lucibot_kernels import runtime
 
     from lucibot.benchmark.workload import candidates, supervision
