@@ -316,18 +316,20 @@ def test_fields_give_distances_normals_and_forces():
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "name, close_mm", [("cut_dough", 0.01), ("rubber_band", 0.01), ("scoop_sand", 0.5)]
+    "name, lowered_m, close_mm",
+    [("cut_dough", 0.015, 0.01), ("rubber_band", 0.015, 0.01), ("scoop_sand", 0.030, 2.0)],
 )
-def test_rollouts_are_those_of_genesis(name, close_mm):
-    """Dough with CPIC, a band that is held, sand: positions along a rollout that moves things by
-    centimetres. Sand is chaotic, so all but a hundredth of its grains must agree."""
+def test_rollouts_are_those_of_genesis(name, lowered_m, close_mm):
+    """Dough with CPIC, a band that is held, sand: positions along a rollout in which the actuator
+    moves them (left alone no grain of sand moves by 2 mm). Sand is chaotic, so all but a hundredth of
+    its grains must agree, to a fifth of a grain."""
     from lucibot.benchmark.workload import candidates
     from lucibot.sim.rollout import run_rollout
     from lucibot.sim.scene import SimScene
 
     task, seen, n_envs = load_task(name), {}, 2
     waypoints = torch.from_numpy(candidates(task, n_envs))
-    waypoints[:, 4:8, :, 2] -= 0.015
+    waypoints[:, 4:8, :, 2] -= lowered_m
     held = np.ones(waypoints.shape[1:3], bool)
     for own in (False, True):
         scene = SimScene(task, n_envs=n_envs, own_kernels=own)
@@ -342,7 +344,7 @@ def test_rollouts_are_those_of_genesis(name, close_mm):
         run_rollout(scene, waypoints, held, on_keyframe=look)
         assert not scene.diverged().any()
         seen[own] = np.array(looks)
-    moved = np.linalg.norm(seen[False][-1] - seen[False][0], axis=-1)
+    moved = np.linalg.norm(seen[False] - seen[False][0], axis=-1).max(0)
     apart = np.linalg.norm(seen[True] - seen[False], axis=-1)
-    assert moved.max() > 0.004
+    assert np.percentile(moved, 98) > 0.004
     assert 1e3 * np.percentile(apart, 99) < close_mm

@@ -6,6 +6,8 @@ import os
 import pickle
 import re
 import signal
+import subprocess
+import sys
 from functools import partial
 
 import numpy as np
@@ -18,7 +20,7 @@ from lucibot.core.geometry import matrix_np, pose_np
 from lucibot.objective.config import VideoObjective
 from lucibot.objective.supervision import Affordance, Supervision
 from lucibot.sim.build import support_plane
-from lucibot.sim.memory import ensure_memory
+from lucibot.sim.memory import PROCESS_BYTES, ensure_memory, environment_bytes
 from lucibot.sim.rollout import intrinsic_xyz
 from lucibot.sim.sharding import Sharding
 from lucibot.task import Task, load_task
@@ -359,6 +361,34 @@ def test_a_ray_cluster_gives_the_same_bits_and_survives_a_kill():
         after_kill = actors.evaluate(paths)
     np.testing.assert_array_equal(after_kill.loss, wanted.loss)
     assert any("died" in s for s in said)
+
+
+ROOM = """
+import sys, psutil
+from lucibot.benchmark.workload import as_a_worker, candidates, supervision
+from lucibot.objective.config import VideoObjective
+from lucibot.sim.evaluator import Evaluator
+from lucibot.sim.scene import SimScene
+from lucibot.task import load_task
+as_a_worker("cpu")
+task, n = load_task("cut_dough"), int(sys.argv[1])
+scene = SimScene(task, n_envs=n)
+Evaluator(scene, supervision(scene, 3), VideoObjective()).evaluate(candidates(task, n, 3))
+print(psutil.Process().memory_info().rss)
+"""
+
+
+@pytest.mark.slow
+def test_an_environment_takes_what_is_said_of_it():
+    """What a process holds after a rollout, with 4 environments and with 68."""
+    held = [
+        int(subprocess.run([sys.executable, "-c", ROOM, str(n)], capture_output=True, text=True,
+                           check=True).stdout.split()[-1])
+        for n in (4, 68)
+    ]  # fmt: skip
+    taken = (held[1] - held[0]) / 64
+    assert taken < environment_bytes(load_task("cut_dough")) < 2.5 * taken
+    assert held[0] < 1.3 * PROCESS_BYTES
 
 
 @pytest.mark.parametrize("name", ["cut_dough", "pour_liquid", "stack_cups"])
