@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import functools
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 import trimesh
 
 from lucibot.core.camera import Camera
@@ -125,6 +127,38 @@ def test_the_band_lies_around_one_stick_at_first(task, posts):
     mask = np.isfinite(depth) & (depth < sticks_depth())
     assert told(posts, mask) == [True, False]
     assert told(posts, np.zeros_like(mask)) == [False, False]
+
+
+def test_a_rollouts_band_that_is_pressed_into_the_sticks_goes_around_them_and_a_torn_one_does_not(
+    task,
+):
+    from lucibot.sim.going_around import GoingAround
+    from lucibot.sim.moment import Moment
+
+    size_m = 0.003
+    line = hull_around(task, STICKS, -0.004, 0.006)
+    away = np.linalg.norm(np.diff(np.vstack([line, line[:1]]), axis=0), axis=1).sum() / size_m
+    at = np.linspace(0, len(line), int(away), endpoint=False)
+    ring = np.stack([np.interp(at, range(len(line) + 1), [*line[:, i], line[0, i]])
+                     for i in range(3)], axis=1)  # fmt: skip
+    ring = np.concatenate([ring + np.array([0, 0, dz * size_m]) for dz in (0, 1, 2)])
+    # Of the same number of particles, but none of the near side's right half.
+    whole = torch.from_numpy(ring).float()
+    left = whole[(whole[:, 0] < 0.02) | (whole[:, 1] > -0.09)]
+    torn = left[torch.arange(len(whole)) % len(left)]
+    particles = torch.stack([whole, torn], dim=1).contiguous()
+    scene = SimpleNamespace(
+        task=task, device=torch.device("cpu"), rigid_objects=[], particle_objects=task.objects,
+        particle_sizes_m={"band": size_m}, particles=lambda name: particles,
+        link_m=lambda name: 0.01,
+    )  # fmt: skip
+    moment = Moment(
+        position={}, quaternion={}, velocity={}, particles={"band": particles},
+        particle_velocity={}, error=torch.zeros(2, dtype=torch.bool),
+    )  # fmt: skip
+    pairs = tuple(("band", name) for name in STICKS)
+    found = GoingAround(scene, task.camera, pairs).look(moment).tolist()
+    assert found[0] == [True, True] and found[1] != [True, True]
 
 
 def test_from_straight_above_a_loop_is_a_ring_with_the_post_in_it(task):

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from lucibot.core.camera import Camera
-from lucibot.sim.drawing import Drawing, draw_background
+from lucibot.sim.drawing import Drawing
 from lucibot.sim.moment import Moment
 from lucibot.sim.scene import SimScene
 from lucibot.vision.around import Posts
@@ -22,8 +22,11 @@ class GoingAround:
         if not pairs:
             return
         self._posts = Posts(scene.task, camera, sorted({thing for _, thing in pairs}))
-        background = draw_background(scene.task, self._posts.camera, str(scene.device))
-        # One target at a time, hidden by what stands before it and by nothing else.
+        # One target at a time, and nothing before it. What a post hides counts as closed anyway, and
+        # particles that are pressed against a post sink into it, as no real loop does.
+        height, width = self._posts.camera.height, self._posts.camera.width
+        nothing = torch.zeros(height, width, dtype=torch.int32, device=scene.device)
+        background = nothing, torch.full_like(nothing, torch.inf, dtype=torch.float32)
         self._drawings = {
             name: Drawing(scene, self._posts.camera, background, {name: 1})
             for name in dict.fromkeys(target for target, _ in pairs)
@@ -38,7 +41,7 @@ class GoingAround:
         return torch.from_numpy(out).to(self._scene.device)
 
     def _seen(self, name: str, moment: Moment) -> np.ndarray:
-        """(P, H, W) bool: what is seen of a target, gaps between particles that hang together
+        """(P, H, W) bool: where a target is, gaps between particles that hang together
         closed."""
         label, depth = (x.cpu().numpy() for x in self._drawings[name].draw(moment))
         masks = label > 0

@@ -2,7 +2,8 @@
 
 A relation that a person would name at once, and that neither masks nor clouds show: a torn band
 lies nearly where a whole one does. A video and a rollout are asked alike: by a mask of what is seen
-of the thing, parts of which upright things hide, on a grid of the same width.
+of the thing, parts of which upright things may hide, on a grid of the same width. What they hide, or
+could hide, is taken to be there.
 
 A loop around a post crosses it in front, goes past it on both sides and is hidden behind it. So seen
 from the point of the post's middle line just above the crossing, the loop and the post above that
