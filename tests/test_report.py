@@ -152,3 +152,38 @@ def test_axes_are_drawn_where_the_camera_sees_them(full):
     assert (out[v - 1 : v + 2, u - 1 : u + 2, 0].max() > 180) and out[v, u, 1] < 120
     lost = PoseFrame(index=0, image=grey, poses={"knife": np.full((4, 4), np.nan)})
     np.testing.assert_array_equal(with_axes(lost, CAMERA), grey)
+
+
+@pytest.mark.parametrize("damage", ["cut", "empty", "other arrays", "other shape", "not finite"])
+def test_a_damaged_planted_artefact_leaves_the_measurement_out_with_a_note(damage, tmp_path):
+    from types import SimpleNamespace
+
+    from lucibot.core.geometry import pose_np
+    from lucibot.sim.state import BodyState, FinalState
+    from lucibot.stages.report import _off_the_video
+    from lucibot.task import load_task
+
+    task, notes = load_task("open_door"), []
+    planted = tmp_path / "planted" / "candidate_0.npz"
+    planted.parent.mkdir()
+    poses = np.stack([np.stack([pose_np(o.T_world_object) for o in task.objects])] * 2)
+    body = BodyState(
+        initial_pose=np.zeros(6), pose=np.zeros(6), velocity=np.zeros(6), joint=np.zeros(())
+    )
+    state = FinalState(bodies={o.name: body for o in task.objects}, particles={})
+    ctx = SimpleNamespace(task=task, inputs={"imagine": tmp_path}, note=notes.append)
+    np.savez_compressed(planted, poses=poses)
+    assert _off_the_video(ctx, "candidate_0.mp4", state) == pytest.approx(
+        {"door.off_video_deg": 0.0}
+    )
+    assert not notes
+    if damage in ("cut", "empty"):
+        planted.write_bytes(planted.read_bytes()[:200] if damage == "cut" else b"")
+    elif damage == "other arrays":
+        np.savez_compressed(planted, places=poses)
+    elif damage == "other shape":
+        np.savez_compressed(planted, poses=poses[..., :3])
+    else:
+        np.savez_compressed(planted, poses=np.full_like(poses, np.nan))
+    assert _off_the_video(ctx, "candidate_0.mp4", state) == {}
+    assert len(notes) == 1 and "candidate_0.npz is damaged" in notes[0]

@@ -159,7 +159,7 @@ def _off_the_video(ctx: Context, video: str, state: FinalState) -> dict[str, flo
     try:
         with np.load(planted) as z:
             drawn = np.asarray(z["poses"][-1], float)
-        if drawn.shape != (len(ctx.task.objects), 4, 4) or not np.isfinite(drawn).all():
+        if drawn.shape != (len(ctx.task.objects), 6) or not np.isfinite(drawn).all():
             raise ValueError(f"poses {drawn.shape}")
     except (OSError, EOFError, ValueError, KeyError, IndexError, BadZipFile, zlib.error) as e:
         ctx.note(
