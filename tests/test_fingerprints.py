@@ -222,16 +222,17 @@ def test_a_run_keeps_the_batch_it_began_with(monkeypatch):
 
 
 WHERE = {
-    r"spec\.success\b": {"objective", "task", "authoring"},
-    r"spec\.goal\b": {"providers/verifier", "task", "authoring"},
-    r"spec\.simulation\b": {"sim", "optimize", "objective/success", "stages/execute.py", "task", "authoring"},
-    r"material\.(?!kind\b)\w+": {"sim", "optimize", "objective/success", "task", "authoring"},
+    r"spec\.success\b": {"objective", "task", "authoring", "checks"},
+    r"spec\.goal\b": {"providers/verifier", "task", "authoring", "checks"},
+    r"spec\.simulation\b": {"sim", "optimize", "objective/success", "stages/execute.py", "task", "authoring", "checks"},
+    r"material\.(?!kind\b)\w+": {"sim", "optimize", "objective/success", "task", "authoring", "checks"},
     r"task\.instruction\b": {
-        "providers/prompt", "providers/verifier", "stages/report.py", "pipeline.py", "task", "authoring",
+        "providers/prompt", "providers/verifier", "stages/report.py", "pipeline.py", "task", "authoring", "checks",
     },
-    r"storyboard\.toml": {"providers/video", "task", "authoring"},
+    r"storyboard\.toml": {"providers/video", "task", "authoring", "checks"},
 }  # fmt: skip
-"""How code names a part of the task -> the folders whose stages have it among what they read."""
+"""How code names a part of the task -> the folders whose stages have it among what they read; `checks` looks
+at all of it before any stage."""
 
 
 @pytest.mark.parametrize("pattern", WHERE)

@@ -83,9 +83,13 @@ def test_light_casts_a_shadow_in_the_traced_picture(traced):
     assert at[0] < 0.85 * at[1]
 
 
-def test_dead_worker_is_reported():
+def test_dead_worker_is_reported(tmp_path, monkeypatch):
+    """LLVM's back end aborts where it does not like what it finds."""
+    dead = tmp_path / "dead.py"
+    dead.write_text("import os; os.abort()")
+    monkeypatch.setattr("lucibot.providers.renderer.mitsuba.WORKER", dead)
     with pytest.raises(RunFailed, match="mitsuba"):
-        MitsubaRenderer(variant="no_such_variant", spp=1).create().trace(
+        MitsubaRenderer(variant="scalar_rgb", spp=1).create().trace(
             load_task("cut_dough"), foreground=False
         )
 
