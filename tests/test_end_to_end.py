@@ -9,7 +9,6 @@ import sys
 import time
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 SETTINGS = [
@@ -41,27 +40,34 @@ def test_a_new_task_runs_as_it_comes(tmp_path: Path):
     assert [v["usable"] for v in verdicts] == [d["fault"] == "" for d in drawn]
 
 
+def outcome(run: Path) -> dict:
+    """What a run has found, apart from its times."""
+    result = json.loads((run / "result.json").read_text())
+    apart = ("seconds", "own_seconds", "taken_over_seconds", "wall_seconds", "taken_over")
+    return {n: v for n, v in result.items() if n not in apart}
+
+
 @pytest.mark.slow
-def test_a_killed_run_resumes_to_a_whole_one(tmp_path: Path):
-    first = lucibot("run", "cut_dough", "--out", str(tmp_path), *SETTINGS, wait=False)
+def test_a_killed_run_resumes_to_what_it_would_have_been(tmp_path: Path):
+    killed, whole = tmp_path / "killed", tmp_path / "whole"
+    first = lucibot("run", "cut_dough", "--out", str(killed), *SETTINGS, wait=False)
     deadline = time.monotonic() + 1200
-    while not (done := list(tmp_path.glob("cut_dough/*/50_optimize/*/checkpoints/*_000.npz"))):
+    while not list(killed.glob("cut_dough/*/50_optimize/*/checkpoints/*_000.npz")):
         assert first.poll() is None, first.stdout.read()[-4000:]
         assert time.monotonic() < deadline
         time.sleep(0.5)
     os.killpg(first.pid, signal.SIGKILL)
     first.wait()
-    with np.load(done[0]) as z:
-        losses = z["generation/loss"]
-    (run,) = (tmp_path / "cut_dough").iterdir()
+    (run,) = (killed / "cut_dough").iterdir()
     # What was planted is kept for measurement only: the rest of the run does without it.
     for planted in list(run.glob("20_imagine/**/planted")):
         shutil.rmtree(planted)
     lucibot("resume", str(run))
-    result = json.loads((run / "result.json").read_text())
-    assert result["rollouts"] == 4 and result["same_loss_when_replayed"]
-    assert result["loss"] <= losses.min() + 1e-6
+    lucibot("run", "cut_dough", "--out", str(whole), *SETTINGS)
+    (undisturbed,) = (whole / "cut_dough").iterdir()
+    found = outcome(run)
+    assert found == outcome(undisturbed)
+    assert found["rollouts"] == 4 and found["same_loss_when_replayed"]
     assert (run / "report.html").stat().st_size > 100_000
-    again = lucibot("resume", str(run))
-    assert again.returncode == 0
-    assert json.loads((run / "result.json").read_text())["loss"] == result["loss"]
+    lucibot("resume", str(run))
+    assert outcome(run) == found
