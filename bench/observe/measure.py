@@ -6,6 +6,7 @@ import torch
 
 from lucibot.benchmark import Bench
 from lucibot.core.camera import Camera
+from lucibot.core.geometry import rotate
 from lucibot.sim.drawing import SPLAT_RADIUS
 from lucibot.sim.observer import SceneObserver
 from lucibot.sim.scene import SimScene
@@ -74,11 +75,8 @@ class Scatter:
         position, quaternion = (
             x[:, None] for x in (self.scene.position(knife), self.scene.quaternion(knife))
         )
-        w, xyz = quaternion[:, 0, :1, None], quaternion[:, 0, None, 1:]
         p = self.points.expand(len(position), -1, -1)
-        twice = 2 * torch.linalg.cross(xyz.expand_as(p), p, dim=-1)
-        turned = p + w * twice + torch.linalg.cross(xyz.expand_as(p), twice, dim=-1)
-        mesh = turned + position[:, :1]
+        mesh = rotate(quaternion, p) + position[:, :1]
         particles = self.scene.particles(self.name).transpose(0, 1)
         near = float(self.camera.fx * self.radius_m / 0.4)
         n = len(position)

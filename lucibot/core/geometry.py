@@ -42,6 +42,19 @@ def compose_rotvec(left_rad: Tensor, right_rad: Tensor) -> Tensor:
     return roma.rotvec_composition([left_rad, right_rad])
 
 
+def rotate(quat_wxyz: Tensor, v: Tensor) -> Tensor:
+    """Vectors (..., 3) turned by unit quaternions (..., 4); they broadcast."""
+    w, xyz = quat_wxyz[..., :1], quat_wxyz[..., 1:].expand_as(v)
+    t = 2 * torch.linalg.cross(xyz, v, dim=-1)
+    return v + w * t + torch.linalg.cross(xyz, t, dim=-1)
+
+
+def minimum_jerk(t: Tensor) -> Tensor:
+    """The share of a way that is done at shares `t` of its time: at rest and without acceleration at
+    both ends."""
+    return t**3 * (10 - 15 * t + 6 * t * t)
+
+
 def interpolate_pose(a: Tensor, b: Tensor, t: Tensor) -> Tensor:
     """Straight line in position, shortest arc in rotation; `t` (...) in [0, 1]; they broadcast."""
     qa = roma.rotvec_to_unitquat(a[..., 3:])

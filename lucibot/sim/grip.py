@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lucibot.core.geometry import rotate, rotvec_to_quat
 from lucibot.objective.supervision import Supervision
 from lucibot.sim.adapter import Adapter
 from lucibot.task import ObjectSpec, Task
@@ -106,9 +107,4 @@ def regrasps(task: Task, supervision: Supervision) -> dict[str, dict[int, np.nda
 
 def carried(offsets_m: Tensor, poses: Tensor) -> Tensor:
     """(M, B, 3): a patch with offsets (M, B, 3) from where it is grasped, at poses (B, 6)."""
-    from lucibot.core.geometry import rotvec_to_quat
-
-    q = rotvec_to_quat(poses[:, 3:])
-    w, v = q[:, :1], q[:, 1:].expand_as(offsets_m)
-    t = 2 * torch.linalg.cross(v, offsets_m)
-    return poses[:, :3] + offsets_m + w * t + torch.linalg.cross(v, t)
+    return poses[:, :3] + rotate(rotvec_to_quat(poses[:, 3:]), offsets_m)

@@ -13,6 +13,7 @@ from torch import Tensor
 from lucibot.core.geometry import (
     compose_rotvec,
     interpolate_pose,
+    minimum_jerk,
     quat_to_rotvec,
     rotvec_to_quat,
 )
@@ -202,7 +203,7 @@ class _Hand:
     def way(self, goal: Tensor, n: int) -> Tensor:
         """Poses (n, B, 6) of the n steps to `goal` (B, 6), minimum jerk."""
         t = torch.arange(1, n + 1, dtype=torch.float64, device=goal.device) / n
-        s = (t**3 * (10 - 15 * t + 6 * t * t))[:, None]
+        s = minimum_jerk(t)[:, None]
         start, self._pose = self._pose, goal
         return interpolate_pose(start, goal, s)
 
@@ -246,9 +247,8 @@ def _segments(
     """Servo targets and velocities (S, n, A, 6, B) float32 of n steps from each of the stations
     (B, S + 1, A, 6) to the next."""
     t = (torch.arange(n, dtype=torch.float64, device=stations.device) + 1) / n
-    # Minimum jerk: at rest and without acceleration at both ends. A servo of bandwidth w lags by
-    # acceleration / w^2, so its target runs ahead by as much.
-    s = t**3 * (10 - 15 * t + 6 * t * t)
+    # A servo of bandwidth w lags by acceleration / w^2, so its target runs ahead by as much.
+    s = minimum_jerk(t)
     rate = 30 * t * t * (1 - t) ** 2 / (n * dt_s)
     s = s + 60 * t * (1 - t) * (1 - 2 * t) / (n * dt_s * bandwidth_rad_s) ** 2
     start, goal = stations[:, :-1, None], stations[:, 1:, None]
@@ -267,7 +267,7 @@ def _joint_segment(start: Tensor, joint: Joint, goal: Tensor, n: int) -> Tensor:
     minimum jerk."""
     end = torch.as_tensor(joint.values(goal.cpu().numpy()), device=start.device)
     t = torch.arange(1, n + 1, dtype=torch.float64, device=start.device)[:, None] / n
-    s = t**3 * (10 - 15 * t + 6 * t * t)
+    s = minimum_jerk(t)
     return start.double() + (end - start.double()) * s
 
 
