@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import psutil
@@ -18,6 +19,12 @@ from lucibot.sim.process import LocalFarm, SimProcess
 from lucibot.sim.sharding import Sharding
 from lucibot.sim.workers import ShardedEvaluator
 from lucibot.task import load_task
+
+
+@pytest.fixture(autouse=True)
+def _importable(monkeypatch):
+    """Processes that are started find this module by the name that pytest gives it."""
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[1]))
 
 
 def echo():
