@@ -28,6 +28,7 @@ def say(capsys, *argv) -> tuple[int, str]:
         (["bench", "terms", "nowhere"], "run.json"),
         (["bench", "tasks", "--tasks", "cut_dogh"], "Did you mean 'cut_dough'"),
         (["bench", "tasks", "--methods", "ful"], "Did you mean 'full'"),
+        (["bench", "perception", "--artists", "thrid"], "storyboard"),
         (["bench", "rollouts_to_loss", "--settings", "quik"], "Did you mean 'quick'"),
         (["bench", "profile", "cut_dogh"], "Did you mean 'cut_dough'"),
     ],
@@ -41,7 +42,7 @@ def test_mistakes_are_one_line_and_status_2(capsys, argv, named):
 
 @pytest.mark.parametrize(
     "argv",
-    [[c] for c in COMMANDS] + [["bench", n] for n in ("tasks", "terms", "rollouts_to_loss", "profile")],
+    [[c] for c in COMMANDS] + [["bench", n] for n in ("tasks", "terms", "perception", "rollouts_to_loss", "profile")],
     ids=" ".join,
 )  # fmt: skip
 def test_every_command_explains_itself_and_refuses_what_it_does_not_know(capsys, argv):
