@@ -16,7 +16,7 @@ $(READY): pyproject.toml constraints.txt
 	@echo "setting up $(VENV) (once)"
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --upgrade "pip>=25.1"
-	$(BIN)/pip install --quiet -c constraints.txt -e . --group dev
+	$(BIN)/pip install --quiet -c constraints.txt -e ".[hand]" --group dev
 	@touch $@
 
 demo: $(READY)

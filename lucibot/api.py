@@ -9,7 +9,7 @@ from typing import Any
 from lucibot.config import RunConfig
 from lucibot.options import preset as preset_named
 from lucibot.options import read_seed, with_settings
-from lucibot.pipeline import StageConsole, open_run, reconfigure, run_stages, start_run, with_batch
+from lucibot.pipeline import StageConsole, open_run, reconfigure, run_stages, settled_run, start_run
 from lucibot.store.run import RunDirectory
 from lucibot.task import Task, load_task
 
@@ -43,7 +43,7 @@ def run(
         UserError: bad input. RunFailed: a stage could not do its work; finished stages stay.
     """
     task = task if isinstance(task, Task) else load_task(task)
-    config = with_batch(task, _with(config or preset_named(preset), settings, video))
+    config = settled_run(task, _with(config or preset_named(preset), settings, video))
     seed = read_seed(seed)
     directory = start_run(task, config, seed=seed, out=Path(out))
     run_stages(directory, task, config, seed=seed, console=console, until=until)
@@ -75,7 +75,7 @@ def resume(
     """
     path = run.path if isinstance(run, RunDirectory) else Path(run)
     directory, loaded, config, before = open_run(path, task=task)
-    config = with_batch(loaded, _with(config, settings, video))
+    config = settled_run(loaded, _with(config, settings, video))
     seed = before if seed is None else read_seed(seed)
     with directory.locked(), reconfigure(directory, loaded, config, seed):
         run_stages(directory, loaded, config, seed=seed, console=console, until=until, again=again)

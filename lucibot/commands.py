@@ -18,9 +18,9 @@ from lucibot.pipeline import (
     open_run,
     reconfigure,
     run_stages,
+    settled_run,
     stages_finished,
     start_run,
-    with_batch,
 )
 from lucibot.settings import Parser
 from lucibot.store.result import RESULT, read_result
@@ -42,7 +42,7 @@ def run(argv: list[str]) -> int:
     p.add_settings(RunConfig, PRESETS["quick"])
     options, given = p.parse(argv)
     task = load_task(options["task"])
-    config = with_batch(task, with_settings(preset(options.get("preset", "quick")), given))
+    config = settled_run(task, with_settings(preset(options.get("preset", "quick")), given))
     seed = read_seed(options.get("seed", 0))
     known_stage(options.get("until"))
     directory = start_run(task, config, seed=seed, out=options.get("out", Path("runs")))
@@ -70,7 +70,7 @@ def resume(argv: list[str]) -> int:
     directory, task, config, seed = open_run(options["run"], task=options.get("task"))
     if "preset" in options:
         config = with_preset(config, options["preset"])
-    config = with_batch(task, with_settings(config, given))
+    config = settled_run(task, with_settings(config, given))
     seed = read_seed(options.get("seed", seed))
     with directory.locked(), reconfigure(directory, task, config, seed):
         return _go(directory, task, config, seed, options)

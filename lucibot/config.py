@@ -21,7 +21,7 @@ from lucibot.perception.config import (
 )
 from lucibot.providers.answerer import AnswererConfig, PixelAnswerer
 from lucibot.providers.depth import DepthConfig, FillDepth
-from lucibot.providers.hand import HandConfig, OutlineHand
+from lucibot.providers.hand import HandConfig
 from lucibot.providers.prompt import PromptConfig, TemplatePrompt
 from lucibot.providers.renderer import RendererConfig
 from lucibot.providers.tracker import EmbeddedTracker, TrackerConfig
@@ -68,7 +68,9 @@ class PerceiveConfig(Config):
     tracker: TrackerConfig = field(default_factory=EmbeddedTracker)
     poses: PoseConfig = field(default_factory=PoseConfig)
     depth: DepthConfig = field(default_factory=FillDepth)
-    hand: HandConfig = field(default_factory=OutlineHand)
+    hand: HandConfig | None = None
+    """What finds hands; if not given, settled when the run begins: "mediapipe" where it is installed,
+    else "outline"."""
     affordance: AffordanceConfig = field(default_factory=AffordanceConfig)
     events: EventConfig = field(default_factory=EventConfig)
     answerer: AnswererConfig = field(default_factory=PixelAnswerer)

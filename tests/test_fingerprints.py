@@ -13,7 +13,7 @@ import pytest
 import lucibot.pipeline as pipeline
 from lucibot.config import RunConfig
 from lucibot.options import with_settings
-from lucibot.pipeline import STAGES, open_run, reconfigure, run_stages, start_run, with_batch
+from lucibot.pipeline import STAGES, open_run, reconfigure, run_stages, settled_run, start_run
 from lucibot.store.configs import agrees, settled
 from lucibot.task import find_task, load_task
 
@@ -212,13 +212,13 @@ def test_a_stage_made_with_another_default_is_made_again(made, task_folder, tmp_
 def test_a_run_keeps_the_batch_it_began_with(monkeypatch):
     for cores in (1, 4, 64):
         monkeypatch.setattr("os.sched_getaffinity", lambda pid, n=cores: range(n), raising=False)
-        config = with_batch(load_task("stack_cups"), RunConfig())
+        config = settled_run(load_task("stack_cups"), RunConfig())
         assert config.optimize.environments == 8
     kept = dataclasses.replace(config.optimize, environments=3)
     config = dataclasses.replace(config, optimize=kept)
-    assert with_batch(load_task("stack_cups"), config) == config
+    assert settled_run(load_task("stack_cups"), config) == config
     # Where bodies do not collide a batch of any size gives the same bits.
-    assert with_batch(load_task("cut_dough"), RunConfig()) == RunConfig()
+    assert settled_run(load_task("cut_dough"), RunConfig()) == RunConfig()
 
 
 WHERE = {

@@ -231,3 +231,18 @@ def test_a_scripted_stretch_goes_around_both_sticks_and_one_that_falls_short_doe
     assert [m.success for m in found] == [True, True, False], found
     # What success is told by, the loss reads from the picture.
     np.testing.assert_allclose(result.terms["around"], [0, 0, 0.5])
+
+
+def test_without_hands_the_middle_of_what_is_seen_is_followed(task):
+    """The band goes 5 cm to the right, alone."""
+    view, tracks = seen(task, 0.0)
+    masks = np.stack([ring_mask(task, (0.05 * max(0, t - TAKEN) / (FRAMES - 1 - TAKEN), 0, 0))
+                      for t in range(FRAMES)])[:, None]  # fmt: skip
+    alone = replace(tracks, masks=masks, hand=np.zeros_like(tracks.hand))
+    held = np.arange(FRAMES) >= TAKEN
+    assert grasps_of(task, view, alone, held) == [], "a hand is expected"
+    wanted = Task(task.folder, task.spec.model_copy(update={"hands": "optional"}), "")
+    (grasp,) = grasps_of(wanted, view, alone, held)
+    way = grasp.path[-1, :3] - grasp.path[0, :3]
+    np.testing.assert_allclose(way, [0.05, 0, 0], atol=0.008)
+    assert not grasp.path[:, 3:].any() and len(grasp.points)

@@ -270,6 +270,23 @@ def test_templates_say_what_the_paper_asks_for():
         assert "must stay" in told.text and "camera movement" in told.negative
 
 
+@pytest.mark.parametrize(
+    ("hands", "asks"), [("none", "No hand, no arm"), ("optional", "or no hand")]
+)
+def test_a_template_asks_for_the_hands_that_the_task_wants(hands, asks):
+    for name in task_names():
+        task = load_task(name)
+        task = type(task)(
+            task.folder, task.spec.model_copy(update={"hands": hands}), task.instruction
+        )
+        told = TemplatePrompt().create().write(task, None)
+        assert asks in told.text and "static camera" in told.text and len(told.text) <= 1100
+        assert ("move by themselves" in told.negative) is False
+        assert told.negative.startswith("camera movement") and ("arms" in told.negative) == (
+            hands == "none"
+        )
+
+
 def test_a_vlm_writes_the_prompt_once_and_a_new_one_is_never_silent(bench, httpserver, monkeypatch):
     pytest.importorskip("openai", reason="openai is not installed: pip install 'lucibot[vlm]'")
     monkeypatch.setenv("OPENAI_API_KEY", "sk-planted-0123456789")

@@ -11,7 +11,7 @@ from lucibot import sweep
 from lucibot.cli import main
 from lucibot.config import PRESETS
 from lucibot.core.errors import RunFailed, UserError
-from lucibot.pipeline import Stage, start_run, with_batch
+from lucibot.pipeline import Stage, settled_run, start_run
 from lucibot.store.result import Result
 from lucibot.sweep import Point
 from lucibot.task import load_task
@@ -158,7 +158,7 @@ def test_two_sweeps_of_one_folder_lose_no_row_and_make_no_run_twice(made, tmp_pa
         run(directory, task, config, **more)
 
     task = load_task(other.task)
-    at_work = start_run(task, with_batch(task, other.config), seed=other.seed, out=tmp_path)
+    at_work = start_run(task, settled_run(task, other.config), seed=other.seed, out=tmp_path)
     sweep.run_stages = meanwhile
     try:
         with at_work.locked():

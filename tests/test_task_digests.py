@@ -54,6 +54,7 @@ def edited(folder, old: str, new: str, file: str = "task.toml"):
         ("solid = false", "solid = false\nfriction = 0.4", {"simulation"}),
         ("dt_s = 0.005", "dt_s = 0.004", {"simulation"}),
         ('roles = ["actuator"]', 'roles = ["actuator", "target"]', {"roles"}),
+        ("[camera]", 'hands = "none"\n[camera]', {"hands"}),
         ("[camera]", "# A remark.\n[camera]", set()),
     ],
 )

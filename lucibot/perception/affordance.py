@@ -47,7 +47,8 @@ def read_affordance(
 
     Args:
         tracks: with the refined poses of rigid objects.
-        hands: those of each of the T frames, in pixels of the tracks' masks.
+        hands: those of each of the T frames, in pixels of the tracks' masks; others than
+            `frames_read` are not looked at.
         held: (T, A) bool.
         grasps: the holds of each deformable actuator.
         keyframes: (K,) frames.
@@ -78,6 +79,21 @@ def read_affordance(
                 uv, _ = camera.resized(*size).project(at)
                 out.tips_px[k, a] = uv
     return out
+
+
+def frames_read(
+    held: np.ndarray, keyframes: np.ndarray, fps: float, config: AffordanceConfig
+) -> np.ndarray:
+    """The frames, ascending, in which `read_affordance` looks at hands: at the beginning of each hold
+    and at the keyframes at which something is held.
+
+    Args:
+        held: (T, A) bool.
+        keyframes: (K,) frames.
+    """
+    look = max(1, round(config.look_s * fps))
+    taken = [np.arange(begin, min(begin + look, end)) for one in held.T for begin, end in runs(one)]
+    return np.unique(np.concatenate([*taken, keyframes[held[keyframes].any(1)]]).astype(int))
 
 
 def grasps_at(

@@ -54,15 +54,16 @@ def read_events(
     )  # fmt: skip
 
 
-def held_reasons(task: Task, held: np.ndarray) -> dict[str, str]:
-    """What `Events.held` (T, A) says, one sentence for each actuator by "held NAME"."""
+def held_reasons(task: Task, events: Events) -> dict[str, str]:
+    """What `Events.held` says, one sentence for each actuator by "held NAME"."""
     reasons = {}
     for k, o in enumerate(task.actuators):
-        spans = ", ".join(f"{a} to {b - 1}" for a, b in runs(held[:, k]))
-        reasons[f"held {o.name}"] = (
-            f"A hand lies on or beside {o.name} while it moves: frames {spans}."
-            if spans else f"No hand stays on {o.name} while it moves."
-        )  # fmt: skip
+        spans = ", ".join(f"{a} to {b - 1}" for a, b in runs(events.held[:, k]))
+        touched = events.touched[:, task.label(o.name) - 1].any()
+        says = f"A hand lies on or beside {o.name} while it moves: frames {spans}."
+        if not touched:
+            says = f"{o.name} moves with no hand near: frames {spans}."
+        reasons[f"held {o.name}"] = says if spans else f"No hand stays on {o.name} while it moves."
     return reasons
 
 

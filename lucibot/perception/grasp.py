@@ -6,6 +6,8 @@ where the hand meets what is seen of the object. One view does not tell how far 
 What is let go must be held by something, so there it is taken to be as far away as what stands
 beside it; if nothing does, or in between, the least is assumed: the hand moves up, down and across
 the line of sight, and no nearer or farther away than these ends ask for, above the ground.
+
+Where no hand is seen, and none need be, the middle of what is seen of the object stands for that place.
 """
 
 from __future__ import annotations
@@ -60,7 +62,7 @@ def find_grasps(
     depth_of: Callable[[np.ndarray], np.ndarray],
     area_m: float,
 ) -> list[Grasp]:
-    """The holds of a deformable actuator on which a hand is seen.
+    """The holds of a deformable actuator on which a hand is seen, or none need be.
 
     Args:
         held: (T,) bool.
@@ -83,6 +85,11 @@ def find_grasps(
     return found
 
 
+def without_hands(task: Task, tracks: Tracks) -> bool:
+    """Whether objects move alone, and the task says that they may."""
+    return task.spec.hands != "expected" and not tracks.hand.any()
+
+
 def joined_path(grasps: list[Grasp], frames: int) -> np.ndarray:
     """(frames, 6) float32 pose vectors of what is grasped: before its first hold where it was taken,
     after each where it was let go."""
@@ -103,15 +110,22 @@ def _find_grasp(
         return None
     masks = [resize_mask(m, size) for m in tracks.masks[:, i]]
     hands = [resize_mask(m, size) for m in tracks.hand]
-    taken = _taken(first, masks, begin, end)
+    alone = without_hands(task, tracks)
+    taken = begin if alone else _taken(first, masks, begin, end)
     surface = camera.unproject(np.where(first, depth_m, 0).astype(float))
-    start_px = _covered(first, hands[taken]) if hands[taken].any() else None
+    if alone:
+        start_px = _middle(first)
+    else:
+        start_px = _covered(first, hands[taken]) if hands[taken].any() else None
     if start_px is None:
         return None
     v, u = np.nonzero(first)
     nearest = int(np.hypot(u + 0.5 - start_px[0], v + 0.5 - start_px[1]).argmin())
     start = surface[v[nearest], u[nearest]]
-    meets = [_meeting(masks[t], hands[t], size[0]) for t in range(taken, end)]
+    meets = [
+        _middle(masks[t]) if alone else _meeting(masks[t], hands[t], size[0])
+        for t in range(taken, end)
+    ]
     seen = np.flatnonzero([m is not None for m in meets])
     path = np.tile(start, (len(masks), 1))
     if len(seen):
@@ -127,7 +141,7 @@ def _find_grasp(
     turn = np.zeros_like(path)
     middle = T[:3, :3] @ task.mesh(actuator).vertices.mean(0) + T[:3, 3]
     arm = path[:, :2] - middle[:2]
-    if np.linalg.norm(arm, axis=1).min() > area_m:
+    if not alone and np.linalg.norm(arm, axis=1).min() > area_m:
         turn[:, 2] = np.unwrap(np.arctan2(arm[:, 1], arm[:, 0]))
         turn[:, 2] -= turn[0, 2]
     return Grasp(
@@ -154,6 +168,11 @@ def _covered(first: np.ndarray, hand: np.ndarray) -> np.ndarray | None:
         away = cv2.distanceTransform((~hand).astype(np.uint8), cv2.DIST_L2, 5)
         hidden = first & (away <= away[first].min() + 2)
     return np.argwhere(hidden)[:, ::-1].mean(0) + 0.5 if hidden.any() else None
+
+
+def _middle(mask: np.ndarray) -> np.ndarray | None:
+    """(2,) middle of a mask; None where too little of it is seen."""
+    return np.argwhere(mask)[:, ::-1].mean(0) + 0.5 if mask.sum() >= FEWEST_PIXELS else None
 
 
 def _meeting(mask: np.ndarray, hand: np.ndarray, width: int) -> np.ndarray | None:

@@ -13,26 +13,37 @@ from lucibot.core.progress import Progress, part
 from lucibot.core.scene_view import SceneView
 from lucibot.core.tracks import Tracks
 from lucibot.core.video import Video, read_video
-from lucibot.perception.affordance import read_affordance
+from lucibot.perception.affordance import frames_read, read_affordance
 from lucibot.perception.around import read_around
 from lucibot.perception.depth import KeptDepth
 from lucibot.perception.events import held_reasons, read_events
-from lucibot.perception.grasp import find_grasps, joined_path
+from lucibot.perception.grasp import find_grasps, joined_path, without_hands
 from lucibot.perception.keyframes import follow_path, sample_keyframes
 from lucibot.perception.poses import refine_poses
 from lucibot.perception.result import Perception
 from lucibot.perception.supervise import build_supervision
 from lucibot.pipeline import Context
+from lucibot.providers.hand import default_hand
+from lucibot.providers.hand.base import Hand
 from lucibot.store.verdicts import chosen_video
 from lucibot.task import Task
 from lucibot.vision.draw import fit_camera
+
+WANTED = {"optional": "optional", "none": "not wanted"}
+"""What a task may say of hands, in words; where they are expected, none is a fault of the video."""
 
 
 def run(ctx: Context) -> None:
     """Reads the chosen video; writes what `Perception.save` does."""
     view = SceneView.load(ctx.inputs["scene"])
     video = read_video(chosen_video(ctx.inputs["imagine"], ctx.inputs["select"]))
-    perceive(ctx.task, view, video, ctx.config, ctx.progress).save(ctx.folder)
+    found = perceive(ctx.task, view, video, ctx.config, ctx.progress)
+    if without_hands(ctx.task, found.tracks):
+        ctx.note(
+            f"no hand is seen, and the task says that hands are {WANTED[ctx.task.spec.hands]}: the "
+            "first motion stands for the first contact, and where to take hold is left to geometry"
+        )
+    found.save(ctx.folder)
 
 
 def perceive(
@@ -41,6 +52,9 @@ def perceive(
     """Reads everything that the search needs from `video`, given the known first moment."""
     config.affordance.check()
     tracks = config.tracker.create().track(task, view, video, progress=part(progress, 0, 0.7))
+    if task.spec.hands == "none":
+        # What looks like one, a wooden spoon, is none.
+        tracks = replace(tracks, hand=np.zeros_like(tracks.hand))
     return read_tracks(task, view, video, tracks, config, part(progress, 0.7, 1))
 
 
@@ -98,12 +112,22 @@ def read_tracks(
     answers = Answers(
         first_contact=span.first_contact, goal=span.goal, contact_pairs=events.contact_pairs,
         contact=contact, around_pairs=around_pairs, around=around,
-        reasons=span.reasons | held_reasons(task, events.held) | why_contact | why_around,
+        reasons=span.reasons | held_reasons(task, events) | why_contact | why_around,
     )  # fmt: skip
     progress("looking for finger tips", 0.85)
-    hands = config.hand.create().detect(
-        video.frames, hand_layer=tracks.hand, contact_masks=tracks.masks[:, actuators]
+    hands: list[list[Hand]] = [[] for _ in video.frames]
+    at = frames_read(events.held, keyframes, video.fps, config.affordance)
+    found_hands = (
+        (config.hand or default_hand())
+        .create()
+        .detect(
+            video.frames[at],
+            hand_layer=tracks.hand[at],
+            contact_masks=tracks.masks[at][:, actuators],
+        )
     )
+    for t, found_here in zip(at, found_hands, strict=True):
+        hands[t] = found_here
     grid = fit_camera(view.camera, config.supervise.width)
     affordance = read_affordance(
         task, view, tracks, hands, events.held, grasps, keyframes, video.fps, config.affordance,

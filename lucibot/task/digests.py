@@ -67,6 +67,10 @@ def _roles(task: Task) -> Any:
     return {"objects": {o.name: sorted(o.roles) for o in task.objects}, **touching}
 
 
+def _hands(task: Task) -> Any:
+    return {k: v for k, v in _given(task.spec).items() if k == "hands"}
+
+
 def _simulation(task: Task) -> Any:
     """Numbers of the solvers, materials, and shapes of contact; with `scene`, all of the physics."""
     return {
@@ -131,6 +135,7 @@ PARTS: dict[str, Callable[[Task], Any]] = {
     "instruction": lambda task: task.instruction,
     "scene": _scene,
     "roles": _roles,
+    "hands": _hands,
     "goal": lambda task: task.spec.goal,
     "storyboard": _storyboard,
     "simulation": _simulation,

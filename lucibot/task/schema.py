@@ -312,6 +312,9 @@ class TaskSpec(Spec):
     contact_m: Length = Field(0.008, ge=1e-4, le=0.5)
     """Surfaces nearer to each other than this touch, in videos and in rollouts: nothing is seen
     between them, and poses are not read from a video more exactly."""
+    hands: Literal["expected", "optional", "none"] = "expected"
+    """Whether videos show the hands that do it. "none": none is asked for, and objects move alone;
+    "optional": neither a hand nor that there is none is a fault."""
     background: list[BackgroundSpec] = Field(max_length=100)
     objects: list[ObjectSpec] = Field(min_length=1, max_length=100)
     goal: list[dict[str, Any]] = Field(default_factory=list)

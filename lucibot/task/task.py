@@ -102,7 +102,7 @@ class Task:
 
         Args:
             parts: of `lucibot.task.digests.PARTS`: scene (shapes, places, looks, camera, light),
-                roles, goal, instruction, storyboard, simulation (solvers, materials), success,
+                roles, hands, goal, instruction, storyboard, simulation (solvers, materials), success,
                 title.
 
         Raises:

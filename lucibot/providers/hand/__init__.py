@@ -1,7 +1,11 @@
 """The hand family."""
 
-from lucibot.providers.hand.config import OutlineHand
+from lucibot.providers.hand.config import (
+    CommandHand,
+    HandConfig,
+    MediapipeHand,
+    OutlineHand,
+    default_hand,
+)
 
-HandConfig = OutlineHand
-
-__all__ = ["HandConfig", "OutlineHand"]
+__all__ = ["CommandHand", "HandConfig", "MediapipeHand", "OutlineHand", "default_hand"]

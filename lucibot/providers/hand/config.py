@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from pydantic import Field
 
 from lucibot.core.config import Config
+from lucibot.core.schema import Count, Fraction, Positive
 
 if TYPE_CHECKING:
     from lucibot.providers.hand.base import HandDetector
@@ -15,6 +19,7 @@ if TYPE_CHECKING:
 class OutlineHand(Config):
     """Finds finger tips on the outline of the hand layer; needs no weights."""
 
+    kind: Literal["outline"] = "outline"
     reach: float = 0.035
     """How near to a touched object a tip must be, as a share of the picture's width."""
     finger: float = 0.022
@@ -24,3 +29,50 @@ class OutlineHand(Config):
         from lucibot.providers.hand.outline import HandByOutline
 
         return HandByOutline(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MediapipeHand(Config):
+    """Key points by MediaPipe's hand model, whose weights come with the package; where it sees no
+    hand and the hand layer shows one, finger tips on its outline."""
+
+    kind: Literal["mediapipe"] = "mediapipe"
+    hands: Annotated[Count, Field(le=8)] = 2
+    """Hands that are looked for in a picture, at most."""
+    least_score: Fraction = 0.3
+    """How sure the model must be that there is a hand."""
+    outline: OutlineHand = field(default_factory=OutlineHand)
+
+    def create(self) -> HandDetector:
+        from lucibot.providers.hand.mediapipe import HandsByMediapipe
+
+        return HandsByMediapipe(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CommandHand(Config):
+    """Key points by any program."""
+
+    kind: Literal["command"] = "command"
+    command: str = ""
+    """What is run, with the place holders {video} (an mp4) and {keypoints} (the npz to write, with
+    `keypoints_px` (T, M, 21, 2), NaN where no hand is seen, and, where they are known, `keypoints_m`
+    (T, M, 21, 3), `score` and `side` (T, M))."""
+    timeout_s: Positive = 3600.0
+
+    def create(self) -> HandDetector:
+        from lucibot.providers.hand.command import HandsByCommand
+
+        return HandsByCommand(self)
+
+
+HandConfig = OutlineHand | MediapipeHand | CommandHand
+
+
+def mediapipe_is_installed() -> bool:
+    return find_spec("mediapipe") is not None
+
+
+def default_hand() -> HandConfig:
+    """What reads hands where nobody has said: MediaPipe's model where it is installed."""
+    return MediapipeHand() if mediapipe_is_installed() else OutlineHand()

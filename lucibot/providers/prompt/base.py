@@ -15,8 +15,8 @@ class PromptWriter(Protocol):
     kind: str
 
     def write(self, task: Task, view: SceneView) -> Prompt:
-        """A detailed prompt: a static camera, the hand and what it takes, what must stay, and a
-        negative prompt."""
+        """A detailed prompt: a static camera, the hand and what it takes, or that no hand is seen
+        where the task says so, what must stay, and a negative prompt."""
         ...
 
 

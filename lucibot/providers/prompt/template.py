@@ -15,7 +15,8 @@ from lucibot.task import Task
 
 @dataclass(frozen=True, kw_only=True)
 class TemplatePrompt(Config):
-    """Fills the task's instruction and the names of its objects into a fixed text."""
+    """Fills the task's instruction and the names of its objects into a fixed text, one for each of
+    the three things that a task may say of hands."""
 
     kind: Literal["template"] = "template"
 
@@ -29,9 +30,10 @@ class TemplateWriter:
     def write(self, task: Task, view: SceneView) -> Prompt:
         moving = {o.name for o in (*task.actuators, *task.targets)}
         things = [*task.objects, *task.spec.background]
-        text = words("template.txt").format(
+        text = words(f"template_{task.spec.hands}.txt").format(
             instruction=" ".join(task.instruction.split()),
             held=listed([o.name for o in task.actuators], "what it needs"),
             still=listed([t.name for t in things if t.name not in moving], "everything else"),
         )
-        return Prompt(text=" ".join(text.split()), negative=words("negative.txt"))
+        negative = words(f"negative_{task.spec.hands}.txt")
+        return Prompt(text=" ".join(text.split()), negative=negative)

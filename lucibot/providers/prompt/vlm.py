@@ -49,6 +49,8 @@ class VlmWriter:
             f"To be changed: {listed([o.name for o in task.targets], 'nothing in particular')}.\n"
             f"The prompt has at most {self.config.longest} characters."
         )
+        if task.spec.hands != "expected":
+            question += f"\n{words(f'vlm_{task.spec.hands}.txt')}"
         written = self.vlm.ask(
             Written, model=self.config.model, call_site="prompt", instructions=words("vlm.txt"),
             question=question, pictures=[view.first_frame],

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import shlex
-import subprocess
 import tempfile
 import zipfile
 from pathlib import Path
 
 import numpy as np
 
-from lucibot.core.errors import RunFailed, UserError
+from lucibot.core.errors import RunFailed
 from lucibot.core.progress import Progress, silent
 from lucibot.core.scene_view import SceneView
 from lucibot.core.video import Video, write_video
+from lucibot.providers.programs import ensure_place_holders, run_program
 from lucibot.providers.tracker.base import Segments
 from lucibot.providers.tracker.config import CommandSegmenter
 from lucibot.task import Task
@@ -29,12 +28,10 @@ class SegmentByCommand:
         Raises:
             UserError: the command lacks a place holder, or is none.
         """
-        for name in ("{video}", "{first}", "{masks}"):
-            if name not in config.command:
-                raise UserError(
-                    f"{FLAG} needs the place holder {name}; it is given a video {{video}} and the "
-                    "masks of its first frame {first}, and writes {masks}"
-                )
+        ensure_place_holders(
+            FLAG, config.command, ("video", "first", "masks"),
+            "it is given a video {video} and the masks of its first frame {first}, and writes {masks}",
+        )  # fmt: skip
         self.config = config
 
     def segment(
@@ -55,28 +52,8 @@ class SegmentByCommand:
                 **{name: view.labels == i + 1 for i, name in enumerate(view.names)},
             )
             progress("segmenting with a command", 0.0)
-            self._run({n: str(p) for n, p in at.items()})
+            run_program(FLAG, "the segmenter", self.config.command, at, self.config.timeout_s)
             return read_masks(at["masks"], view.names, video)
-
-    def _run(self, at: dict[str, str]) -> None:
-        words = [w.format(**at) for w in shlex.split(self.config.command)]
-        try:
-            done = subprocess.run(
-                words, capture_output=True, text=True, errors="replace",
-                timeout=self.config.timeout_s,
-            )  # fmt: skip
-        except OSError as e:
-            raise UserError(f"{FLAG}: {words[0]} cannot be started ({e.strerror})") from None
-        except subprocess.TimeoutExpired:
-            raise RunFailed(
-                f"the segmenter {words[0]} took longer than {self.config.timeout_s:g} s"
-            ) from None
-        if done.returncode != 0:
-            said = [line for line in done.stderr.splitlines() if line.strip()]
-            raise RunFailed(
-                f"the segmenter {words[0]} ended with status {done.returncode}: "
-                f"{said[-1].strip() if said else 'it said nothing'}"
-            )
 
 
 def read_masks(path: Path, names: tuple[str, ...], video: Video) -> Segments:

@@ -45,7 +45,7 @@ class Judging:
     ):
         self.folder, self.config, self.services, self.note = folder, config, services, note
         self.task, self.view = task, view
-        told = task.digest_of("scene", "roles", "goal", "instruction")
+        told = task.digest_of("scene", "roles", "hands", "goal", "instruction")
         self._rests_on = [version, settled(config, sha256_file), scene, told]
         self._judge: Verifier | None = None
 

@@ -28,6 +28,9 @@ from lucibot.providers.verifier.regions import (
 from lucibot.task import Task
 from lucibot.vision.standing import outlines
 
+HAND_SEEN = 0.004
+"""Share of the picture from which on a hand counts as seen."""
+
 
 class Judge:
     def __init__(self, config: PixelVerifier):
@@ -44,9 +47,12 @@ class Judge:
 
         match = 6.0 - self._first_frame(view, video, reasons, evidence)
         match -= self._drift(regions, reasons, evidence)
-        slides = self._self_motion(task, regions, seconds, reasons, evidence)
+        if _moves_alone(task, regions):
+            slides = evidence["self_motion"] = evidence["self_shift"] = 0.0
+        else:
+            slides = self._self_motion(task, regions, seconds, reasons, evidence)
         match -= 2.0 * slides
-        motion = 3.0 - 2.0 * slides - self._hands(regions, reasons, evidence)
+        motion = 3.0 - 2.0 * slides - self._hands(task.spec.hands, regions, reasons, evidence)
         h, w = regions.labels.shape[1:]
         standing = outlines(task, view.camera.resized(w, h))
         new_object = self._new_object(regions, standing, seconds, reasons, evidence)
@@ -123,13 +129,22 @@ class Judge:
             sure = max(sure, above)
         return sure
 
-    def _hands(self, regions: Regions, reasons, evidence) -> float:
-        """Deductions for a hand that does not come from outside, or is not there at all."""
+    def _hands(self, wanted: str, regions: Regions, reasons, evidence) -> float:
+        """Deductions for a hand that does not come from outside, or is not there at all; and for
+        any, where the task wants none."""
         hand = regions.hand
         area = pixels_of(hand) / hand[0].size
-        seen = area > 0.004
+        seen = area > HAND_SEEN
         evidence["hand_share_of_frames"] = float(seen.mean())
+        if wanted == "none":
+            if seen.any():
+                reasons.append(
+                    f"a hand is seen in {seen.mean():.0%} of the frames, and the task wants none"
+                )
+            return float(seen.any())
         if not seen.any():
+            if wanted == "optional":
+                return 0.0
             reasons.append("no hand is seen in the video")
             return 1.0
         border = hand.copy()
@@ -214,6 +229,12 @@ class Judge:
                 )
             shares.append(share)
         return 2.0 + 4.0 * float(np.clip(min(shares) / 0.8, 0, 1))
+
+
+def _moves_alone(task: Task, regions: Regions) -> bool:
+    """Whether objects that move with no hand near are what the task asks for."""
+    seen = (pixels_of(regions.hand) > HAND_SEEN * regions.labels[0].size).any()
+    return task.spec.hands == "none" or (task.spec.hands == "optional" and not seen)
 
 
 def _unexplained(labels: np.ndarray) -> np.ndarray:

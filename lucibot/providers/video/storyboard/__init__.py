@@ -74,7 +74,7 @@ class StoryboardModel(Immediate):
         return {
             **chosen_settings(self.config, but=("candidates", "faulty")),
             "fault": self._fault(request), "seed": request.seed, "index": request.index,
-            "scene": request.scene, "task": request.task.digest_of("scene", "roles", "storyboard"),
+            "scene": request.scene, "task": request.task.digest_of("scene", "roles", "hands", "storyboard"),
         }  # fmt: skip
 
     def fetch(self, job: Job, folder: Path, progress: Progress) -> Path:
@@ -85,6 +85,8 @@ class StoryboardModel(Immediate):
             request.task, scenery, spec, self._fault(request),
             np.random.default_rng([request.seed, 1, i]),
         )  # fmt: skip
+        if request.task.spec.hands == "none":
+            plan = plan.with_(hands=[])
         with self._lock:
             for path in plan.hands:
                 scenery.hand_meshes(path)
