@@ -216,9 +216,9 @@ def test_a_run_keeps_the_batch_it_began_with(monkeypatch):
         assert config.optimize.environments == 8
     kept = dataclasses.replace(config.optimize, environments=3)
     config = dataclasses.replace(config, optimize=kept)
-    assert settled_run(load_task("stack_cups"), config) == config
+    assert settled_run(load_task("stack_cups"), config).optimize == config.optimize
     # Where bodies do not collide a batch of any size gives the same bits.
-    assert settled_run(load_task("cut_dough"), RunConfig()) == RunConfig()
+    assert settled_run(load_task("cut_dough"), RunConfig()).optimize == RunConfig().optimize
 
 
 WHERE = {
