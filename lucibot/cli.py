@@ -21,6 +21,7 @@ usage: lucibot COMMAND ...
   sweep TASK...   run tasks over seeds and presets, and list the results
   show RUN        print a run's result and where its report is
   tasks           list, check or make task folders
+  twin PHOTO      make a task folder from a photo of a real scene
   bench [NAME...] measure; without a name, every row of the engine's table
   doctor          say what works on this machine
 
@@ -58,6 +59,12 @@ def _tasks(argv: list[str]) -> int:
     return tasks(argv)
 
 
+def _twin(argv: list[str]) -> int:
+    from lucibot.commands import twin
+
+    return twin(argv)
+
+
 def _bench(argv: list[str]) -> int:
     from lucibot.commands import bench
 
@@ -71,8 +78,8 @@ def _doctor(argv: list[str]) -> int:
 
 
 COMMANDS: dict[str, Callable[[list[str]], int]] = {
-    "run": _run, "resume": _resume, "sweep": _sweep, "show": _show, "tasks": _tasks, "bench": _bench,
-    "doctor": _doctor,
+    "run": _run, "resume": _resume, "sweep": _sweep, "show": _show, "tasks": _tasks, "twin": _twin,
+    "bench": _bench, "doctor": _doctor,
 }  # fmt: skip
 
 

@@ -93,6 +93,13 @@ def tasks(argv: list[str]) -> int:
     return authoring.command(argv)
 
 
+def twin(argv: list[str]) -> int:
+    """`lucibot twin`."""
+    from lucibot.twin.command import command
+
+    return command(argv)
+
+
 def bench(argv: list[str]) -> int:
     """`lucibot bench`."""
     from lucibot.benchmark.command import command
