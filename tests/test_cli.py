@@ -42,7 +42,7 @@ def test_mistakes_are_one_line_and_status_2(capsys, argv, named):
 
 @pytest.mark.parametrize(
     "argv",
-    [[c] for c in COMMANDS] + [["bench", n] for n in ("tasks", "terms", "perception", "rollouts_to_loss", "profile")],
+    [[c] for c in COMMANDS] + [["bench", n] for n in ("tasks", "terms", "perception", "rollouts_to_loss", "profile", "twins")],
     ids=" ".join,
 )  # fmt: skip
 def test_every_command_explains_itself_and_refuses_what_it_does_not_know(capsys, argv):

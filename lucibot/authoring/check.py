@@ -12,6 +12,7 @@ from lucibot.checks import Check, checks, try_one
 from lucibot.core.errors import UserError
 from lucibot.core.progress import Progress, silent
 from lucibot.task import Task, load_task
+from lucibot.twin import is_twin
 
 ENVIRONMENTS = 4
 THUMBNAIL_WIDTH = 400
@@ -49,6 +50,8 @@ def check_task(
     task = loaded[0]
     for check in checks(task, progress=progress):
         add(check)
+    if is_twin(task.folder):
+        add(try_one("twin", lambda: _twin(task)))
     if all(c.passed for c in done):
         dear = {
             # The simulation comes first: it starts the runtime that the observer then shares.
@@ -60,6 +63,17 @@ def check_task(
             progress(f"checking {title}")
             add(try_one(title, act))
     return done
+
+
+def _twin(task: Task) -> str:
+    """How well a twin fits its photo, and its overlay drawn again."""
+    from lucibot.twin.look import GOOD, write_overlay
+
+    overlaps, path = write_overlay(task)
+    told = ", ".join(f"{name} {value:.3f}" for name, value in overlaps.items())
+    if min(overlaps.values()) < GOOD:
+        raise UserError(f"IoU {told}: below {GOOD:g}; look at {path}")
+    return f"IoU {told}; {path}"
 
 
 def _simulation(task: Task, progress: Progress) -> str:

@@ -12,8 +12,6 @@ from lucibot.core.schema import NAME
 from lucibot.settings import Parser, configured
 from lucibot.twin.config import TwinConfig
 
-GOOD = 0.85
-"""Overlap from which on a thing is taken to fit."""
 OFTEN = {
     "object": ("NAME=MARK", "what is there: x,y (a click; give several), x0,y0,x1,y1 (a box; clicks may be "
                "added) or the corners of an outline, in the photo's pixels"),
@@ -43,22 +41,33 @@ def command(argv: list[str]) -> int:
         "fitted. With a twin's FOLDER: make its meshes anew after a change of twin.toml, and compare "
         "it with its photo again.",
     )  # fmt: skip
-    p.add_argument("photo", metavar="PHOTO", type=Path, help="a picture, a video, or a twin's folder")
-    p.add_argument("--out", metavar="FOLDER", type=Path, help="the task folder to write; its name is the task's")
+    p.add_argument(
+        "photo", metavar="PHOTO", type=Path, help="a picture, a video, or a twin's folder"
+    )
+    p.add_argument(
+        "--out",
+        metavar="FOLDER",
+        type=Path,
+        help="the task folder to write; its name is the task's",
+    )
     for flag, (value, text) in OFTEN.items():
         p.add_argument(f"--{flag}", metavar=value, action="append", help=text)
     p.add_argument("--instruction", metavar="TEXT", help="what is to be done, in a sentence or two")
     p.add_argument("--fov", metavar="DEG", help="the camera's vertical field of view")
     p.add_argument("--intrinsics", metavar="FILE", type=Path,
                    help="JSON or TOML with fx, fy, cx, cy, width and height [pixels]")  # fmt: skip
-    p.add_argument("--depth", metavar="FILE", type=Path, help="a depth map of the photo (PNG, TIFF, npy)")
+    p.add_argument(
+        "--depth", metavar="FILE", type=Path, help="a depth map of the photo (PNG, TIFF, npy)"
+    )
     p.add_argument("--depth-unit", metavar="METRES|relative",
                    help="what 1 stands for in it (default: 0.001), or relative: larger is nearer")  # fmt: skip
     p.add_argument("--width", metavar="PIXELS", help="of the task's camera (default: 640)")
     p.add_argument("--fps", metavar="RATE", help="of the task's videos (default: 20)")
     p.add_argument("--toml", metavar="FILE", type=Path,
                    help="what task.toml is to say besides, merged into it")  # fmt: skip
-    p.add_argument("--view", action="store_true", help="show the scene in the browser (needs viser)")
+    p.add_argument(
+        "--view", action="store_true", help="show the scene in the browser (needs viser)"
+    )
     p.add_settings(TwinConfig, TwinConfig())
     options, given = p.parse(argv)
     if "photo" in options and options["photo"].is_dir():
@@ -137,7 +146,7 @@ def _new(options: dict[str, Any], given: dict[str, str]) -> Path:
 def _compared(folder: Path) -> bool:
     """Print each thing's overlap and where the overlay is; whether all are good."""
     from lucibot.task import load_task
-    from lucibot.twin.look import write_overlay
+    from lucibot.twin.look import GOOD, write_overlay
 
     task = load_task(folder)
     overlaps, path = write_overlay(task)

@@ -122,7 +122,9 @@ def plane_of(
     return middle, (n if n[2] > 0 else -n)
 
 
-def as_metric(relative: np.ndarray, objects: np.ndarray, view: View, shape: tuple[int, int]) -> np.ndarray:
+def as_metric(
+    relative: np.ndarray, objects: np.ndarray, view: View, shape: tuple[int, int]
+) -> np.ndarray:
     """A relative depth map (larger is nearer, up to a factor and an offset) in metres (H, W), by the
     table that is seen in it: there the inverse depth is known.
 

@@ -119,9 +119,7 @@ class _Outline:
     """A mask's reach each way, and which of it can be trusted."""
 
     def __init__(self, mask: np.ndarray, others: np.ndarray):
-        found, _ = cv2.findContours(
-            mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE
-        )
+        found, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
         # Pixel centres lie half a pixel inside of the outline.
         points = np.concatenate(found)[:, 0].astype(float) + 0.5
         angle = 2 * np.pi * np.arange(WAYS) / WAYS
@@ -175,7 +173,9 @@ def fit(
     placed = {
         w.name: _polished(w, placed[w.name], view_.camera(shape, principal), wanted) for w in wanted
     }
-    return Fitted(view=view_, placed=placed, cost=2 * found.cost / max(1, problem.count), spread=spread)
+    return Fitted(
+        view=view_, placed=placed, cost=2 * found.cost / max(1, problem.count), spread=spread
+    )
 
 
 def _starts(seen: lines.Gaze | None, fov_deg: float | None) -> list[View]:
@@ -198,7 +198,9 @@ class _Problem:
 
     VIEW, PLACE = 5, 4
 
-    def __init__(self, wanted, outlines, shape, segments, fov_deg, start: View, known: bool, principal):
+    def __init__(
+        self, wanted, outlines, shape, segments, fov_deg, start: View, known: bool, principal
+    ):
         self.wanted, self.outlines, self.shape = wanted, outlines, shape
         self.fov_deg, self.start, self.known, self.principal = fov_deg, start, known, principal
         h, w = shape
@@ -211,9 +213,7 @@ class _Problem:
 
     def _initial(self) -> tuple[np.ndarray, np.ndarray]:
         camera, s = self.start.camera(self.shape, self.principal), self.start
-        guesses = [
-            _guess(o, w, camera) for w, o in zip(self.wanted, self.outlines, strict=True)
-        ]
+        guesses = [_guess(o, w, camera) for w, o in zip(self.wanted, self.outlines, strict=True)]
         standing = [g[-1] for w, g in zip(self.wanted, guesses, strict=True) if w.shape.upright]
         # The camera's height carries the scale of all that stands below it.
         shift = 0.0 if self.known or not standing else float(np.median(standing))
@@ -385,7 +385,11 @@ def _polished(w: Wanted, start: Placed, camera: Camera, wanted: list[Wanted]) ->
     known = ~np.any(others, axis=0) if others else np.ones_like(mask)
     keys, upright = list(w.shape.sizes), w.shape.upright
     step = np.r_[
-        0.01, 0.01, 3.0 if w.shape.turns else 0.0, 0.0 if upright else 0.01, np.full(len(keys), 0.04)
+        0.01,
+        0.01,
+        3.0 if w.shape.turns else 0.0,
+        0.0 if upright else 0.01,
+        np.full(len(keys), 0.04),
     ]
     reach = abs(start.y_m) or 1.0
 

@@ -16,7 +16,6 @@ from lucibot.twin.ladle import Ladle
 from lucibot.twin.shapes import SHAPES, Shape, revolved
 
 SHAPES_FILE = "twin.toml"
-MASKS = "twin/masks"
 OVERLAY = "twin/overlay.png"
 INSET_M = 0.001
 """Between a content and the wall that holds it."""
@@ -58,14 +57,21 @@ def meshes(entries: dict[str, Entry], folder: Path) -> dict[str, list[trimesh.Tr
     return made
 
 
-def _made(name: str, entry: Entry, entries: dict[str, Entry], folder: Path) -> list[trimesh.Trimesh]:
+def _made(
+    name: str, entry: Entry, entries: dict[str, Entry], folder: Path
+) -> list[trimesh.Trimesh]:
     kind = entry["shape"]
     if kind == "ladle":
         return [ladle(entry).mesh()]
     if kind == "content":
         return [_content(entry, entries, entries[entry["of"]])]
     if kind == "mesh":
-        mesh = trimesh.load(folder / entry["file"], force="mesh")
+        given = entry.get("model")
+        mesh = (
+            given.copy()
+            if given is not None
+            else trimesh.load(folder / entry["file"], force="mesh")
+        )
         mesh.apply_scale(entry["scale"])
         return [mesh]
     if kind not in SHAPES:
@@ -118,7 +124,9 @@ def write_meshes(folder: Path, entries: dict[str, Entry]) -> dict[str, list[str]
     for name, (mesh, *pieces) in meshes(entries, folder).items():
         colour = entries[name].get("colour", (0.7, 0.7, 0.7))
         rgba = np.round(255 * np.r_[colour, 1.0]).astype(np.uint8)
-        mesh.visual = trimesh.visual.ColorVisuals(mesh, vertex_colors=np.tile(rgba, (len(mesh.vertices), 1)))
+        mesh.visual = trimesh.visual.ColorVisuals(
+            mesh, vertex_colors=np.tile(rgba, (len(mesh.vertices), 1))
+        )
         mesh.export(assets / f"{name}.obj", digits=6)
         named[name] = []
         for k, piece in enumerate(pieces):
@@ -144,8 +152,10 @@ def merged(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
 
 
 def _named(value: Any) -> bool:
-    return isinstance(value, list) and bool(value) and all(
-        isinstance(v, dict) and "name" in v for v in value
+    return (
+        isinstance(value, list)
+        and bool(value)
+        and all(isinstance(v, dict) and "name" in v for v in value)
     )
 
 

@@ -62,8 +62,12 @@ class Ladle:
         """A closed mesh."""
         theta = np.linspace(0, np.pi, ACROSS)
         rings = []
-        for x, half, middle, bowl in zip(self.x_m, self._half, self._middle, self.bowl, strict=True):
-            under = min(self.handle_m, 1.2 * half) * (1 - bowl) + (self.depth_m + self.wall_m) * bowl
+        for x, half, middle, bowl in zip(
+            self.x_m, self._half, self._middle, self.bowl, strict=True
+        ):
+            under = (
+                min(self.handle_m, 1.2 * half) * (1 - bowl) + (self.depth_m + self.wall_m) * bowl
+            )
             inner = max(half - self.wall_m, 0.3 * half)
             down = self.depth_m * bowl + 2e-4
             y = np.r_[middle + half * np.cos(theta), middle - inner * np.cos(theta)]

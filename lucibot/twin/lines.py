@@ -123,7 +123,9 @@ def _refined(ends, length, start, fov_deg: float | None) -> Gaze:
         error = errors(ends, fov, pitch, roll, yaw)[:, 0].min(-1)
         weight = np.sqrt(length / length.sum() * 40)
         capped = np.minimum(error, 4) / TOLERANCE_DEG
-        return np.r_[weight * np.sqrt(np.log1p(capped**2)), roll / ROLL_SPREAD_DEG, x[3] / FOV_SPREAD]
+        return np.r_[
+            weight * np.sqrt(np.log1p(capped**2)), roll / ROLL_SPREAD_DEG, x[3] / FOV_SPREAD
+        ]
 
     fov, pitch, roll, yaw = start
     x0 = np.array([pitch, roll, yaw, np.log(fov / FOV_DEG)])

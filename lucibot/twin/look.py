@@ -11,10 +11,13 @@ import numpy as np
 from lucibot.core.errors import UserError
 from lucibot.providers.renderer.surfaces import look_through, task_surfaces
 from lucibot.task import Task
-from lucibot.twin.folder import MASKS, OVERLAY, SHAPES_FILE, read_shapes
+from lucibot.twin import MASKS
+from lucibot.twin.folder import OVERLAY, SHAPES_FILE, read_shapes
 
 MASK_COLOUR, DRAWN_COLOUR, GRID_COLOUR = (255, 0, 255), (0, 255, 0), (120, 180, 255)
 GRID_M = 0.05
+GOOD = 0.85
+"""Overlap from which on a thing is taken to fit."""
 
 
 def kept_masks(task: Task) -> dict[str, np.ndarray]:
@@ -48,7 +51,9 @@ def compare(task: Task) -> tuple[dict[str, float], np.ndarray]:
     for thing, mask in masks.items():
         task.solid(thing)
         if mask.shape != (h, w):
-            raise UserError(f"task {task.name!r}: the mask of {thing!r} has another size than {name}")
+            raise UserError(
+                f"task {task.name!r}: the mask of {thing!r} has another size than {name}"
+            )
     labels = _drawn(task, list(masks), (h, w))
     overlaps, texts, out = {}, [], photo[..., ::-1].copy()
     _grid(task, out)

@@ -13,8 +13,10 @@ import trimesh
 
 from lucibot.core.camera import Camera
 from lucibot.core.errors import UserError
+from lucibot.core.schema import parse
+from lucibot.task.schema import TaskSpec
+from lucibot.twin import MASKS, fit, folder, ladle, lines, plate
 from lucibot.twin import depth as depths
-from lucibot.twin import fit, folder, ladle, lines, plate
 from lucibot.twin.config import TwinConfig
 from lucibot.twin.fit import Placed, View, Wanted
 from lucibot.twin.folder import Entry
@@ -64,11 +66,16 @@ def make(
     Raises:
         UserError: something that is named cannot be segmented or fitted.
     """
+    for t in request.things.values():
+        if t.shape == "model" and config.modeller is None:
+            raise UserError(f"--shape {t.name}=model needs --modeller.command")
     shape = picture.shape[:2]
     seen = {t.name: t.mark for t in request.things.values() if t.mark is not None}
     masks = config.segmenter.create().segment(picture, seen)
     _keep_apart(masks, request)
-    around = np.any([cv2.dilate(m.astype(np.uint8), np.ones((9, 9))) for m in masks.values()], axis=0)
+    around = np.any(
+        [cv2.dilate(m.astype(np.uint8), np.ones((9, 9))) for m in masks.values()], axis=0
+    )
     segments = lines.edges(picture, around)
     principal = lens.principal_point if lens else (0.5, 0.5)
     fov = lens.vertical_fov_deg if lens else None
@@ -76,12 +83,16 @@ def make(
     if depth is not None and not relative:
         if fov is None:
             fov = DEPTH_FOV_DEG
-            uncertain.append(f"the field of view is a guess ({fov:g} deg): give --fov or --intrinsics")
+            uncertain.append(
+                f"the field of view is a guess ({fov:g} deg): give --fov or --intrinsics"
+            )
         relief = depths.relief(depth, around, fov, principal)
     fitted_things = [t for t in request.things.values() if _is_fitted(t)]
     models = {t.name: _user_mesh(t, picture, masks, config) for t in fitted_things}
     if not fitted_things and relief is None:
-        raise UserError("a ladle alone does not tell where the table is: give --depth, or name another thing")
+        raise UserError(
+            "a ladle alone does not tell where the table is: give --depth, or name another thing"
+        )
     wanted = _wanted(fitted_things, masks, models, relief)
     if wanted:
         fitted = fit.fit(wanted, shape, segments=segments, fov_deg=fov, principal=principal,
@@ -104,7 +115,9 @@ def make(
     for t in (t for t in request.things.values() if t.shape == "ladle"):
         entries[t.name], poses[t.name] = _ladle(t, masks, camera, relief, request)
     for t in (t for t in request.things.values() if t.filling is not None):
-        entries[t.name] = _content(t, masks.get(t.name), entries[t.filling], poses[t.filling], camera)
+        entries[t.name] = _content(
+            t, masks.get(t.name), entries[t.filling], poses[t.filling], camera
+        )
         poses[t.name] = poses[t.filling]
     for name, mask in masks.items():
         entries[name]["colour"] = _colour(picture, mask)
@@ -155,8 +168,6 @@ def _user_mesh(t: Thing, picture, masks, config: TwinConfig) -> trimesh.Trimesh 
     if t.shape in SHAPES:
         return None
     if t.shape == "model":
-        if config.modeller is None:
-            raise UserError(f"--shape {t.name}=model needs --modeller command, with --modeller.command")
         return config.modeller.create().model(picture, masks[t.name])
     try:
         mesh = trimesh.load(t.shape, force="mesh")
@@ -290,7 +301,9 @@ def _open_questions(fitted: fit.Fitted, lens: Lens | None, wanted, *, measured: 
         out.append(f"field of view {fitted.view.fov_deg:.1f} +- {s['fov_deg']:.1f} deg: "
                    "--fov, --intrinsics or a photo with EXIF settles it")  # fmt: skip
     if s.get("pitch_deg", 0) > 1.5:
-        out.append(f"the camera looks down by {fitted.view.pitch_deg:.1f} +- {s['pitch_deg']:.1f} deg")
+        out.append(
+            f"the camera looks down by {fitted.view.pitch_deg:.1f} +- {s['pitch_deg']:.1f} deg"
+        )
     if not told and not measured:
         out.append(f"scale +- {100 * s.get('height', 0.3):.0f}%, by typical sizes only: --length NAME=METRES "
                    "settles it")  # fmt: skip
@@ -299,20 +312,27 @@ def _open_questions(fitted: fit.Fitted, lens: Lens | None, wanted, *, measured: 
             spread = s[f"{w.name}.{k}"]
             loose = np.hypot(0.0 if told or measured else s.get("height", 0), 0.1)
             if spread > loose and k not in w.shape.unitless:
-                out.append(f"{w.name}: {k} {1000 * fitted.placed[w.name].sizes[k]:.0f} mm +- {100 * spread:.0f}%")
+                out.append(
+                    f"{w.name}: {k} {1000 * fitted.placed[w.name].sizes[k]:.0f} mm +- {100 * spread:.0f}%"
+                )
     return out
 
 
-def write(twin: Twin, picture: np.ndarray, out: Path, values: dict[str, Any], instruction: str) -> None:
+def write(
+    twin: Twin, picture: np.ndarray, out: Path, values: dict[str, Any], instruction: str
+) -> None:
     """Write the task folder, whole or not at all.
 
     Args:
-        values: of `task.toml`, as a function of the names of the convex pieces is not needed: pieces
-            are filled in here.
+        values: of `task.toml`; the convex pieces of its objects are filled in.
+
+    Raises:
+        UserError: a value is none that a task takes.
     """
+    parse(TaskSpec, values, f"{out.name}: task.toml")
     part = out.with_name(f".{out.name}.part")
     shutil.rmtree(part, ignore_errors=True)
-    (part / folder.MASKS).mkdir(parents=True)
+    (part / MASKS).mkdir(parents=True)
     for entry in twin.entries.values():
         if (model := entry.pop("model", None)) is not None:
             (part / "assets").mkdir(exist_ok=True)
@@ -325,7 +345,7 @@ def write(twin: Twin, picture: np.ndarray, out: Path, values: dict[str, Any], in
     for name in (p for group in pieces.values() for p in group if p not in used):
         (part / name).unlink()
     for name, mask in twin.masks.items():
-        cv2.imwrite(str(part / folder.MASKS / f"{name}.png"), mask.astype(np.uint8) * 255)
+        cv2.imwrite(str(part / MASKS / f"{name}.png"), mask.astype(np.uint8) * 255)
     cv2.imwrite(str(part / "photo.png"), picture[..., ::-1])
     cv2.imwrite(str(part / "empty.png"), twin.plate[..., ::-1])
     (part / folder.SHAPES_FILE).write_text(

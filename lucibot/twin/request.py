@@ -101,7 +101,9 @@ def read_request(options: dict[str, Any], shape: tuple[int, int]) -> Request:
 
     for name, text in pairs(options, "shape"):
         if text not in (*SHAPES, "ladle", "model") and not Path(text).is_file():
-            raise unknown_name(f"shape of --shape {name}", text, [*SHAPES, "ladle", "model", "FILE"])
+            raise unknown_name(
+                f"shape of --shape {name}", text, [*SHAPES, "ladle", "model", "FILE"]
+            )
         of(name, "shape")["shape"] = text
     for name, text in pairs(options, "material"):
         if text not in MATERIALS:
@@ -147,7 +149,9 @@ def read_goal(text: str, things: Iterable[str]) -> dict[str, Any]:
         raise unknown_name("relation of --goal", words[0] if words else "", RELATIONS)
     names = RELATIONS[words[0]]
     if len(words) != 1 + len(names):
-        raise UserError(f"--goal {text!r}: expected `{words[0]} {' '.join(n.upper() for n in names)}`")
+        raise UserError(
+            f"--goal {text!r}: expected `{words[0]} {' '.join(n.upper() for n in names)}`"
+        )
     goal: dict[str, Any] = {"relation": words[0]}
     for key, word in zip(names, words[1:], strict=True):
         if key in ("least", "count"):

@@ -18,7 +18,6 @@ from lucibot.core.errors import RunFailed, UserError
 from lucibot.core.schema import Count, Fraction, Positive
 from lucibot.twin.marks import Mark, read_mask
 
-
 DARKER_BY = 12.0
 """So much darker [CIE L] a surface may be in shadow in any case."""
 
@@ -205,7 +204,9 @@ def _grown_box(picture: np.ndarray, clicks, unlike) -> tuple[float, float, float
             continue
         v, u = np.nonzero(region)
         margin = 0.06 * max(np.ptp(u), np.ptp(v)) + 2
-        box = np.array([u.min() - margin, v.min() - margin, u.max() + 1 + margin, v.max() + 1 + margin])
+        box = np.array(
+            [u.min() - margin, v.min() - margin, u.max() + 1 + margin, v.max() + 1 + margin]
+        )
         left, top, right, bottom = now = box / scale + (x0, y0, x0, y0)
         agrees, before = before is not None and _overlap(before, now) > 0.8, now
         if not agrees:

@@ -5,6 +5,7 @@ Every shape stands on z = 0 of its own frame [m], its middle on the z axis.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
@@ -88,6 +89,27 @@ Profile = Callable[[Sizes], np.ndarray]
 """The outside (N, 2), radius and height, from the foot up."""
 
 
+FLAT_M, MOST_LEVELS = 0.0015, 6
+"""A wall is cut into levels within which its inside bulges by no more than this."""
+
+
+def _levels(inside: np.ndarray, height: float) -> np.ndarray:
+    """Heights at which a wall is cut, from 0 to its rim."""
+    levels = [0.0, float(inside[0, 1]), height]
+    for _ in range(MOST_LEVELS - 2):
+        worst, at = FLAT_M, None
+        for low, high in itertools.pairwise(levels):
+            z = np.linspace(low, high, 17)
+            r = np.interp(z, inside[:, 1], inside[:, 0])
+            off = np.abs(r - np.interp(z, [low, high], r[[0, -1]]))
+            if off.max() > worst:
+                worst, at = off.max(), float(z[off.argmax()])
+        if at is None:
+            break
+        levels = sorted([*levels, at])
+    return np.array(levels)
+
+
 def _vessel(name: str, sizes: dict[str, Size], outside: Profile, unitless=()) -> Shape:
     """An open surface of revolution with a wall and an inside."""
 
@@ -107,23 +129,25 @@ def _vessel(name: str, sizes: dict[str, Size], outside: Profile, unitless=()) ->
 
     def pieces(s: Sizes) -> list[np.ndarray]:
         rings = [_ring(r, z) for r, z in outside(s)]
-        return [np.concatenate(pair) for pair in zip(rings[:-1], rings[1:], strict=True)]
+        return [np.concatenate(pair) for pair in itertools.pairwise(rings)]
 
     def collision(s: Sizes, wall_m: float) -> list[trimesh.Trimesh]:
         out, into = outside(s), inside(s, wall_m)
         step, found = 2 * np.pi / WEDGES, []
-        levels = np.unique(np.r_[0.0, np.linspace(0, out[-1, 1], 4)[1:]])
-        for low, high in zip(levels[:-1], levels[1:], strict=True):
+        for low, high in itertools.pairwise(_levels(into, out[-1, 1])):
+            # A wedge is flat between its ends: it stands back by as much as the inside bulges.
+            z = np.linspace(low, high, 9)
+            ends = np.interp([low, high], into[:, 1], into[:, 0])
+            back = np.max(np.interp(z, into[:, 1], into[:, 0]) - np.interp(z, [low, high], ends))
             for w in range(WEDGES):
                 points = []
-                for z in (low, high):
-                    outer = np.interp(z, out[:, 1], out[:, 0])
-                    inner = np.interp(z, into[:, 1], into[:, 0]) / np.cos(step / 2)
-                    inner = min(inner, outer - 5e-4)
+                for end, level in zip(ends, (low, high), strict=True):
+                    outer = float(np.interp(level, out[:, 1], out[:, 0]))
+                    inner = min((end + back) / np.cos(step / 2), outer - 5e-4)
                     for a in step * (w + np.array([-0.5, 0.5])):
-                        points.append([inner * np.cos(a), inner * np.sin(a), z])
+                        points.append([inner * np.cos(a), inner * np.sin(a), level])
                     for a in step * (w + np.linspace(-0.5, 0.5, 3)):
-                        points.append([outer * np.cos(a), outer * np.sin(a), z])
+                        points.append([outer * np.cos(a), outer * np.sin(a), level])
                 found.append(trimesh.convex.convex_hull(np.array(points)))
         floor = np.concatenate([_ring(out[0, 0], 0.0), _ring(into[0, 0], into[0, 1])])
         return [*found, trimesh.convex.convex_hull(floor)]

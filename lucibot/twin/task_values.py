@@ -41,7 +41,9 @@ MATERIAL: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 
-def task_values(twin: Twin, request: Request, *, title: str, width: int, fps: float) -> dict[str, Any]:
+def task_values(
+    twin: Twin, request: Request, *, title: str, width: int, fps: float
+) -> dict[str, Any]:
     """Everything that `task.toml` holds, collision pieces apart."""
     kind = _kind(twin, request)
     objects, background = [], [_table(twin)]
@@ -71,7 +73,9 @@ def task_values(twin: Twin, request: Request, *, title: str, width: int, fps: fl
 
 def _ordered(request: Request) -> list[Thing]:
     """What moves first; what fills a thing after it."""
-    return sorted(request.things.values(), key=lambda t: (t.name not in request.moved, t.filling is not None))
+    return sorted(
+        request.things.values(), key=lambda t: (t.name not in request.moved, t.filling is not None)
+    )
 
 
 def _kind(twin: Twin, request: Request) -> str:
@@ -91,7 +95,11 @@ def _is_object(t: Thing, request: Request, kind: str) -> bool:
 
 
 def _object(t: Thing, pose: dict, twin: Twin, request: Request, kind: str) -> dict[str, Any]:
-    roles = [r for r, names in (("actuator", request.moved), ("target", request.targets)) if t.name in names]
+    roles = [
+        r
+        for r, names in (("actuator", request.moved), ("target", request.targets))
+        if t.name in names
+    ]
     material = {"kind": t.material, **MATERIAL[t.material]}
     if t.material == "rigid" and kind in ("liquid", "mpm"):
         material |= {"coup_friction": 0.0 if kind == "liquid" else 0.4, "coup_softness_m": 0.0015}
@@ -184,7 +192,10 @@ def _simulation(kind: str, objects: list[dict], twin: Twin) -> dict[str, Any]:
         ])  # fmt: skip
         low, high = corners.min(0) - ROOM_M, corners.max(0) + ROOM_M
         low[2], high[2] = -0.012, corners.max(0)[2] + ABOVE_M
-        box = {"lower_m": [round(float(v), 3) for v in low], "upper_m": [round(float(v), 3) for v in high]}
+        box = {
+            "lower_m": [round(float(v), 3) for v in low],
+            "upper_m": [round(float(v), 3) for v in high],
+        }
         values["sph" if kind == "liquid" else "mpm"] = (
             box if kind == "liquid" else {"grid_density": 110.0, "cpic": True, **box}
         )
@@ -204,7 +215,12 @@ def _success(request: Request, twin: Twin, kind: str) -> list[dict[str, Any]]:
             ]  # fmt: skip
         elif g["relation"] == "inside":
             found += [
-                {"predicate": "inside", "object": name, "container": g["container"], "min_fraction": 0.9},
+                {
+                    "predicate": "inside",
+                    "object": name,
+                    "container": g["container"],
+                    "min_fraction": 0.9,
+                },
                 {"predicate": "inside_domain", "object": name},
             ]
         elif g["relation"] == "moved" and thing.shape == "drawer":
