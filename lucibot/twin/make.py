@@ -125,7 +125,9 @@ def make(
     T = _world(view, camera, hanging)
     moving = [masks[n] for n in masks if _moves(request, n)]
     filled = config.inpainter.create().fill(picture, plate.holes(moving, shape))
-    table = ~around & (camera.rays[..., 2] < -0.1)
+    # What the objects stand on is seen right beside them.
+    wide = max(9, round(0.06 * shape[1]) | 1)
+    table = ~around & (cv2.dilate(around.astype(np.uint8), np.ones((wide, wide))) > 0)
     return Twin(
         camera=_moved(camera, T), entries=entries, masks=masks, plate=filled, uncertain=uncertain,
         poses={n: T @ pose for n, pose in poses.items()},
