@@ -223,7 +223,11 @@ def test_a_bad_video_is_recorded_and_ends_no_other(bench):
         from lucibot.core.video import read_video
 
         return read_video(path), SimpleNamespace(
-            to_dict=lambda: {"warnings": []}, done=(), warnings=(), file=path.name
+            to_dict=lambda: {"warnings": []},
+            done=(),
+            warnings=(),
+            file=path.name,
+            valid=(0, 0, 64, 48),
         )
 
     with pytest.MonkeyPatch.context() as m:

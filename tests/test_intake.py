@@ -351,6 +351,34 @@ def test_the_first_good_frame_is_taken_and_it_is_said(scene, tmp_path):
         assert any(f"starts at {first / 12:.2f} s" in d for d in report.done), report.done
 
 
+def test_fades_and_flicker_are_told_and_a_fade_out_ends_the_clip(scene, tmp_path):
+    task, view = scene
+    there = reach(view, [*range(20), *range(20, 0, -1)], done_at=20).astype(float)
+    n = len(there)
+    t = np.arange(n)
+    middle = 1 - 0.85 * np.exp(-(((t - 18) / 2.0) ** 2))
+    end = np.clip((n - 3 - t) / 8, 0, 1)
+    flicker = 1 + 0.06 * (t % 2)
+    cases = {"plain": 1 + 0 * t, "middle": middle, "end": end, "flicker": flicker}
+    for name, light in cases.items():
+        frames = np.clip(there * light[:, None, None, None], 0, 255).astype(np.uint8)
+        video, report = take_in(write(tmp_path / f"{name}.mp4", frames), task, view)
+        words = " ".join(report.warnings)
+        assert ("it fades from 1." in words) == (name == "middle"), (name, words)
+        assert ("it fades out from" in words) == (name == "end"), (name, words)
+        assert ("it flickers" in words) == (name == "flicker"), (name, words)
+        if name == "middle":
+            ((a, b, least),) = report.fades_s
+            assert 1.1 < a < 1.5 < b < 2.0 and least < 0.4
+        if name == "end":
+            assert 2.3 < report.fades_out_s < 2.8
+            assert video.duration_s == pytest.approx(report.fades_out_s, abs=0.2)
+            assert video.frames[-1].mean() > 0.8 * video.frames[0].mean()
+        else:
+            assert video.duration_s == pytest.approx(n / 12, abs=0.1)
+        assert bool(report.flicker) == (name == "flicker")
+
+
 def reach(view, steps, done_at=None) -> np.ndarray:
     """A hand that reaches as far into the picture as `steps` say; from `done_at` on a thing that it
     left stays."""

@@ -23,3 +23,5 @@ class Tracks:
     """(T, N, 6) float32 pose vectors of rigid objects (position [m], rotation vector [rad], world)
     as the tracker saw them; NaN for objects without a known mesh pose (deformables) and for
     trackers that only segment."""
+    unseen: np.ndarray | None = None
+    """(T, H, W) bool: pixels that the video says nothing of; None where it has none."""

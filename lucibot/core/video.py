@@ -18,6 +18,8 @@ class Video:
 
     frames: np.ndarray
     fps: float
+    unseen: np.ndarray | None = None
+    """(T, H, W) bool: pixels that the video says nothing of, such as bars; None where it has none."""
 
     def __len__(self) -> int:
         return len(self.frames)

@@ -45,6 +45,8 @@ def find_parts(
     votes = np.zeros((len(targets), *full[::-1]))
     for t in frames:
         hidden = tracks.hand[t] | tracks.masks[t, tools].any(0)
+        if tracks.unseen is not None:
+            hidden |= tracks.unseen[t]
         seen += ~hidden
         votes += tracks.masks[t, targets] & ~hidden
     image = _resized(video.frames[goal], full)

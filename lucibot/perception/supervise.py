@@ -55,6 +55,8 @@ def build_supervision(
         ]
     )  # fmt: skip
     valid = np.stack([~_grown(resize_mask(tracks.hand[t], size)) for t in keyframes])
+    if tracks.unseen is not None:
+        valid &= np.stack([~_grown(resize_mask(tracks.unseen[t], size)) for t in keyframes])
     depth = np.stack([_shrunk(d, size) for d in depth_m])
     parts = find_parts(task, view, video, tracks, int(keyframes[-1]), size)
     target_masks = masks[:, targets].any(1)

@@ -15,13 +15,14 @@ from pathlib import Path
 from lucibot.core.errors import RunFailed, UserError
 from lucibot.core.prompt import Prompt
 from lucibot.core.scene_view import SceneView
-from lucibot.core.video import sha256_file, write_video
+from lucibot.core.video import read_video, sha256_file, write_video
 from lucibot.pipeline import Context, version_of
 from lucibot.providers.verifier.judging import Judging
 from lucibot.providers.video.base import VideoModel, VideoRequest
 from lucibot.providers.video.jobs import Candidate, Jobs
 from lucibot.store.run import StageFolder, write_json
 from lucibot.store.verdicts import KEPT
+from lucibot.vision.clip import reading_of, study
 from lucibot.vision.intake import take_in
 
 CANDIDATES = "candidates"
@@ -69,12 +70,12 @@ def _take(ctx: Context, model: VideoModel, request: VideoRequest, made: Candidat
     """One candidate's row, and its video on the task camera's grid, if it can be brought there."""
     row = {
         "file": None, "sha256": None, "fingerprint": made.fingerprint, "raw": None,
-        "raw_sha256": made.sha256, "intake": None, "trouble": made.trouble,
+        "raw_sha256": made.sha256, "intake": None, "clip": None, "trouble": made.trouble,
     }  # fmt: skip
     if made.raw is None:
         return row
     row["raw"] = made.raw.name
-    out = ctx.folder / f"candidate_{made.index}.mp4"
+    out, valid_px = ctx.folder / f"candidate_{made.index}.mp4", None
     if model.fitted:
         shutil.copyfile(made.raw, out)
     else:
@@ -87,9 +88,15 @@ def _take(ctx: Context, model: VideoModel, request: VideoRequest, made: Candidat
             ctx.note(f"candidate {made.index} cannot serve: {why}")
             return {**row, "trouble": why}
         write_video(out, video, crf=14)
-        row["intake"] = report.to_dict()
+        row["intake"], valid_px = report.to_dict(), report.valid
         for text in (*report.done, *report.warnings):
             ctx.note(f"{report.file}: {text}")
+    # As it will be read: encoding is part of it.
+    reading, found = study(read_video(out), request.view, valid_px)
+    reading.save(reading_of(out))
+    row["clip"] = found.to_dict()
+    for text in (*found.done, *found.warnings):
+        ctx.note(f"candidate {made.index}: {text}")
     for path in sorted((made.raw.parent / "planted").glob("*")):
         (ctx.folder / "planted").mkdir(exist_ok=True)
         shutil.copyfile(path, ctx.folder / "planted" / f"{out.stem}{path.suffix}")

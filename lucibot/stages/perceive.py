@@ -12,7 +12,7 @@ from lucibot.core.answers import Answers
 from lucibot.core.progress import Progress, part
 from lucibot.core.scene_view import SceneView
 from lucibot.core.tracks import Tracks
-from lucibot.core.video import Video, read_video
+from lucibot.core.video import Video
 from lucibot.perception.affordance import frames_read, read_affordance
 from lucibot.perception.around import read_around
 from lucibot.perception.depth import KeptDepth
@@ -27,6 +27,7 @@ from lucibot.providers.hand import default_hand
 from lucibot.providers.hand.base import Hand
 from lucibot.store.verdicts import chosen_video
 from lucibot.task import Task
+from lucibot.vision.clip import read_clip
 from lucibot.vision.draw import fit_camera
 
 WANTED = {"optional": "optional", "none": "not wanted"}
@@ -36,7 +37,7 @@ WANTED = {"optional": "optional", "none": "not wanted"}
 def run(ctx: Context) -> None:
     """Reads the chosen video; writes what `Perception.save` does."""
     view = SceneView.load(ctx.inputs["scene"])
-    video = read_video(chosen_video(ctx.inputs["imagine"], ctx.inputs["select"]))
+    video = read_clip(chosen_video(ctx.inputs["imagine"], ctx.inputs["select"]))
     found = perceive(ctx.task, view, video, ctx.config, ctx.progress)
     if without_hands(ctx.task, found.tracks):
         ctx.note(
@@ -55,6 +56,11 @@ def perceive(
     if task.spec.hands == "none":
         # What looks like one, a wooden spoon, is none.
         tracks = replace(tracks, hand=np.zeros_like(tracks.hand))
+    if video.unseen is not None:
+        tracks = replace(
+            tracks, masks=tracks.masks & ~video.unseen[:, None], hand=tracks.hand & ~video.unseen,
+            unseen=video.unseen,
+        )  # fmt: skip
     return read_tracks(task, view, video, tracks, config, part(progress, 0.7, 1))
 
 

@@ -17,7 +17,7 @@ from lucibot.core.errors import LuciBotError
 from lucibot.core.geometry import matrix_np
 from lucibot.core.prompt import Prompt
 from lucibot.core.scene_view import SceneView
-from lucibot.core.video import Video, read_video
+from lucibot.core.video import Video
 from lucibot.objective.success import Metrics, judge
 from lucibot.objective.success.judgement import Judgement
 from lucibot.perception.affordance import grasps_at
@@ -41,6 +41,7 @@ from lucibot.store.result import RESULT, Result, short_of_one
 from lucibot.store.run import MANIFEST, REPORT, versions, write_json
 from lucibot.store.verdicts import VERDICTS, chosen_video
 from lucibot.task import Task
+from lucibot.vision.clip import read_clip
 
 CANDIDATES = "candidates.json"
 
@@ -245,7 +246,7 @@ def _select(ctx: Context, folders: dict[str, Path]) -> dict:
 
 def _perceive(ctx: Context, folders: dict[str, Path]) -> dict:
     perception = Perception.load(folders["perceive"])
-    video = read_video(chosen_video(folders["imagine"], folders["select"]))
+    video = read_clip(chosen_video(folders["imagine"], folders["select"]))
     names = SceneView.load(folders["scene"]).names
     sup, answers = perception.supervision, perception.answers
     keyframes = tuple(int(k) for k in sup.keyframes)
@@ -268,7 +269,7 @@ def _optimize(ctx: Context, folders: dict[str, Path]) -> dict:
 
 
 def _execute(ctx: Context, folders: dict[str, Path]) -> dict:
-    video = read_video(chosen_video(folders["imagine"], folders["select"]))
+    video = read_clip(chosen_video(folders["imagine"], folders["select"]))
     keyframes = [int(k) for k in Perception.load(folders["perceive"]).supervision.keyframes]
     return {
         "comparisons": tuple(

@@ -52,7 +52,7 @@ def run(ctx: Context) -> None:
 
 def _why(row: dict, verdict: Verdict) -> str:
     said = [verdict.reasons[0] if verdict.reasons else "no reason given"]
-    warnings = row["intake"]["warnings"] if row["intake"] else ()
+    warnings = [text for part in ("intake", "clip") if row[part] for text in row[part]["warnings"]]
     return "; ".join([*said, *(f"of the file: {text}" for text in warnings)])
 
 

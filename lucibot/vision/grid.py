@@ -28,7 +28,8 @@ class Grid:
 
     camera: Camera
     label: np.ndarray
-    """(T, H, W) uint8: 0 background, i + 1 object i, UNSURE at and around hands."""
+    """(T, H, W) uint8: 0 background, i + 1 object i, UNSURE at and around hands and where the video
+    shows nothing."""
     area_px: np.ndarray
     """(T, N) int64: pixels of each object's mask."""
     hand: np.ndarray
@@ -55,6 +56,8 @@ class Grid:
         kernel = np.ones((2 * hand_margin + 1,) * 2, np.uint8)
         for t in range(frames):
             hand[t] = resize_mask(tracks.hand[t], size)
+            if tracks.unseen is not None:
+                label[t][resize_mask(tracks.unseen[t], size)] = UNSURE
             if hand[t].any():
                 label[t][cv2.dilate(hand[t].astype(np.uint8), kernel) > 0] = UNSURE
             for i in range(count):

@@ -26,6 +26,7 @@ from lucibot.core.schema import Finite, Positive
 from lucibot.core.similarity import scene_similarity
 from lucibot.core.video import Video
 from lucibot.task import Task
+from lucibot.vision.fades import find_fades
 from lucibot.vision.footage import Facts, Footage
 from lucibot.vision.mirrored import turning_point
 from lucibot.vision.placement import Placement, placements
@@ -108,6 +109,13 @@ class IntakeReport:
     corners), on the camera's grid, before any correction."""
     corrected: bool
     """Whether that was taken out."""
+    fades_s: tuple[tuple[float, float, float], ...]
+    """Fades in the middle: from when until when in the file [s], and the least contrast, as a share
+    of what it usually is."""
+    fades_out_s: float | None
+    """Time in the file from which it fades out, where the clip ends [s]; None if it does not."""
+    flicker: float
+    """How much brightness changes from picture to picture and back, as a share; 0 if it does not."""
     done: tuple[str, ...]
     """What was done, a sentence each."""
     warnings: tuple[str, ...]
@@ -142,6 +150,15 @@ class _Start:
     similarity: dict[str, float]
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Fades:
+    """See `IntakeReport`."""
+
+    between_s: tuple[tuple[float, float, float], ...]
+    out_s: float | None
+    flicker: float
+
+
 def take_in(
     path: Path,
     task: Task,
@@ -163,14 +180,15 @@ def take_in(
     head = _head(footage, config)
     _refuse_short(footage, config)
     start = _start(footage, head, task, view, config)
-    video, turn_s, left_off = _clip(footage, start, head, task, config, progress)
+    video, turn_s, fades, left_off = _clip(footage, start, head, task, config, progress)
     ended = start.time_s + video.duration_s
     done, warnings = _say(footage.facts, start, head, task, left_off)
+    warnings += _said_of(fades)
     if turn_s is not None:
         warnings.append(
             f"it runs backwards from {turn_s:.2f} s on, the way that it came: the clip ends there"
         )
-    elif left_off:
+    elif left_off and fades.out_s is None:
         warnings.append(
             f"it goes on after {config.longest_s:g} s; what comes later is left off (raise "
             "--intake.longest-s)"
@@ -195,7 +213,8 @@ def take_in(
             "shift_x_px": r.shift_px[0], "shift_y_px": r.shift_px[1], "scale": r.scale,
             "turn_deg": r.turn_deg, "displacement_px": r.displacement_px,
         },
-        corrected=start.T is not None, done=tuple(done), warnings=tuple(warnings),
+        corrected=start.T is not None, fades_s=fades.between_s, fades_out_s=fades.out_s,
+        flicker=fades.flicker, done=tuple(done), warnings=tuple(warnings),
     )  # fmt: skip
     progress(f"{footage.path.name}: {len(video)} frames", 1.0)
     return video, report
@@ -371,7 +390,7 @@ def _clip(footage, start: _Start, head: _Head, task: Task, config: IntakeConfig,
 
     Returns:
         the video; the time in the file at which it turns and runs backwards, where the video ends
-        then [s], or None; whether the file goes on where it was left off.
+        then [s], or None; its fades; whether the file goes on where it was left off.
     """
     camera, fps = task.camera, task.spec.camera.fps
     # In the middle between two times of the faster rate nothing hangs on how times are rounded, and
@@ -412,12 +431,36 @@ def _clip(footage, start: _Start, head: _Head, task: Task, config: IntakeConfig,
         sketches.append(picture.sketch())
     if shown is not None and not left_off:
         show(footage.facts.until_s)
-    turn = turning_point(np.stack(sketches), 1 / usual)
-    if turn is None:
-        return Video(frames=frames[:count], fps=fps), None, left_off
-    turn_s = times_s[turn]
-    count = min(count, max(int((turn_s - start.time_s) * fps) + 1, 1))
-    return Video(frames=frames[:count], fps=fps), turn_s, left_off
+    sketches = np.stack(sketches)
+    found = find_fades(sketches)
+    fades = _Fades(
+        between_s=tuple((times_s[a], times_s[b], least) for a, b, least in found.between),
+        out_s=None if found.out is None else times_s[found.out], flicker=found.flicker,
+    )  # fmt: skip
+    turn = turning_point(sketches[: found.out], 1 / usual)
+    turn_s = None if turn is None else times_s[turn]
+    if turn_s is not None:
+        count = min(count, max(int((turn_s - start.time_s) * fps) + 1, 1))
+    elif fades.out_s is not None:
+        whole = np.arange(count) / fps + start.time_s + early < fades.out_s
+        count = max(int(whole.sum()), 1)
+    return Video(frames=frames[:count], fps=fps), turn_s, fades, left_off
+
+
+def _said_of(fades: _Fades) -> list[str]:
+    """What fades and flickers, a sentence each."""
+    out = [
+        f"it fades from {a:.2f} to {b:.2f} s, to {least:.0%} of its contrast: what is done meanwhile "
+        "is hardly seen"
+        for a, b, least in fades.between_s
+    ]
+    if fades.out_s is not None:
+        out.append(f"it fades out from {fades.out_s:.2f} s on: the clip ends there")
+    if fades.flicker:
+        out.append(
+            f"it flickers: brightness changes by {fades.flicker:.0%} from picture to picture"
+        )
+    return out
 
 
 def _varies(gaps_s: list[float]) -> bool:

@@ -29,8 +29,8 @@ class PixelVerifier(Config):
     drift_free: float = 0.004
     """Mean displacement of the picture's corners over its width that feature tracking may give for
     a camera that stands still: a pixel and a bit at the working size."""
-    drift_bad: float = 0.012
-    """From here on the camera has moved for certain."""
+    drift_bad: float = 0.006
+    """From here on the camera has moved for certain, by more than was taken out."""
     new_object_area: float = 0.0012
     """Least share of the picture that an unexplained thing covers."""
     new_object_s: float = 0.6

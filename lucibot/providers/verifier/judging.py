@@ -13,13 +13,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 from lucibot.core.scene_view import SceneView
-from lucibot.core.video import read_video, sha256_file
+from lucibot.core.video import sha256_file
 from lucibot.providers.verifier import VerifierConfig
 from lucibot.providers.verifier.base import Verdict, Verifier
 from lucibot.services import Services
 from lucibot.store.configs import settled
 from lucibot.store.run import digest, write_json
 from lucibot.task import Task
+from lucibot.vision.clip import read_clip, reading_of
 
 
 class Judging:
@@ -50,13 +51,15 @@ class Judging:
         self._judge: Verifier | None = None
 
     def judge(self, video: Path, sha256: str) -> Verdict:
-        """The verdict on a video file with this sum: the kept one, or a new one, which is kept."""
-        path = self.folder / f"{digest([*self._rests_on, sha256])}.json"
+        """The verdict on a clip whose file has this sum: the kept one, or a new one, which is kept."""
+        reading = reading_of(video)
+        told = [sha256_file(reading)] if reading.is_file() else []
+        path = self.folder / f"{digest([*self._rests_on, sha256, *told])}.json"
         verdict = self._kept(path)
         if verdict is None:
             if self._judge is None:
                 self._judge = self.config.create(self.services)
-            verdict = self._judge.judge(self.task, self.view, read_video(video))
+            verdict = self._judge.judge(self.task, self.view, read_clip(video))
             told = dataclasses.asdict(verdict)
             self.folder.mkdir(parents=True, exist_ok=True)
             write_json(path, {"sha256": digest(told), "video": sha256, "verdict": told})
