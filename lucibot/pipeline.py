@@ -123,7 +123,7 @@ STAGES: tuple[Stage, ...] = (
           begins_early=True),
     Stage(number=60, name="execute", version=6, needs=("perceive", "optimize"), config="execute",
           reads=("scene", "roles", "simulation"), begins_early=True),
-    Stage(number=70, name="report", version=3, needs=("scene", "prompt", "imagine", "select",
+    Stage(number=70, name="report", version=4, needs=("scene", "prompt", "imagine", "select",
           "perceive", "optimize", "execute"), config=None,
           reads=("scene", "roles", "instruction", "simulation", "success", "title"),
           last_words=True),

@@ -22,10 +22,13 @@ from lucibot.core.video import Video, write_video
 from lucibot.options import with_settings
 from lucibot.pipeline import Context
 from lucibot.providers.prompt import TemplatePrompt, VlmPrompt
-from lucibot.providers.verifier.base import Verdict
+from lucibot.providers.verifier.base import Shown, Verdict
 from lucibot.providers.video.base import Immediate
+from lucibot.report.data import ReportData
+from lucibot.report.page import write_report
 from lucibot.services import Services, ServicesConfig, VlmConfig
 from lucibot.stages import imagine, prompt, select
+from lucibot.stages.report import SECTIONS
 from lucibot.store.run import RunDirectory
 from lucibot.task import load_task, task_names
 
@@ -81,7 +84,8 @@ class Judge:
         good = 6.0 if i in self.usable else 2.0
         return Verdict(match=6, motion=3, goal=good, new_object=False, doubt=i / 100,
                        reasons=() if good > 2 else (f"number {i} is not liked",),
-                       evidence={"words": "grey", "number": float(i)})  # fmt: skip
+                       evidence={"words": "grey", "number": float(i)},
+                       shown=(Shown(frame=i % 4, words="grey", box=(0.1, 0.2, 0.3, 0.4)),))  # fmt: skip
 
 
 class Bench:
@@ -129,6 +133,16 @@ class Bench:
         ctx = self.context("30_select", config, name)
         select.run(ctx)
         return json.loads((ctx.folder / "verdicts.json").read_text())
+
+    def select_again(self, judge: Judge) -> list[dict]:
+        """What is said of the candidates where every verdict is kept already."""
+        count = len(judge.asked)
+        with pytest.raises(RunFailed):
+            self.select(judge, name="again")
+        assert len(judge.asked) == count
+        return json.loads((self.run.path / "30_select/again/verdicts.json").read_text())[
+            "candidates"
+        ]
 
 
 @pytest.fixture
@@ -180,6 +194,14 @@ def test_the_budget_ends_with_every_reason(bench):
     told = json.loads(verdicts.read_text())
     assert told["chosen"] is None and len(told["candidates"]) == 6
     assert told["candidates"][3]["evidence"] == {"words": "grey", "number": 3.0}
+    # The report shows what each lost points for.
+    folders = {"scene": bench.scene, "imagine": bench.run.path / "20_imagine/a",
+               "select": bench.run.path / "30_select/a"}  # fmt: skip
+    rows = SECTIONS["select"](None, folders)["candidates"]
+    ((image, words),) = rows[3].pictures
+    assert image.shape == (48, 64, 3) and words == "Frame 3: grey." and len(rows) == 6
+    # Kept and read again it is the same.
+    assert bench.select_again(judge) == told["candidates"]
 
 
 def test_another_choice_judges_nothing_again(bench):
@@ -252,6 +274,25 @@ def test_where_no_video_can_serve_every_reason_is_told(bench, given, error):
     assert str(bench.run.path) not in str(told.value), "the file is named as the user knows it"
     rows = json.loads((bench.run.path / "20_imagine/a/candidates.json").read_text())["candidates"]
     assert all("clip.mp4" in r["trouble"] for r in rows)
+
+
+def test_a_refused_video_leaves_a_picture_and_the_report_shows_it(bench, monkeypatch):
+    seen = np.full((48, 64, 3), 200, np.uint8)
+
+    def take_in(path, task, view, config, progress):
+        raise imagine.Refused(f"{path} shows another scene", seen)
+
+    monkeypatch.setattr(imagine, "take_in", take_in)
+    with pytest.raises(UserError, match="shows another scene"):
+        bench.imagine(Model(candidates=2, fitted=False, given=True))
+    folder = bench.run.path / "20_imagine/a"
+    rows = SECTIONS["imagine"](None, {"scene": bench.scene, "imagine": folder})["candidates"]
+    assert len(rows) == 2 and all("another scene" in r.reasons[0] for r in rows)
+    (expected, said), (shown, other) = rows[1].pictures
+    assert "expected" in said and "seen" in other
+    assert (expected == 90).all() and (shown == 200).all()
+    write_report(ReportData(title="t", candidates=rows), bench.run.path / "report.html")
+    assert (bench.run.path / "report.html").read_text().count("data:image/jpeg") == 4
 
 
 def test_the_judge_counts_for_imagine_only_where_it_is_asked():

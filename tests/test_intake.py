@@ -16,7 +16,7 @@ from lucibot.core.similarity import scene_similarity
 from lucibot.core.video import Video, write_video
 from lucibot.task import load_task
 from lucibot.vision.footage import Footage
-from lucibot.vision.intake import IntakeConfig, take_in
+from lucibot.vision.intake import IntakeConfig, Refused, take_in
 from lucibot.vision.mirrored import turning_point
 from lucibot.vision.placement import black_bars, fit_to_camera
 from lucibot.vision.registration import register
@@ -275,8 +275,9 @@ def test_a_scene_that_lies_too_far_off_is_refused_with_the_figure(scene, tmp_pat
     task, view = scene
     moved = np.roll(still(view, 12), 28, axis=2)
     moved[:, :, :28] = moved[:, :, 28:29]
-    with pytest.raises(UserError, match=r"elsewhere: 2[78]\.\d pixels to the right"):
+    with pytest.raises(UserError, match=r"elsewhere: 2[78]\.\d pixels to the right") as e:
         take_in(write(tmp_path / "far.mp4", moved), task, view)
+    assert differs(e.value.picture, moved[0]) < 4, "it is shown as it lies"
 
 
 def test_another_scene_agrees_on_nothing(scene):
@@ -465,6 +466,12 @@ def test_videos_that_cannot_serve_are_refused_with_one_line(scene, tmp_path):
         with pytest.raises(UserError, match=message) as error:
             take_in(tmp_path / name, task, view)
         assert "\n" not in str(error.value) and name in str(error.value)
+        # What can be seen is there to be shown.
+        shows = name in ("upside_down.mp4", "black.mp4")
+        assert isinstance(error.value, Refused) == shows
+        if shows:
+            wanted = view.first_frame[::-1] if name == "upside_down.mp4" else 0 * view.first_frame
+            assert differs(error.value.picture, wanted) < 6
 
 
 def write_sound(path: Path) -> None:

@@ -73,6 +73,18 @@ def test_each_fault_is_rejected_for_its_own_reason(videos, fault, reason):
     assert not verdict.usable
     assert any(reason in r for r in verdict.reasons), verdict.reasons
     assert verdict.new_object == (fault == "new_object")
+    if fault == "goal_not_reached":
+        return
+    # The picture that shows it: of one of the frames, at one place or over another frame.
+    shown = next(s for s in verdict.shown if reason in s.words)
+    assert 0 < shown.frame < len(drawn[fault])
+    if fault == "camera_drift":
+        assert shown.over == 0 and shown.box is None
+        return
+    x0, y0, x1, y1 = np.array(shown.box) * [400, 300, 400, 300]
+    inside = np.s_[round(y0) : round(y1), round(x0) : round(x1)]
+    changed = np.abs(drawn[fault].frames[shown.frame].astype(int) - drawn[fault].frames[0]).max(-1)
+    assert 4 < x1 - x0 < 250 and (changed[inside] > 40).mean() > 0.1
 
 
 def grainy(video: Video, sigma: float, crf: int, folder) -> Video:

@@ -65,6 +65,31 @@ def with_masks(frame: MaskFrame) -> np.ndarray:
     return out
 
 
+def with_outlines(image: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """A picture with the outline of each object of `labels` (H, W) in its colour."""
+    out = image.copy()
+    size = out.shape[1::-1]
+    thick = max(1, round(out.shape[1] / 300))
+    for label in range(1, int(labels.max()) + 1):
+        mask = cv2.resize((labels == label).astype(np.uint8), size, interpolation=cv2.INTER_NEAREST)
+        lines, _ = cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+        cv2.drawContours(out, lines, -1, PALETTE[(label - 1) % len(PALETTE)], thick, cv2.LINE_AA)
+    return out
+
+
+def with_box(image: np.ndarray, box: tuple[float, float, float, float]) -> np.ndarray:
+    """A picture with a frame around a place: left, top, right and bottom as shares."""
+    out, (h, w) = image.copy(), image.shape[:2]
+    left, top, right, bottom = (
+        round(edge * size) for edge, size in zip(box, (w, h, w, h), strict=True)
+    )
+    margin = max(4, round(w / 100))
+    for thick, colour in ((5, (20, 20, 20)), (2, AXES[0])):
+        cv2.rectangle(out, (left - margin, top - margin), (right + margin, bottom + margin), colour,
+                      thick, cv2.LINE_AA)  # fmt: skip
+    return out
+
+
 def with_axes(frame: PoseFrame, camera: Camera) -> np.ndarray:
     """The frame with each pose's axes (x red, y green, z blue, 4 cm)."""
     out = frame.image.copy()

@@ -27,6 +27,8 @@ class CandidateRow:
     new_object: bool = False
     chosen: bool = False
     reasons: tuple[str, ...] = ()
+    pictures: tuple[tuple[np.ndarray, str], ...] = ()
+    """(H, W, 3) uint8 RGB that show what the reasons speak of, each with a line of its own."""
 
 
 @dataclass(frozen=True, kw_only=True)

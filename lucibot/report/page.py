@@ -40,6 +40,10 @@ def _pieces(data: ReportData, scratch: Path) -> dict:
         "candidate_videos": [
             None if c.video is None else art.mp4(c.video, scratch) for c in data.candidates
         ],
+        "candidate_pictures": [
+            [(art.jpeg(image, art.TILE_WIDTH), words) for image, words in c.pictures]
+            for c in data.candidates
+        ],
         "legend": [
             (name, art.css(art.PALETTE[i % len(art.PALETTE)]))
             for i, name in enumerate(data.objects)

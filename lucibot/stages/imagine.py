@@ -12,6 +12,8 @@ import dataclasses
 import shutil
 from pathlib import Path
 
+import cv2
+
 from lucibot.core.errors import RunFailed, UserError
 from lucibot.core.prompt import Prompt
 from lucibot.core.scene_view import SceneView
@@ -23,14 +25,16 @@ from lucibot.providers.video.jobs import Candidate, Jobs
 from lucibot.store.run import StageFolder, write_json
 from lucibot.store.verdicts import KEPT
 from lucibot.vision.clip import reading_of, study
-from lucibot.vision.intake import take_in
+from lucibot.vision.intake import Refused, take_in
 
 CANDIDATES = "candidates"
 """The folder, beside the stage's own ones, that keeps what came, as it came."""
 
 
 def run(ctx: Context) -> None:
-    """Writes `candidate_<i>.mp4` and `candidates.json`, with what intake did to each."""
+    """Writes `candidate_<i>.mp4`, how each is to be read (`candidate_<i>.npz`, see
+    `lucibot.vision.clip`), what was seen of those that cannot serve (`refused_<i>.png`), and
+    `candidates.json`, with what intake did to each."""
     scene = ctx.inputs["scene"]
     model = ctx.config.video.create(ctx.services)
     first = VideoRequest(
@@ -70,7 +74,8 @@ def _take(ctx: Context, model: VideoModel, request: VideoRequest, made: Candidat
     """One candidate's row, and its video on the task camera's grid, if it can be brought there."""
     row = {
         "file": None, "sha256": None, "fingerprint": made.fingerprint, "raw": None,
-        "raw_sha256": made.sha256, "intake": None, "clip": None, "trouble": made.trouble,
+        "raw_sha256": made.sha256, "intake": None, "clip": None, "refused": None,
+        "trouble": made.trouble,
     }  # fmt: skip
     if made.raw is None:
         return row
@@ -86,6 +91,9 @@ def _take(ctx: Context, model: VideoModel, request: VideoRequest, made: Candidat
         except UserError as e:
             why = str(e).replace(str(made.raw), made.raw.name)
             ctx.note(f"candidate {made.index} cannot serve: {why}")
+            if isinstance(e, Refused):
+                row["refused"] = f"refused_{made.index}.png"
+                cv2.imwrite(str(ctx.folder / row["refused"]), e.picture[..., ::-1])
             return {**row, "trouble": why}
         write_video(out, video, crf=14)
         row["intake"], valid_px = report.to_dict(), report.valid

@@ -23,7 +23,7 @@ from lucibot.objective.success.judgement import Judgement
 from lucibot.perception.affordance import grasps_at
 from lucibot.perception.result import Perception
 from lucibot.pipeline import STAGES, Context, Stopped
-from lucibot.report.art import PALETTE, with_grasps
+from lucibot.report.art import PALETTE, with_box, with_grasps, with_outlines
 from lucibot.report.data import (
     CandidateRow,
     Comparison,
@@ -217,11 +217,34 @@ def _imagine(ctx: Context, folders: dict[str, Path]) -> dict:
     rows = [
         CandidateRow(
             name=f"candidate {i}", video=_file(folders, c),
-            reasons=(c["trouble"],) if c["trouble"] else (),
+            reasons=(c["trouble"],) if c["trouble"] else (), pictures=_pictures(folders, c),
         )
         for i, c in enumerate(listed)
     ]  # fmt: skip
     return {"candidates": tuple(rows)}
+
+
+def _pictures(folders: dict[str, Path], candidate: dict) -> tuple[tuple[np.ndarray, str], ...]:
+    """What shows why a candidate cannot serve, or what it lost points for."""
+    out = []
+    refused = folders["imagine"] / candidate["refused"] if candidate.get("refused") else None
+    if refused is not None and refused.is_file():
+        view, seen = SceneView.load(folders["scene"]), cv2.imread(str(refused))[..., ::-1]
+        for image, words in (
+            (view.first_frame, "What was expected: the scene, with its objects outlined."),
+            (seen, "What was seen, with the same outlines."),
+        ):
+            out.append((with_outlines(np.ascontiguousarray(image), view.labels), words))
+    told = candidate.get("shown", ())
+    if told:
+        frames = read_clip(folders["imagine"] / candidate["file"]).frames
+        for s in told:
+            image, words = frames[s["frame"]], f"Frame {s['frame']}: {s['words']}."
+            if s["over"] is not None:
+                image = cv2.addWeighted(frames[s["over"]], 0.5, image, 0.5, 0)
+                words = f"Frame {s['frame']} over frame {s['over']}: {s['words']}."
+            out.append((image if s["box"] is None else with_box(image, s["box"]), words))
+    return tuple(out)
 
 
 def _file(folders: dict[str, Path], candidate: dict) -> Path | None:
@@ -235,6 +258,7 @@ def _select(ctx: Context, folders: dict[str, Path]) -> dict:
             name=f"candidate {i}", video=_file(folders, c), match=c["match"],
             motion=c["motion"], goal=c["goal"], total=c["total"], usable=c["usable"],
             new_object=c["new_object"], chosen=i == verdicts["chosen"], reasons=tuple(c["reasons"]),
+            pictures=_pictures(folders, c),
         )
         for i, c in enumerate(verdicts["candidates"])
     )  # fmt: skip

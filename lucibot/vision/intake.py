@@ -29,7 +29,7 @@ from lucibot.task import Task
 from lucibot.vision.fades import find_fades
 from lucibot.vision.footage import Facts, Footage
 from lucibot.vision.mirrored import turning_point
-from lucibot.vision.placement import Placement, placements
+from lucibot.vision.placement import Placement, fit_to_camera, placements
 from lucibot.vision.registration import Registration, register
 
 HEAD_WIDTH = 640
@@ -150,6 +150,15 @@ class _Start:
     similarity: dict[str, float]
 
 
+class Refused(UserError):
+    """A file that can be seen and cannot serve."""
+
+    def __init__(self, message: str, picture: np.ndarray):
+        super().__init__(message)
+        self.picture = picture
+        """(H, W, 3) uint8 what was seen of it, on the camera's grid."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class _Fades:
     """See `IntakeReport`."""
@@ -171,7 +180,7 @@ def take_in(
 
     Raises:
         UserError: it is missing, no video, cannot be decoded, is too short, or does not start with
-            the scene; the message names the cause.
+            the scene; the message names the cause. `Refused` where there is a picture to show.
     """
     config = config or IntakeConfig()
     camera = task.camera
@@ -195,10 +204,10 @@ def take_in(
         )
     if video.duration_s < config.shortest_s:
         why = "; ".join(warnings) or "nothing more of it shows the scene"
-        raise UserError(
+        raise Refused(
             f"{path}: only {video.duration_s:.2f} s can be used, at least {config.shortest_s:g} s "
-            f"are needed ({why})"
-        )
+            f"are needed ({why})", video.frames[0],
+        )  # fmt: skip
     r, facts = start.registration, footage.facts
     report = IntakeReport(
         file=footage.path.name, codec=facts.codec, stored=facts.stored,
@@ -276,21 +285,25 @@ def _start(footage, head: _Head, task: Task, view: SceneView, config: IntakeConf
             continue
         start = _placed(rgb, head, task.camera, view, head.times_s[k], config)
         if min(start.similarity.values()) >= config.least_similarity:
-            _refuse_far(footage, start, task, config)
+            _refuse_far(footage, start, task, config, rgb)
             return start
         refused = rgb.astype(np.int16)
         if nearest is None or min(start.similarity.values()) > min(nearest.similarity.values()):
-            nearest = start
+            nearest, picture = start, rgb
     name = f"{footage.path} does not start with the scene of {task.name!r}"
     if nearest is None:
-        raise UserError(f"{name}: nothing is seen in its first {head.times_s[-1]:.1f} s")
+        raise Refused(
+            f"{name}: nothing is seen in its first {head.times_s[-1]:.1f} s",
+            fit_to_camera(head.pictures[-1], task.camera),
+        )
     worst = min(nearest.similarity, key=nearest.similarity.get)
     seen = _layout(nearest.placement, head.size, task.camera)
-    raise UserError(
+    raise Refused(
         f"{name}: no {worst!r} is seen where it should be (similarity "
         f"{nearest.similarity[worst]:.2f}, at least {config.least_similarity:.2f} is needed)"
-        + (f"; {seen[0]}" if seen else "")
-    )
+        + (f"; {seen[0]}" if seen else ""),
+        _as_placed(nearest, picture, head, task.camera),
+    )  # fmt: skip
 
 
 def _contrast_of(pictures: list[np.ndarray]) -> np.ndarray:
@@ -361,14 +374,21 @@ def _moved(image: np.ndarray, T: np.ndarray) -> np.ndarray:
     )  # fmt: skip
 
 
-def _refuse_far(footage, start: _Start, task: Task, config: IntakeConfig) -> None:
+def _as_placed(start: _Start, rgb: np.ndarray, head: _Head, camera: Camera) -> np.ndarray:
+    """A picture of the head (h, w, 3) on the camera's grid, not moved."""
+    h, w = rgb.shape[:2]
+    return start.placement.scaled(w / head.size[0], h / head.size[1]).apply(rgb, camera)
+
+
+def _refuse_far(footage, start: _Start, task: Task, config: IntakeConfig, rgb) -> None:
     r, w = start.registration, task.camera.width
     if r.certain and r.displacement_px > config.shift_most * w:
-        raise UserError(
+        raise Refused(
             f"{footage.path} shows the scene of {task.name!r} elsewhere: {_where(r)}; at most "
             f"{config.shift_most:.0%} of the width ({config.shift_most * w:.0f} pixels) are taken "
-            "out: crop or pad it as the scene's picture is"
-        )
+            "out: crop or pad it as the scene's picture is",
+            fit_to_camera(rgb, task.camera),
+        )  # fmt: skip
 
 
 def _where(r: Registration) -> str:

@@ -16,6 +16,18 @@ LOWEST = 5.0
 
 
 @dataclass(frozen=True, kw_only=True)
+class Shown:
+    """A picture of the video that shows what a deduction is for."""
+
+    frame: int
+    words: str
+    box: tuple[float, float, float, float] | None = None
+    """Left, top, right and bottom edge of the place, as shares of the picture's width and height."""
+    over: int | None = None
+    """Another frame that it is laid over, half and half: what moved is seen twice."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Verdict:
     """The paper's rubric for one video."""
 
@@ -33,6 +45,7 @@ class Verdict:
     """How near what was measured came to a deduction that was not made: breaks ties. 1: just below."""
     evidence: dict[str, float | str] = field(default_factory=dict)
     """What is behind the points, by name: measurements, or a judge's own words."""
+    shown: tuple[Shown, ...] = ()
 
     @property
     def total(self) -> float:

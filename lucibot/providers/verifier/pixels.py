@@ -13,7 +13,7 @@ from lucibot.core.scene_view import SceneView
 from lucibot.core.similarity import scene_similarity
 from lucibot.core.video import Video
 from lucibot.providers.verifier import goals
-from lucibot.providers.verifier.base import Verdict
+from lucibot.providers.verifier.base import Shown, Verdict
 from lucibot.providers.verifier.config import PixelVerifier
 from lucibot.providers.verifier.motion import carried, exchanged, shifted, untouched
 from lucibot.providers.verifier.regions import (
@@ -44,18 +44,19 @@ class Judge:
         seconds = regions.frames / video.fps
         reasons: list[str] = []
         evidence: dict[str, float] = {"noise": regions.noise}
+        shown: list[Shown] = []
 
         match = 6.0 - self._first_frame(view, video, reasons, evidence)
-        match -= self._drift(regions, reasons, evidence)
+        match -= self._drift(regions, reasons, evidence, shown)
         if _moves_alone(task, regions):
             slides = evidence["self_motion"] = evidence["self_shift"] = 0.0
         else:
-            slides = self._self_motion(task, regions, seconds, reasons, evidence)
+            slides = self._self_motion(task, regions, seconds, reasons, evidence, shown)
         match -= 2.0 * slides
         motion = 3.0 - 2.0 * slides - self._hands(task.spec.hands, regions, reasons, evidence)
         h, w = regions.labels.shape[1:]
         standing = outlines(task, view.camera.resized(w, h))
-        new_object = self._new_object(regions, standing, seconds, reasons, evidence)
+        new_object = self._new_object(regions, standing, seconds, reasons, evidence, shown)
         goal = self._goal(task, view, video, regions, seconds, reasons, evidence)
         doubt = max(
             evidence["self_motion"] / self.config.self_motion,
@@ -66,7 +67,7 @@ class Judge:
         return Verdict(
             match=float(np.clip(match, 2, 6)), motion=float(np.clip(motion, 1, 3)),
             goal=float(np.clip(goal, 2, 6)), new_object=new_object, reasons=tuple(reasons),
-            doubt=doubt, evidence=evidence,
+            doubt=doubt, evidence=evidence, shown=tuple(shown),
         )  # fmt: skip
 
     def _first_frame(self, view, video: Video, reasons, evidence) -> float:
@@ -82,7 +83,7 @@ class Judge:
             )
         return lost
 
-    def _drift(self, regions: Regions, reasons, evidence) -> float:
+    def _drift(self, regions: Regions, reasons, evidence, shown) -> float:
         c = self.config
         # The median over neighbours: one frame hidden by an arm says nothing about the camera.
         smooth = np.array([np.median(regions.shift[max(k - 1, 0) : k + 2])
@@ -92,9 +93,13 @@ class Judge:
         lost = 4.0 * float(np.clip((drift - c.drift_free) / (c.drift_bad - c.drift_free), 0, 1))
         if lost > 0:
             reasons.append(f"the camera moves: the background drifts by {drift:.1%} of the width")
+            t = int(regions.frames[int(np.where(regions.tracked > 0, smooth, 0).argmax())])
+            shown.append(Shown(frame=t, words=reasons[-1], over=0))
         return lost
 
-    def _self_motion(self, task: Task, regions: Regions, seconds, reasons, evidence) -> float:
+    def _self_motion(
+        self, task: Task, regions: Regions, seconds, reasons, evidence, shown
+    ) -> float:
         """How sure it is, in [0, 1], that an object moves although nothing touches it.
 
         It moves when its region does, or what is seen on it: a block that turns keeps its outline.
@@ -104,11 +109,11 @@ class Judge:
             "self_motion": (exchanged, c.self_motion, "{:.0%} of its region changes"),
             "self_shift": (shifted, c.self_shift, "it shifts by {:.1%} of the picture's width"),
         }
-        worst = {name: (0.0, "", 0.0) for name in measures}
+        worst = {name: (0.0, -1, 0, 0) for name in measures}
         w = regions.labels.shape[2]
         reach = np.ones((2 * round(0.03 * w) + 1,) * 2, np.uint8)
         hand = np.stack([cv2.dilate(m.astype(np.uint8), reach) > 0 for m in regions.hand])
-        for i, spec in enumerate(task.objects):
+        for i in range(len(task.objects)):
             touched = pixels_of(hand & grown_all(regions.object(i), 3)) > 3
             for after, earlier in untouched(touched, seconds):
                 # What shifts has shifted most since the earliest moment.
@@ -116,16 +121,19 @@ class Judge:
                 for name, before in pairs:
                     value = measures[name][0](regions, i, before, after)
                     if value > worst[name][0] and not carried(regions, i, before, after, hand):
-                        worst[name] = value, spec.name, float(seconds[after])
+                        worst[name] = value, i, before, after
         sure = 0.0
         for name, (_, limit, words) in measures.items():
-            evidence[name], who, when = worst[name]
+            evidence[name], i, before, after = worst[name]
             above = float(np.clip((evidence[name] / limit - 1) / 0.5, 0, 1))
             if above > 0:
                 reasons.append(
-                    f"{who!r} moves without being touched: {words.format(evidence[name])} before "
-                    f"{when:.1f} s with no hand near"
+                    f"{task.objects[i].name!r} moves without being touched: "
+                    f"{words.format(evidence[name])} before {seconds[after]:.1f} s with no hand near"
                 )
+                box = _box(regions.object(i)[[before, after]].any(0))
+                now, then = (int(regions.frames[k]) for k in (after, before))
+                shown.append(Shown(frame=now, words=reasons[-1], box=box, over=then))
             sure = max(sure, above)
         return sure
 
@@ -165,7 +173,7 @@ class Judge:
             reasons.append(f"the hand leaps: it covers {leap:.0%} more of the picture at once")
         return lost
 
-    def _new_object(self, regions: Regions, standing, seconds, reasons, evidence) -> bool:
+    def _new_object(self, regions: Regions, standing, seconds, reasons, evidence, shown) -> bool:
         """A compact region that nothing explains and that stays where it is."""
         c = self.config
         h, w = regions.labels.shape[1:]
@@ -190,13 +198,13 @@ class Judge:
         stays = (longest >= c.new_object_s).astype(np.uint8)
         stays = cv2.morphologyEx(stays, cv2.MORPH_OPEN, np.ones((5, 5)))
         _, parts, stats, _ = cv2.connectedComponentsWithStats(stays)
-        best, where = 0.0, (0, 0)
+        best, where, what = 0.0, (0, 0), None
         for p in range(1, len(stats)):
             share = stats[p, cv2.CC_STAT_AREA] / (h * w)
             if contrast[parts == p].mean() >= c.new_object_contrast and share > best:
                 best = float(share)
                 ys, xs = np.nonzero(parts == p)
-                where = (round(xs.mean() / w, 2), round(ys.mean() / h, 2))
+                where, what = (round(xs.mean() / w, 2), round(ys.mean() / h, 2)), parts == p
         evidence["unexplained_area"] = best
         if best < c.new_object_area:
             return False
@@ -204,6 +212,9 @@ class Judge:
             f"something appears that was not in the first frame: {best:.2%} of the picture near "
             f"({where[0]:.0%}, {where[1]:.0%}) of its width and height"
         )
+        odd = [(labels == UNKNOWN)[what].sum() for labels in regions.labels]
+        t = int(regions.frames[int(np.argmax(odd))])
+        shown.append(Shown(frame=t, words=reasons[-1], box=_box(what)))
         return True
 
     def _goal(self, task, view, video, regions, seconds, reasons, evidence) -> float:
@@ -229,6 +240,15 @@ class Judge:
                 )
             shares.append(share)
         return 2.0 + 4.0 * float(np.clip(min(shares) / 0.8, 0, 1))
+
+
+def _box(mask: np.ndarray) -> tuple[float, float, float, float]:
+    """Left, top, right and bottom edge of a mask (h, w), as shares of the picture."""
+    h, w = mask.shape
+    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    left, right = columns[[0, -1]] + [0, 1]
+    top, bottom = rows[[0, -1]] + [0, 1]
+    return float(left / w), float(top / h), float(right / w), float(bottom / h)
 
 
 def _moves_alone(task: Task, regions: Regions) -> bool:
