@@ -96,6 +96,34 @@ def test_areas_are_read_by_actuator_and_hold_at_each_grasp():
         np.testing.assert_allclose(found.tips_px[k, yellow, 0], wanted, atol=0.5)
 
 
+@pytest.mark.parametrize(("second", "seen"), [("right", 1), ("left", 0), ("unknown", 1)])
+def test_what_the_other_hand_takes_over_is_not_taken_for_the_first_ones_grasp(second, seen):
+    """A right hand takes the cup; at the keyframe one is on its other side."""
+    task = load_task("stack_cups")
+    camera = task.camera.resized(320, 240)
+    poses = np.stack([np.repeat(pose_np(o.T_world_object)[None], FRAMES, 0)
+                      for o in task.objects], 1)  # fmt: skip
+    at = poses[0, task.label("yellow_cup") - 1, :3] + [0, 0, 0.05]
+    right = 0.036 * camera.T_world_cam[:3, 0]
+    held = np.zeros((FRAMES, 2), bool)
+    held[4:30, [o.name for o in task.actuators].index("yellow_cup")] = True
+    hands: list[list[Hand]] = [[] for _ in range(FRAMES)]
+    for t in range(4, 30):
+        one = hand_at(camera, [at + right if t < 12 else at - right])
+        hands[t] = [replace(one, side="right" if t < 12 else second)]
+    tracks = Tracks(
+        masks=np.zeros((FRAMES, 2, 240, 320), bool), hand=np.zeros((FRAMES, 240, 320), bool),
+        confidence=np.ones((FRAMES, 2), np.float32), lost=np.zeros((FRAMES, 2), bool),
+        poses=poses.astype(np.float32),
+    )  # fmt: skip
+    found = read_affordance(
+        task, blank_view(task, camera), tracks, hands, held, {}, np.array([8, 20]), FPS,
+        AffordanceConfig(), size=(160, 120), seed=0,
+    )  # fmt: skip
+    tips = np.isfinite(found.tips_m).all(-1).sum((1, 2))
+    assert tips.tolist() == [1, seen]
+
+
 def test_an_affordance_is_read_back_as_written(tmp_path):
     told = replace(
         supervision(load_task("stack_cups"), np.zeros((3, 2, 6), np.float32)),

@@ -65,16 +65,17 @@ def read_affordance(
     for a, obj in enumerate(actuators):
         surface = _surface(task, tracks, grasps, camera, obj)
         holds = runs(held[:, a])
-        areas = [
-            surface.area(h, hands, range(begin, min(begin + look, end)), config.area_m)
-            for h, (begin, end) in enumerate(holds)
-        ]
+        taken = [range(begin, min(begin + look, end)) for begin, end in holds]
+        areas = [surface.area(h, hands, frames, config.area_m) for h, frames in enumerate(taken)]
+        sides = [surface.sides(hands, frames, config.area_m) for frames in taken]
         _store(out, a, areas, _normals(task, obj, camera), rng)
         for k, t in enumerate(keyframes.tolist()):
             began = [h for h, (begin, _) in enumerate(holds) if begin <= t]
             out.hold[k, a] = began[-1] if began else -1
             if held[t, a]:
-                at = surface.tips(hands[t], t, config.area_m)
+                # What one hand hands over to the other is no longer where the first one took it.
+                same = [h for h in hands[t] if _may_be(h, sides[began[-1]] if began else set())]
+                at = surface.tips(same, t, config.area_m)
                 out.tips_m[k, a] = at
                 uv, _ = camera.resized(*size).project(at)
                 out.tips_px[k, a] = uv
@@ -118,6 +119,10 @@ def grasps_at(
             points = points - points.mean(0) + pose[:3]
         out[obj.name] = points, told.tips_m[k, a]
     return out
+
+
+def _may_be(hand: Hand, sides: set[str]) -> bool:
+    return not sides or hand.side == "unknown" or hand.side in sides
 
 
 def _store(out: Affordance, a: int, areas: list[np.ndarray], normals_at, rng) -> None:
@@ -192,6 +197,16 @@ class _Rigid:
                 found.append((surface[near] - T[:3, 3]) @ T[:3, :3])
         return np.concatenate(found)
 
+    def sides(self, hands, frames: range, area_m: float) -> set[str]:
+        """Which of the two hands have tips on it, where that is known."""
+        out = set()
+        for t in frames:
+            seen = self._seen(t) if any(h.side != "unknown" for h in hands[t]) else None
+            for hand in hands[t] if seen else []:
+                if any(seen.under(tip, area_m) is not None for tip in hand.tips_px):
+                    out.add(hand.side)
+        return out - {"unknown"}
+
     def tips(self, hands: list[Hand], t: int, area_m: float) -> np.ndarray:
         """(5, 3) [m, world] tips of the hand that has most of them on the object, as far away as
         the surface under them; NaN where none is."""
@@ -227,6 +242,9 @@ class _Soft:
     def area(self, hold: int, hands, frames: range, area_m: float) -> np.ndarray:
         found = [g.points for g in self._grasps if g.hold == hold]
         return found[0] if found else np.zeros((0, 3))
+
+    def sides(self, hands, frames: range, area_m: float) -> set[str]:
+        return set()
 
     def tips(self, hands: list[Hand], t: int, area_m: float) -> np.ndarray:
         """(5, 3) [m, world] tips of the hand that has most of them about the grasped place, as far
