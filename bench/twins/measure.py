@@ -65,7 +65,13 @@ def _one(name: str, recipe: dict, a: argparse.Namespace) -> dict:
             raise UserError(f"{folder} is no twin; choose another --out")
         shutil.rmtree(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
-    twin.command([str(a.clips / recipe["photo"]), "--out", str(folder), *flags_of(recipe, a.clips)])
+    more = []
+    if "toml" in recipe:
+        path = a.out / f"{name}.toml"
+        path.write_text(recipe["toml"])
+        more = ["--toml", str(path)]
+    flags = flags_of(recipe, a.clips)
+    twin.command([str(a.clips / recipe["photo"]), "--out", str(folder), *flags, *more])
     overlaps, _ = compare(load_task(folder))
     measured: dict = {"iou": {k: round(v, 3) for k, v in overlaps.items()}}
     if a.run:

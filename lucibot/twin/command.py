@@ -127,6 +127,9 @@ def _new(options: dict[str, Any], given: dict[str, str]) -> Path:
     if "depth" in options:
         scale = 1.0 if relative else number("--depth-unit", unit, 1e-6, 100)
         depth = pictures.read_depth(options["depth"], shape, scale)
+    elif config.depth_model is not None:
+        relative = config.depth_model.unit == "relative"
+        depth = config.depth_model.create().estimate(photo)
     width = int(number("--width", options.get("width", "640"), 64, 4096))
     fps = number("--fps", options.get("fps", "20"), 1, 240)
     twin = make(photo, request, config, lens=lens, depth=depth, relative=relative)

@@ -12,6 +12,7 @@ import numpy as np
 from lucibot.core.config import Config
 from lucibot.core.errors import RunFailed, UserError
 from lucibot.core.schema import Positive
+from lucibot.twin.depth_models import DepthModelConfig
 from lucibot.twin.plate import InpainterConfig, OpenCvInpainter
 from lucibot.twin.segment import GrabCutSegmenter, PhotoSegmenterConfig, run_command
 
@@ -82,3 +83,4 @@ class TwinConfig(Config):
     segmenter: PhotoSegmenterConfig = field(default_factory=GrabCutSegmenter)
     inpainter: InpainterConfig = field(default_factory=OpenCvInpainter)
     modeller: CommandModeller | None = None
+    depth_model: DepthModelConfig | None = None

@@ -114,6 +114,8 @@ def make(
     entries = {t.name: _entry(t, placed[t.name], models[t.name], request) for t in fitted_things}
     for t in (t for t in request.things.values() if t.shape == "ladle"):
         entries[t.name], poses[t.name] = _ladle(t, masks, camera, relief, request)
+        if t.on in entries and "height" in entries[t.on]:
+            _lower(entries[t.on], poses[t.on], entries[t.name], poses[t.name])
     for t in (t for t in request.things.values() if t.filling is not None):
         entries[t.name] = _content(
             t, masks.get(t.name), entries[t.filling], poses[t.filling], camera
@@ -150,12 +152,11 @@ def _moves(request: Request, name: str) -> bool:
 
 
 def _keep_apart(masks: dict[str, np.ndarray], request: Request) -> None:
-    """What lies in or on another thing hides it; what two masks claim otherwise is the smaller one's,
+    """What lies in another thing hides it; what two masks claim otherwise is the smaller one's,
     for a mask runs over into its neighbours rather than into a part of one."""
     for t in request.things.values():
-        under = t.filling or t.on
-        if under in masks and t.name in masks:
-            masks[under] = masks[under] & ~masks[t.name]
+        if t.filling in masks and t.name in masks:
+            masks[t.filling] = masks[t.filling] & ~masks[t.name]
     order = sorted(masks, key=lambda n: masks[n].sum())
     kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (5, 5))
     for k, name in enumerate(order):
@@ -239,6 +240,18 @@ def _ladle(t: Thing, masks, camera: Camera, relief, request: Request) -> tuple[E
     rim = float(T[2, :3] @ [made.x_m[widest], 0, 0] + T[2, 3])
     values["depth_m"] = float(np.clip(rim - values["wall_m"] - 5e-4, 0.004, made.depth_m))
     return {"shape": "ladle", **values}, T
+
+
+def _lower(below: Entry, T_below: np.ndarray, entry: Entry, T: np.ndarray) -> None:
+    """Make what a ladle rests on no higher than the ladle's underside."""
+    # Points on edges too: a handle has few vertices over a narrow thing.
+    dense = folder.ladle(entry).mesh().subdivide().subdivide()
+    world = np.asarray(dense.vertices) @ T[:3, :3].T + T[:3, 3]
+    local = (world - T_below[:3, 3]) @ T_below[:3, :3]
+    reach = 0.5 * np.array([below.get("length", 0.0), below.get("width", 0.0)]) + 0.003
+    over = local[(np.abs(local[:, :2]) < reach).all(1), 2]
+    if len(over):
+        below["height"] = float(np.clip(over.min() - 1e-3, 0.003, below["height"]))
 
 
 def _content(t: Thing, mask, vessel: Entry, T: np.ndarray, camera: Camera) -> Entry:

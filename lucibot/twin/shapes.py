@@ -15,6 +15,8 @@ import trimesh
 SEGMENTS = 48
 WEDGES = 12
 """Convex pieces of a vessel's wall."""
+WIDE_MOUTH = 0.7
+"""A mouth that is wider than this share of the inside has no neck inside."""
 Sizes = Mapping[str, float]
 
 
@@ -120,7 +122,11 @@ def _vessel(name: str, sizes: dict[str, Size], outside: Profile, unitless=()) ->
         radius = np.interp(z, section[:, 1], section[:, 0])
         # The wall is as thick across itself, not across the axis.
         slope = np.gradient(radius, z)
-        return np.stack([np.maximum(radius - wall_m * np.sqrt(1 + slope**2), 0.002), z], -1)
+        radius = np.maximum(radius - wall_m * np.sqrt(1 + slope**2), 0.002)
+        if radius[-1] > WIDE_MOUTH * radius.max():
+            # Behind a slight neck particles would stay that a thin wall does not hold back.
+            radius = np.minimum.accumulate(radius[::-1])[::-1]
+        return np.stack([radius, z], -1)
 
     def mesh(s: Sizes, wall_m: float) -> trimesh.Trimesh:
         out, into = outside(s), inside(s, wall_m)

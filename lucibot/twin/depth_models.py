@@ -1,0 +1,111 @@
+"""Depth maps of a photo by programs and models: the depth model family of twins."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, Protocol
+
+import cv2
+import numpy as np
+
+from lucibot.core.config import Config
+from lucibot.core.errors import UserError
+from lucibot.core.schema import Positive
+from lucibot.twin.picture import read_depth
+from lucibot.twin.segment import run_command
+
+
+class DepthModel(Protocol):
+    def estimate(self, picture: np.ndarray) -> np.ndarray:
+        """Depth (H, W) of a photo (H, W, 3) uint8 RGB, NaN where unknown: metres, or relative (larger
+        is nearer, up to a factor and an offset), as the config's `unit` says."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class CommandDepth(Config):
+    """Any program."""
+
+    kind: Literal["command"] = "command"
+    command: str = ""
+    """What is run, with the place holders {photo} (a PNG) and {depth} (the npy to write, (H, W))."""
+    unit: Literal["relative", "metres"] = "relative"
+    """What it writes; relative: larger is nearer."""
+    timeout_s: Positive = 600.0
+
+    def create(self) -> DepthModel:
+        return ByCommand(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TransformersDepth(Config):
+    """A model of transformers' depth estimation, where it is installed. Nobody has run it here with
+    trained weights."""
+
+    kind: Literal["transformers"] = "transformers"
+    model: str = "depth-anything/Depth-Anything-V2-Small-hf"
+    """Its name on the hub, or a folder."""
+    unit: Literal["relative", "metres"] = "relative"
+    """What it gives; relative: larger is nearer."""
+    device: str = "cpu"
+
+    def create(self) -> DepthModel:
+        return ByTransformers(self)
+
+
+DepthModelConfig = CommandDepth | TransformersDepth
+
+
+class ByCommand:
+    FLAG = "--depth-model.command"
+
+    def __init__(self, config: CommandDepth):
+        """
+        Raises:
+            UserError: the command lacks a place holder.
+        """
+        for place in ("{photo}", "{depth}"):
+            if place not in config.command:
+                raise UserError(f"{self.FLAG} needs the place holder {place}")
+        self.config = config
+
+    def estimate(self, picture: np.ndarray) -> np.ndarray:
+        """See `DepthModel`.
+
+        Raises:
+            UserError: the program cannot be started, or wrote no depth map.
+            RunFailed: it failed, or took too long.
+        """
+        with tempfile.TemporaryDirectory(prefix="lucibot_twin_") as scratch:
+            photo, out = Path(scratch) / "photo.png", Path(scratch) / "depth.npy"
+            cv2.imwrite(str(photo), picture[..., ::-1])
+            run_command(
+                self.FLAG,
+                self.config.command,
+                {"photo": photo, "depth": out},
+                self.config.timeout_s,
+            )
+            return read_depth(out, picture.shape[:2], 1.0)
+
+
+class ByTransformers:
+    def __init__(self, config: TransformersDepth):
+        """
+        Raises:
+            UserError: transformers is not installed.
+        """
+        try:
+            from transformers import pipeline
+        except ImportError as e:
+            raise UserError(f"--depth-model transformers needs transformers ({e})") from None
+        self._ask = pipeline("depth-estimation", model=config.model, device=config.device)
+
+    def estimate(self, picture: np.ndarray) -> np.ndarray:
+        """See `DepthModel`."""
+        from PIL import Image
+
+        found = self._ask(Image.fromarray(picture))["predicted_depth"]
+        depth = np.asarray(found, float).squeeze()
+        return cv2.resize(depth, picture.shape[1::-1], interpolation=cv2.INTER_LINEAR)
