@@ -257,6 +257,24 @@ def test_a_separating_body_parts_particles_from_nodes_on_its_other_side():
     assert ball.force[0, 0, 0] > 0  # The ball is pushed against x, and forces stand with a minus.
 
 
+def test_a_particle_in_a_separating_body_keeps_its_side():
+    """On its way through a ball, past the middle, where the nearest way out turns about bit by bit; and
+    round a ball, outside of it, where it does not."""
+    ball, p, centre = body(bodies.SPHERE), particles(8, 1), np.array([0, 0, 0.01])
+    angle = np.linspace(-0.5, 0.5, 13) * np.pi
+
+    def side_after(radius_m: float) -> np.ndarray:
+        normals = np.zeros((1, 8, 1, 3), np.float32)
+        way = np.stack([np.cos(angle), 0 * angle, np.sin(angle)], 1) * radius_m
+        for at in [np.array([0, 0, -0.006]), *way, way[-1] * 1.01]:
+            p.pos[0, 0] = centre + at
+            mpm.particle_normals(p.pos, ball, np.zeros(1, np.int32), normals)
+        return normals[0, 0, 0]
+
+    np.testing.assert_allclose(side_after(0.002), [0, 0, -1], atol=1e-6)
+    np.testing.assert_allclose(side_after(0.006), [0, 0, 1], atol=1e-6)
+
+
 def test_fields_give_distances_normals_and_forces():
     """A ball of 3 cm as a field of 2 mm cells, turned and moved, against the closed form."""
     n, cell, radius = 41, 0.002, 0.03

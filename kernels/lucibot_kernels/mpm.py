@@ -9,6 +9,8 @@ compare the two). What differs is how it is computed:
   turns into vector instructions; isotropic materials need no left singular vectors.
 - CPIC asks once per cell, not once per particle and cell, on which side of a body a cell lies.
 
+In one thing it is not Genesis's: see `particle_normals`.
+
 An environment's numbers depend on nothing but its own, so any sharding gives the same bits.
 """
 
@@ -18,7 +20,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from lucibot_kernels.bodies import EPS, collide, influence, normal, place
+from lucibot_kernels.bodies import EPS, collide, distance_within, influence, normal, place
 from lucibot_kernels.jit import compiled, inlined
 from lucibot_kernels.mpm_materials import LANES, ROWS, stress_and_strain
 
@@ -86,7 +88,9 @@ def particle_normals(pos, bodies, separating, normals):
         pos: (N, B, 3) [m, world].
         separating: (S,) int32, shapes that part particles.
         normals: (S, N, B, 3) float32, written: a normal is kept where the new one points the other
-            way, for then the body has passed through the particle.
+            way, for then the body has passed through the particle, and as long as the particle is
+            in the body's wall: in its middle, where both sides are as near, the nearest way out
+            points anywhere, and from one such normal to the next the side would be forgotten.
     """
     N, B, _ = pos.shape
     place(bodies)
@@ -94,8 +98,12 @@ def particle_normals(pos, bodies, separating, normals):
         g = separating[s]
         for i in range(N):
             for b in range(B):
-                n = normal(bodies, g, b, (pos[i, b, 0], pos[i, b, 1], pos[i, b, 2]))
+                at = (pos[i, b, 0], pos[i, b, 1], pos[i, b, 2])
                 k0, k1, k2 = normals[s, i, b, 0], normals[s, i, b, 1], normals[s, i, b, 2]
+                known = k0 != 0 or k1 != 0 or k2 != 0
+                if known and distance_within(bodies, g, b, at, EPS) <= 0:
+                    continue
+                n = normal(bodies, g, b, at)
                 if n[0] * k0 + n[1] * k1 + n[2] * k2 >= 0:
                     normals[s, i, b, 0], normals[s, i, b, 1], normals[s, i, b, 2] = n
 

@@ -146,6 +146,17 @@ class Adapter:
         """(G,) int32: whether particles meet a shape; may be written."""
         return self._view("rigid_solver.dyn_info.geoms.needs_coup", (self._shapes,), torch.int32)
 
+    def remember_sides_by(self, kernel: Callable[..., None]) -> None:
+        """`kernel` brings CPIC's memory of the particles' sides up to date in Genesis's stead: called
+        with the frame, the MPM particles, whether they are active, the memory, and what Genesis tells
+        its own of the shapes."""
+        self._get("coupler.mpm_surface_to_particle")
+        particles, active = (self._get(f"mpm_solver.{n}") for n in ("particles", "particles_ng"))
+        coupler, memory = self._get("coupler"), self._get("coupler.mpm_rigid_normal")
+        coupler.mpm_surface_to_particle = lambda f, *shapes: kernel(
+            f, particles, active, memory, *shapes
+        )
+
     def links(self) -> Links:
         L, state = (self._get("rigid_solver.n_links"), self._B), "rigid_solver.dyn_state.links."
         return Links(

@@ -11,7 +11,7 @@ import numpy as np
 
 from lucibot.core.camera import Camera
 from lucibot.sim.adapter import Adapter, build
-from lucibot.sim.cpic import separate_by_moving_bodies_only
+from lucibot.sim.cpic import keep_sides_within_walls, separate_by_moving_bodies_only
 from lucibot.sim.materials import (
     background_material,
     background_morph,
@@ -75,6 +75,7 @@ def _build(
         taken.append(take_over(adapter, cpic=cpic) if own_kernels else None)
         if taken[0] is None and cpic:
             separate_by_moving_bodies_only(adapter)
+            keep_sides_within_walls(adapter)
 
     return build(scene, n_envs, prepare, drawn=drawn), taken[0]
 
