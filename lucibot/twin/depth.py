@@ -23,8 +23,6 @@ class Relief:
     view: View
     heights_m: np.ndarray
     """(H, W) above the table, NaN where nothing is known."""
-    share: float
-    """Of the pixels beside the objects that lie on the table."""
 
 
 def relief(
@@ -84,7 +82,7 @@ def relief(
     view = View(fov_deg=fov_deg, pitch_deg=float(pitch), roll_deg=float(roll),
                 height_m=float(-(n @ middle)))  # fmt: skip
     heights = (points - middle) @ n
-    return Relief(view=view, heights_m=heights, share=share)
+    return Relief(view=view, heights_m=heights)
 
 
 def top_m(heights_m: np.ndarray, mask: np.ndarray) -> tuple[float, float] | None:

@@ -86,8 +86,6 @@ class View:
 class Fitted:
     view: View
     placed: dict[str, Placed]
-    cost: float
-    """Mean squared distance of the outlines in units of `SIGMA`."""
     spread: dict[str, float]
     """Standard deviations, by what the outlines and the typical sizes leave open: fov_deg, pitch_deg,
     height (of its logarithm), and NAME.SIZE likewise."""
@@ -173,9 +171,7 @@ def fit(
     placed = {
         w.name: _polished(w, placed[w.name], view_.camera(shape, principal), wanted) for w in wanted
     }
-    return Fitted(
-        view=view_, placed=placed, cost=2 * found.cost / max(1, problem.count), spread=spread
-    )
+    return Fitted(view=view_, placed=placed, spread=spread)
 
 
 def _starts(seen: lines.Gaze | None, fov_deg: float | None) -> list[View]:
@@ -209,7 +205,6 @@ class _Problem:
         self.edge_weight = np.sqrt(length / max(length.sum(), 1e-9) * min(30.0, 3.0 * len(length)))
         self.standing = any(w.shape.upright for w in wanted)
         self.x0, self.x_scale = self._initial()
-        self.count = sum(int((o.weight > 0).sum()) for o in outlines) / (WAYS / 14)
 
     def _initial(self) -> tuple[np.ndarray, np.ndarray]:
         camera, s = self.start.camera(self.shape, self.principal), self.start

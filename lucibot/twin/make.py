@@ -78,37 +78,12 @@ def make(
     )
     segments = lines.edges(picture, around)
     principal = lens.principal_point if lens else (0.5, 0.5)
-    fov = lens.vertical_fov_deg if lens else None
-    uncertain, relief = [], None
-    if depth is not None and not relative:
-        if fov is None:
-            fov = DEPTH_FOV_DEG
-            uncertain.append(
-                f"the field of view is a guess ({fov:g} deg): give --fov or --intrinsics"
-            )
-        relief = depths.relief(depth, around, fov, principal)
     fitted_things = [t for t in request.things.values() if _is_fitted(t)]
     models = {t.name: _user_mesh(t, picture, masks, config) for t in fitted_things}
-    if not fitted_things and relief is None:
-        raise UserError(
-            "a ladle alone does not tell where the table is: give --depth, or name another thing"
-        )
-    wanted = _wanted(fitted_things, masks, models, relief)
-    if wanted:
-        fitted = fit.fit(wanted, shape, segments=segments, fov_deg=fov, principal=principal,
-                         view=relief.view if relief else None)  # fmt: skip
-        view, placed = fitted.view, fitted.placed
-        if relief is None and relative and depth is not None:
-            metric = depths.as_metric(depth, around, view, shape)
-            camera = view.camera(shape, principal)
-            heights = camera.unproject(metric)[..., 2]
-            relief = depths.Relief(view=view, heights_m=heights, share=1.0)
-            wanted = _wanted(fitted_things, masks, models, relief)
-            fitted = fit.fit(wanted, shape, segments=segments, fov_deg=fov, principal=principal)
-            view, placed = fitted.view, fitted.placed
-        uncertain += _open_questions(fitted, lens, wanted, measured=relief is not None)
-    else:
-        view, placed = relief.view, {}
+    view, placed, relief, uncertain = _fitted(
+        fitted_things, masks, models, shape, lens, lines.edges(picture, around),
+        _Depth(values=depth, relative=relative, objects=around),
+    )  # fmt: skip
     camera = view.camera(shape, principal)
     poses = {name: fit.transform(p) for name, p in placed.items()}
     entries = {t.name: _entry(t, placed[t.name], models[t.name], request) for t in fitted_things}
@@ -136,6 +111,49 @@ def make(
         table_rgb=_colour(picture, table if table.any() else ~around),
         wall_y_m=None if hanging else _wall(segments, camera, T, masks),
     )  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Depth:
+    values: np.ndarray | None
+    relative: bool
+    objects: np.ndarray
+    """(H, W) bool: what does not belong to the table."""
+
+
+def _fitted(
+    things: list[Thing], masks, models, shape: tuple[int, int], lens: Lens | None, segments,
+    depth: _Depth,
+) -> tuple[View, dict[str, Placed], depths.Relief | None, list[str]]:  # fmt: skip
+    """The view, each thing's place and size, what depth tells, and what stays open."""
+    principal = lens.principal_point if lens else (0.5, 0.5)
+    fov, uncertain, relief = (lens.vertical_fov_deg if lens else None), [], None
+    metric = depth.values is not None and not depth.relative
+    if metric:
+        if fov is None:
+            fov = DEPTH_FOV_DEG
+            uncertain.append(
+                f"the field of view is a guess ({fov:g} deg): give --fov or --intrinsics"
+            )
+        relief = depths.relief(depth.values, depth.objects, fov, principal)
+    if not things:
+        if relief is None:
+            raise UserError(
+                "a ladle alone does not tell where the table is: give --depth, or name another thing"
+            )
+        return relief.view, {}, relief, uncertain
+    known = {"shape": shape, "segments": segments, "fov_deg": fov, "principal": principal,
+             "view": relief.view if relief else None}  # fmt: skip
+    wanted = _wanted(things, masks, models, relief)
+    found = fit.fit(wanted, **known)
+    if depth.values is not None and depth.relative:
+        values = depths.as_metric(depth.values, depth.objects, found.view, shape)
+        heights = found.view.camera(shape, principal).unproject(values)[..., 2]
+        relief = depths.Relief(view=found.view, heights_m=heights)
+        wanted = _wanted(things, masks, models, relief)
+        found = fit.fit(wanted, **known)
+    uncertain += _open_questions(found, wanted, measured=metric)
+    return found.view, found.placed, relief, uncertain
 
 
 def _upright(thing: Thing) -> bool:
@@ -308,29 +326,39 @@ def _wall(segments, camera: Camera, T, masks) -> float | None:
     return min(found, default=None)
 
 
-def _open_questions(fitted: fit.Fitted, lens: Lens | None, wanted, *, measured: bool) -> list[str]:
-    """What the photo leaves open, a line each."""
-    out, s = [], fitted.spread
-    told = any(w.told for w in wanted)
+def _open_questions(found: fit.Fitted, wanted: list[Wanted], *, measured: bool) -> list[str]:
+    """What the photo leaves open, a line each.
+
+    Args:
+        measured: whether a depth map gave the scale.
+    """
+    out, s = [], found.spread
     if s.get("fov_deg", 0) > 1.0:
-        out.append(f"field of view {fitted.view.fov_deg:.1f} +- {s['fov_deg']:.1f} deg: "
+        out.append(f"field of view {found.view.fov_deg:.1f} +- {s['fov_deg']:.1f} deg: "
                    "--fov, --intrinsics or a photo with EXIF settles it")  # fmt: skip
     if s.get("pitch_deg", 0) > 1.5:
+        pitch = found.view.pitch_deg
+        out.append(f"the camera looks down by {pitch:.1f} +- {s['pitch_deg']:.1f} deg")
+    scale = 0.0
+    if not measured and not any(w.told for w in wanted):
+        standing = any(w.shape.upright for w in wanted)
+        sizes = [s[f"{w.name}.{k}"] for w in wanted for k in _lengths(w)]
+        # Of what only hangs in a wall the best known length tells how well all are.
+        scale = s["height"] if standing else min(sizes)
         out.append(
-            f"the camera looks down by {fitted.view.pitch_deg:.1f} +- {s['pitch_deg']:.1f} deg"
+            f"scale +- {100 * scale:.0f}%, by typical sizes only: --length NAME=METRES settles it"
         )
-    if not told and not measured:
-        out.append(f"scale +- {100 * s.get('height', 0.3):.0f}%, by typical sizes only: --length NAME=METRES "
-                   "settles it")  # fmt: skip
     for w in wanted:
-        for k in w.shape.sizes:
+        for k in _lengths(w):
             spread = s[f"{w.name}.{k}"]
-            loose = np.hypot(0.0 if told or measured else s.get("height", 0), 0.1)
-            if spread > loose and k not in w.shape.unitless:
-                out.append(
-                    f"{w.name}: {k} {1000 * fitted.placed[w.name].sizes[k]:.0f} mm +- {100 * spread:.0f}%"
-                )
+            if spread > np.hypot(scale, 0.1):
+                size = 1000 * found.placed[w.name].sizes[k]
+                out.append(f"{w.name}: {k} {size:.0f} mm +- {100 * spread:.0f}%")
     return out
+
+
+def _lengths(w: Wanted) -> list[str]:
+    return [k for k in w.shape.sizes if k not in w.shape.unitless]
 
 
 def write(
