@@ -516,6 +516,47 @@ def test_no_touch_and_no_motion_is_an_error(twin: Twin):
         PixelAnswerer().create().span(twin.task, twin.view, twin.video, still, events)
 
 
+def test_a_soft_thing_is_where_it_was_until_it_is_seen_elsewhere():
+    """A liquid in a bottle: seen in its mouth, not seen, at its edge as a jet whose depth nobody knows,
+    and away from it; then a drop at the edge for a while, and twice at the bottle with a gap between."""
+    task = load_task("pour_liquid")
+    camera = task.camera.resized(320, 240)
+    view = first_view(task, camera)
+    bottle, liquid = view.labels == 1, view.labels == 2
+    rows, columns = np.nonzero(bottle)
+    right, middle = columns.max(), int(rows.mean())
+    near, far = np.zeros_like(bottle), np.zeros_like(bottle)
+    near[middle : middle + 30, right + 2 : right + 8] = True
+    far[middle : middle + 30, right + 40 : right + 60] = True
+    stretches = [(liquid, 5), (0 * liquid, 5), (near, 6), (far, 12)]
+    soft = np.concatenate([np.repeat(m[None].astype(bool), n, 0) for m, n in stretches])
+    T = len(soft)
+    masks = np.stack([np.repeat(bottle[None], T, 0), soft], 1)
+    poses = np.full((T, 2, 6), np.nan, np.float32)
+    poses[:, 0] = pose_np(task.objects[0].T_world_object)
+    tracks = Tracks(
+        masks=masks, hand=np.zeros_like(soft), confidence=np.ones((T, 2), np.float32),
+        lost=np.zeros((T, 2), bool), poses=poses,
+    )  # fmt: skip
+
+    def depth_of(frames: np.ndarray) -> np.ndarray:
+        """The jet is taken to lie on the table behind the bottle."""
+        first = np.where(soft[frames] & liquid, view.depth_m, view.background_depth_m)
+        return first.astype(np.float32)
+
+    def contact(tracks: Tracks) -> np.ndarray:
+        return read_events(task, view, tracks, poses, 20.0, depth_of, EventConfig()).contact[:, 0]
+
+    assert contact(tracks).tolist() == [True] * 16 + [False] * 12
+    # It touches, a jet of unknown depth hangs on, it touches: all the while. Seen away, it is parted.
+    for between, expected in ((near, True), (far, False)):
+        stays = np.repeat(liquid[None], T, 0)
+        stays[9:15] = between
+        soft[:] = stays
+        again = contact(replace(tracks, masks=np.stack([masks[:, 0], stays], 1)))
+        assert again[:9].all() and again[15:].all() and (again[9:15] == expected).all()
+
+
 def test_keyframes_are_added_where_the_path_bends():
     """An object lifted over another: a straight line between two keyframes would run through."""
     t = np.linspace(0, 1, 41)

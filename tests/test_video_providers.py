@@ -182,5 +182,5 @@ def test_surfaces_touch_between_their_vertices():
 
     lower = trimesh.creation.box((0.1, 0.1, 0.1))
     lower = [(np.asarray(lower.vertices), np.asarray(lower.faces))]
-    assert surfaces_touch(lower, box(0.003)) and surfaces_touch(box(0.003), lower)
-    assert not surfaces_touch(lower, box(0.007))
+    assert surfaces_touch(lower, box(0.003), 0.005) and surfaces_touch(box(0.003), lower, 0.005)
+    assert not surfaces_touch(lower, box(0.007), 0.005)

@@ -17,10 +17,11 @@ from lucibot.core.progress import silent
 from lucibot.core.prompt import Prompt
 from lucibot.core.scene_view import SceneView
 from lucibot.core.video import Video, read_video, sha256_file, write_video
-from lucibot.pipeline import open_run, stage_folder
+from lucibot.pipeline import stage_folder
 from lucibot.providers.video.base import Job, VideoRequest
 from lucibot.providers.video.storyboard import StoryboardVideo, read_planted
 from lucibot.stages.scene import build_view
+from lucibot.store.run import RunDirectory
 from lucibot.task import Task
 from lucibot.vision.touching import contact_pairs, surface_points
 
@@ -71,7 +72,7 @@ def clips(task: Task, artist: str, seed: int, *, cache: Path, run: Path, faulty:
         scene = (
             base / f"scene-{seed}"
             if artist == "second"
-            else stage_folder(open_run(run)[0], "scene")
+            else stage_folder(RunDirectory.open(run), "scene")
         )
         clip = Clip(artist=artist, task=task, seed=seed, number=number, folder=folder, scene=scene)
         stamp = f"{VERSION} {task.digest_of('scene', 'roles', 'storyboard')}"
@@ -114,7 +115,7 @@ def _storyboard(clip: Clip, run: Path) -> None:
 def _second(clip: Clip, run: Path) -> None:
     task = clip.task
     fault = "" if clip.number == 0 else FAULTS[_kind(clip)]
-    plan = make_plan(task, read_path(run), clip.seed, fault)
+    plan = make_plan(task, read_path(task, run), clip.seed, fault)
     artist = Artist(task, clip.seed, plan)
     if not (clip.scene / "view.json").is_file():
         build_view(task, artist).save(clip.scene)

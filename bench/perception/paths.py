@@ -17,8 +17,9 @@ from scipy.spatial.transform import Rotation, Slerp
 
 from lucibot.core.geometry import minimum_jerk
 from lucibot.objective.supervision import Supervision
-from lucibot.pipeline import made_from, open_run, stage_folder
+from lucibot.pipeline import made_from, stage_folder
 from lucibot.sim.record import Rollout
+from lucibot.store.run import RunDirectory
 from lucibot.task import Task
 
 FPS = 20
@@ -82,9 +83,9 @@ class Path3D:
     """(actuator, (3,) [m] where it is held: in its own frame; of particles, in the world at first)."""
 
 
-def read_path(folder: Path) -> Path3D:
-    """The path of a finished run directory."""
-    run, task, _, _ = open_run(folder)
+def read_path(task: Task, folder: Path) -> Path3D:
+    """The path of a finished run directory of the task."""
+    run = RunDirectory.open(folder)
     execute = stage_folder(run, "execute")
     supervision = Supervision.load(made_from(run, execute, "perceive") / "supervision.npz")
     rollout = Rollout.load(execute / "rollout.npz")

@@ -18,6 +18,12 @@ from lucibot.vision.rest import drop_short, fill_gaps, picture_points, runs, tou
 from lucibot.vision.touching import contact_pairs, nearest_m, posed, surface_points
 from lucibot.vision.trajectory import Trajectory
 
+UNSEEN_TOUCHES = 6
+"""What touches before and after touches all the while, if it is not so many times as long as a touch and
+nothing is seen to part."""
+LEAST_PX = 12
+"""Fewer pixels of a soft thing show nothing."""
+
 
 def read_events(
     task: Task,
@@ -163,6 +169,34 @@ def _contact(task, grid, masks, poses, tracks, pairs, depth_of, steady) -> np.nd
             for t, d in zip(part, depth, strict=True):
                 out[t, k] = nearest_m(cloud(i, t, d), cloud(j, t, d)) < task.spec.contact_m
         out[:, k] = drop_short(fill_gaps(out[:, k], steady), steady)
+        if len(soft) == 1 and out[:, k].any():
+            rigid = j if soft == [i] else i
+            apart = drop_short(_seen_apart(task, grid, masks, poses, rigid, soft[0]), steady)
+            if out[0, k]:
+                out[: int(np.argmax(apart)) if apart.any() else frames, k] = True
+            for a, b in runs(fill_gaps(out[:, k], UNSEEN_TOUCHES * steady) & ~out[:, k]):
+                out[a:b, k] = not apart[a:b].any()
+    return out
+
+
+def _seen_apart(task, grid, masks, poses, rigid: int, soft: int) -> np.ndarray:
+    """(T,) bool: the picture shows a gap between a rigid thing and all that is seen of a soft one.
+
+    How far along the view a soft thing is that has no place of its own, such as a jet, cannot be told.
+    What lay in or on a thing at first, out of sight or not, is there until it is seen to be elsewhere.
+    """
+    mesh = DrawMesh.from_trimesh(task.mesh(task.objects[rigid]), task.objects[rigid].T_world_object)
+    T = Trajectory.from_poses(poses[:, rigid].astype(float), mesh.anchor_m).T_world_object
+    out = np.zeros(len(grid), bool)
+    for t in np.flatnonzero(masks[:, soft].sum((1, 2)) >= LEAST_PX):
+        drawn = draw_depth(mesh, T[t : t + 1], grid.camera)[0]
+        there = np.isfinite(drawn)
+        if not there.any():
+            continue
+        reach_px = task.spec.contact_m * grid.camera.fx / float(np.median(drawn[there]))
+        # A hand may hide what joins them.
+        away = cv2.distanceTransform((~(there | grid.hand[t])).astype(np.uint8), cv2.DIST_L2, 5)
+        out[t] = away[masks[t, soft]].min() > reach_px
     return out
 
 

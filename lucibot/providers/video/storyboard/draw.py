@@ -28,8 +28,6 @@ from lucibot.providers.video.storyboard.shapes import (
 SAMPLES = 2
 """Samples a pixel and axis."""
 MOVED_M = 4e-4
-TOUCH_M = 0.005
-"""Surfaces nearer than this are drawn in contact."""
 SKIN = (0.62, 0.31, 0.22)
 HAND, EXTRA = "<hand>", "<extra>"
 """Owners of what belongs to no object."""
@@ -243,8 +241,9 @@ class Drawer:
         )  # fmt: skip
 
     def _contacts(self, items: list[_Item]) -> dict[tuple[str, str], bool]:
-        """Which actuators' surfaces come within `TOUCH_M` of which targets'."""
+        """Which actuators' surfaces come within the task's `contact_m` of which targets'."""
         scenery = self.scenery
+        within_m = scenery.task.spec.contact_m
         drawn: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {}
         for item in items:
             drawn.setdefault(item.owner, []).append((item.vertices, item.shape.faces))
@@ -254,38 +253,38 @@ class Drawer:
             return drawn.get(name, [at_rest])
 
         return {
-            (a.name, b.name): surfaces_touch(surfaces(a.name), surfaces(b.name))
+            (a.name, b.name): surfaces_touch(surfaces(a.name), surfaces(b.name), within_m)
             for a in scenery.task.actuators for b in scenery.task.targets if a.name != b.name
         }  # fmt: skip
 
 
-def surfaces_touch(a: list, b: list) -> bool:
-    """Whether the triangles of two lists of (vertices, faces) come within `TOUCH_M`."""
+def surfaces_touch(a: list, b: list, within_m: float) -> bool:
+    """Whether the triangles of two lists of (vertices, faces) come within `within_m`."""
     from scipy.spatial import cKDTree
 
     boxes = [
         (np.min([v.min(0) for v, _ in parts], axis=0), np.max([v.max(0) for v, _ in parts], axis=0))
         for parts in (a, b)
     ]
-    low = np.maximum(boxes[0][0], boxes[1][0]) - TOUCH_M
-    high = np.minimum(boxes[0][1], boxes[1][1]) + TOUCH_M
+    low = np.maximum(boxes[0][0], boxes[1][0]) - within_m
+    high = np.minimum(boxes[0][1], boxes[1][1]) + within_m
     if (low > high).any():
         return False
-    near_a, near_b = (_points_within(parts, low, high) for parts in (a, b))
+    near_a, near_b = (_points_within(parts, low, high, within_m / 2) for parts in (a, b))
     if not len(near_a) or not len(near_b):
         return False
-    gap, _ = cKDTree(near_b).query(near_a, distance_upper_bound=TOUCH_M)
+    gap, _ = cKDTree(near_b).query(near_a, distance_upper_bound=within_m)
     return bool(np.isfinite(gap).any())
 
 
-def _points_within(parts: list, low: np.ndarray, high: np.ndarray) -> np.ndarray:
-    """(P, 3) of the surfaces of (vertices, faces) inside a box, at most half of `TOUCH_M` apart."""
+def _points_within(parts: list, low: np.ndarray, high: np.ndarray, apart_m: float) -> np.ndarray:
+    """(P, 3) of the surfaces of (vertices, faces) inside a box, at most `apart_m` apart."""
     points = [np.zeros((0, 3))]
     for vertices, faces in parts:
         corners = vertices[faces]
         corners = corners[((corners.max(1) >= low) & (corners.min(1) <= high)).all(1)]
         longest = np.linalg.norm(corners - np.roll(corners, 1, axis=1), axis=2).max(1)
-        steps = np.maximum(np.ceil(longest / (TOUCH_M / 2)), 1).astype(int)
+        steps = np.maximum(np.ceil(longest / apart_m), 1).astype(int)
         for n in np.unique(steps):
             i, j = np.nonzero(np.add.outer(np.arange(n + 1), np.arange(n + 1)) <= n)
             weights = np.stack([i, j, n - i - j], 1) / n
@@ -293,7 +292,7 @@ def _points_within(parts: list, low: np.ndarray, high: np.ndarray) -> np.ndarray
             points.append(p[((p >= low) & (p <= high)).all(1)])
     # Slender triangles are sampled far more densely across than along.
     points = np.concatenate(points)
-    cell = ((points - low) / (TOUCH_M / 4)).astype(np.int64) @ [1, 1 << 20, 1 << 40]
+    cell = ((points - low) / (apart_m / 2)).astype(np.int64) @ [1, 1 << 20, 1 << 40]
     return points[np.unique(cell, return_index=True)[1]]
 
 
