@@ -114,7 +114,7 @@ STAGES: tuple[Stage, ...] = (
     Stage(number=20, name="imagine", version=4, needs=("scene", "prompt"), config="imagine",
           reads=("scene", "roles", "hands", "storyboard"), seeded=True,
           asks=lambda config: ("select",) if config.imagine.judge else ()),
-    Stage(number=30, name="select", version=8, needs=("scene", "imagine"), config="select",
+    Stage(number=30, name="select", version=9, needs=("scene", "imagine"), config="select",
           reads=("scene", "roles", "hands", "goal", "instruction")),
     Stage(number=40, name="perceive", version=13, needs=("scene", "imagine", "select"),
           config="perceive", reads=("scene", "roles", "hands")),

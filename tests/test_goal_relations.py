@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from lucibot.providers.verifier.goals import Lifted, Spread, measure
+from lucibot.providers.verifier.goals import Lifted, Spread, measure, relations
 from lucibot.providers.verifier.regions import HAND, Regions
 from lucibot.task import load_task
 
@@ -38,3 +38,27 @@ def test_spread_asks_for_area_and_is_unknown_under_a_hand():
     seen = regions(task, "butter", boxes, [(38, 50, 42, 60)])
     found = measure(task, None, None, seen, "spread", relation)
     np.testing.assert_array_equal(found, [0, 0, 1, np.nan])
+
+
+def test_a_thing_is_inside_at_any_size_and_what_stands_behind_is_not():
+    """Boxes for two cups: one that is put in is a fifth wider and taller and hides the opening; one that
+    stands behind is hidden as much and leaves the opening as it was."""
+    task = load_task("stack_cups")
+    ((kind, relation),) = [r for r in relations(task) if r[0] == "inside"]
+    thing, vessel = (task.label(n) for n in (relation.object, relation.container))
+    first, inside, behind = (np.zeros((120, 160), np.uint8) for _ in range(3))
+    first[60:110, 30:70] = vessel
+    first[50:100, 100:140] = thing
+    for labels in (inside, behind):
+        labels[60:110, 30:70] = vessel
+    inside[28:60, 26:74] = thing  # 48 wide, and 47 of 60 are seen.
+    inside[60:75, 33:67] = thing
+    behind[18:60, 30:70] = thing  # 42 of 50 are seen.
+    labels = np.stack([first, inside, behind])
+    hues = np.array([[50, 0, 0], [50, 60, 30], [70, 0, 70]], np.float32)
+    regions = Regions(
+        frames=np.arange(3), labels=labels, lab=hues[labels], shift=np.zeros(3), tracked=np.ones(3),
+        noise=1.0,
+    )  # fmt: skip
+    found = measure(task, None, None, regions, kind, relation)
+    assert found.tolist() == [0.0, 1.0, 0.0]

@@ -23,6 +23,7 @@ from lucibot.providers.video.storyboard import StoryboardVideo, read_planted
 from lucibot.stages.scene import build_view
 from lucibot.store.run import RunDirectory
 from lucibot.task import Task
+from lucibot.vision.clip import study
 from lucibot.vision.touching import contact_pairs, surface_points
 
 from .artist import HAND, Artist, Finish
@@ -51,7 +52,9 @@ class Clip:
         return SceneView.load(self.scene)
 
     def video(self) -> Video:
-        return read_video(self.folder / "candidate.mp4")
+        """As those read it who judge and perceive."""
+        video = read_video(self.folder / "candidate.mp4")
+        return study(video, self.view())[0].applied(video)
 
     def drawn(self) -> dict:
         """What was drawn: `fault`, `goal` (a frame or None), `contact_pairs`, `masks` (T, N, H, W),

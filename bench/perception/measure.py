@@ -2,6 +2,7 @@
 
     lucibot bench perception [--tasks NAME,...] [--seeds 100,101] [--artists storyboard,second]
                              [--runs DIR] [--cache DIR] [--label NAME] [--faulty N] [--clips] [--table]
+    lucibot bench perception --goals [--videos DIR]
 
 The first artist is the built-in storyboard, the second draws finished runs in another way (see
 artist.py). Clips are drawn once; every figure is kept as a file of its own below the label's folder, so
@@ -30,6 +31,7 @@ from lucibot.providers.verifier import PixelVerifier
 from lucibot.task import Task, load_task, task_names
 
 from .clips import ARTISTS, Clip, clips
+from .goals import drawn_cases, given_cases, goal_table
 from .scores import read_errors
 
 COLUMNS = {
@@ -46,6 +48,10 @@ def main(argv: list[str]) -> int:
     for artist in a.artists:
         if artist not in ARTISTS:
             raise unknown_name("artist", artist, ARTISTS)
+    if a.goals:
+        cases = [*drawn_cases(100), *given_cases(a.videos, a.cache / "scenes")]
+        print(goal_table(cases))
+        return 0
     folder = a.cache / "results" / a.label
     folder.mkdir(parents=True, exist_ok=True)
     if not a.table:
@@ -169,4 +175,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
     p.add_argument(
         "--table", action="store_true", help="print the label's table and measure nothing"
     )
+    p.add_argument("--goals", action="store_true", help="judge labelled goal frames instead")
+    p.add_argument("--videos", type=Path, default=Path("videos"),
+                   help="where the clips of goal_frames.toml are")  # fmt: skip
     return p.parse_args(argv)

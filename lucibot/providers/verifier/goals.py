@@ -120,16 +120,16 @@ def count_parts(frame: np.ndarray, mask: np.ndarray) -> int:
 
 
 def inside(task, view, video, regions: Regions, relation: Inside) -> np.ndarray:
-    """`object` stands in `container`: it rises out of the container's opening, over its middle, and
-    its lower part is hidden."""
+    """`object` stands in `container`: it rises out of the container's opening, over its middle, its
+    lower part is hidden, by what it is wide and not by the size in which it is drawn, and it hides the
+    opening: what stands behind does not."""
     i = task.objects.index(task.object(relation.object))
     container = task.solid(relation.container)
     if container not in task.objects:
         return _inside_still(view, regions, i, task.mesh(container), container.T_world_object)
     j = task.objects.index(container)
     thing, vessel = regions.object(i), regions.object(j)
-    start = _extent(_main(thing[0]))
-    start_height = start[3] - start[1]
+    slender, opened = _slenderness(_main(thing[0])), _main(vessel[0]).sum()
     own, others = _distinctive(regions, i, j), _distinctive(regions, j, i)
     out = np.zeros(len(thing))
     for k in range(len(thing)):
@@ -138,14 +138,17 @@ def inside(task, view, video, regions: Regions, relation: Inside) -> np.ndarray:
             continue
         ax0, ay0, ax1, ay1 = _extent(a)
         bx0, by0, bx1, by1 = _extent(b)
-        middle = (0.5 * (ax0 + ax1) - 0.5 * (bx0 + bx1)) / max(bx1 - bx0, 1)
+        # Its foot goes into the opening; what is above may lean or be far wider.
+        foot = np.nonzero(a[: int(ay1) + 1][-max(2, round(0.15 * (ay1 - ay0))) :])[1].mean()
+        middle = (foot - 0.5 * (bx0 + bx1)) / max(bx1 - bx0, 1)
         touching = (cv2.dilate(a.astype(np.uint8), np.ones((5, 5))) > 0) & b
         # The opening takes the upper part of the container's picture; what stands in it ends there.
         sunk = ay1 > by0 and ay1 < by0 + 0.75 * (by1 - by0)
         above = ay0 < by0 + 0.15 * (by1 - by0)
-        hidden = (ay1 - ay0) / max(start_height, 1)
+        hidden = _slenderness(a) < 0.9 * slender
+        covered = b.sum() < 0.8 * opened
         out[k] = float(
-            abs(middle) < 0.28 and touching.sum() >= 5 and sunk and above and hidden < 0.92
+            abs(middle) < 0.28 and touching.sum() >= 5 and sunk and above and hidden and covered
         )
     out[_hidden(regions, thing)] = np.nan
     return out
@@ -200,6 +203,12 @@ def _extent(mask: np.ndarray) -> tuple[float, float, float, float]:
         return 0.0, 0.0, 0.0, 0.0
     (x0, x1), (y0, y1) = np.percentile(xs, [2, 98]), np.percentile(ys, [2, 98])
     return float(x0), float(y0), float(x1), float(y1)
+
+
+def _slenderness(mask: np.ndarray) -> float:
+    """Height over width."""
+    x0, y0, x1, y1 = _extent(mask)
+    return (y1 - y0) / max(x1 - x0, 1)
 
 
 def moved(task, view, video, regions: Regions, relation: Moved) -> np.ndarray:
