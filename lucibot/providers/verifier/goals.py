@@ -136,7 +136,7 @@ def inside(task, view, video, regions: Regions, relation: Inside) -> np.ndarray:
         a, b = _main(thing[k], own[k]), _main(vessel[k], others[k])
         if a.sum() < 20 or b.sum() < 20:
             continue
-        ax0, ay0, ax1, ay1 = _extent(a)
+        _, ay0, _, ay1 = _extent(a)
         bx0, by0, bx1, by1 = _extent(b)
         # Its foot goes into the opening; what is above may lean or be far wider.
         foot = np.nonzero(a[: int(ay1) + 1][-max(2, round(0.15 * (ay1 - ay0))) :])[1].mean()
