@@ -116,7 +116,7 @@ STAGES: tuple[Stage, ...] = (
           asks=lambda config: ("select",) if config.imagine.judge else ()),
     Stage(number=30, name="select", version=9, needs=("scene", "imagine"), config="select",
           reads=("scene", "roles", "hands", "goal", "instruction")),
-    Stage(number=40, name="perceive", version=13, needs=("scene", "imagine", "select"),
+    Stage(number=40, name="perceive", version=14, needs=("scene", "imagine", "select"),
           config="perceive", reads=("scene", "roles", "hands")),
     Stage(number=50, name="optimize", version=7, needs=("scene", "perceive"), config="optimize",
           reads=("scene", "roles", "simulation"), seeded=True, keep=("checkpoints",),
