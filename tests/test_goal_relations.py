@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from lucibot.providers.verifier.goals import Lifted, Spread, measure, relations
-from lucibot.providers.verifier.regions import HAND, Regions
 from lucibot.task import load_task
+from lucibot.vision.regions import HAND, Regions
 
 
 def regions(task, name: str, boxes: list[tuple[int, int, int, int]], hands=()) -> Regions:

@@ -14,10 +14,10 @@ from lucibot.core.scene_view import SceneView
 from lucibot.core.video import Video
 from lucibot.providers.renderer import MitsubaRenderer, PhotoRenderer, RasterRenderer
 from lucibot.providers.tracker import EmbeddedTracker
-from lucibot.providers.verifier.regions import classify
 from lucibot.providers.video.storyboard.scenery import Scenery
 from lucibot.stages.scene import build_view, chosen_renderer
 from lucibot.task import load_task, tasks_folder
+from lucibot.vision.regions import classify
 
 SIZE = (320, 240)
 

@@ -13,11 +13,11 @@ import pytest
 from lucibot.core.errors import UserError
 from lucibot.core.video import Video, read_video, write_video
 from lucibot.providers.verifier import PixelVerifier
-from lucibot.providers.verifier import regions as regions_module
 from lucibot.providers.verifier.goals import count_parts, relations
 from lucibot.providers.verifier.motion import exchanged, shifted, untouched
-from lucibot.providers.verifier.regions import HAND, Regions, classify, grown
 from lucibot.task import Task, load_task, tasks_folder
+from lucibot.vision import regions as regions_module
+from lucibot.vision.regions import HAND, Regions, classify, grown
 
 
 @pytest.fixture(scope="module")

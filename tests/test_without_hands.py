@@ -11,9 +11,9 @@ from lucibot.core.video import Video
 from lucibot.perception.grasp import without_hands
 from lucibot.providers.hand import OutlineHand
 from lucibot.providers.verifier import PixelVerifier, pixels
-from lucibot.providers.verifier.regions import Regions, classify
 from lucibot.stages.perceive import perceive
 from lucibot.task import Task
+from lucibot.vision.regions import Regions, classify
 
 FPS = 7
 

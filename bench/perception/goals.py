@@ -16,11 +16,11 @@ import numpy as np
 from lucibot.core.scene_view import SceneView
 from lucibot.core.video import Video
 from lucibot.providers.verifier import PixelVerifier, goals
-from lucibot.providers.verifier.regions import classify
 from lucibot.stages.scene import build_view
 from lucibot.task import Task, load_task
 from lucibot.vision.clip import study
 from lucibot.vision.intake import take_in
+from lucibot.vision.regions import classify
 
 from .artist import Artist, Finish
 from .paths import FPS, Plan

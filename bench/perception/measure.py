@@ -2,6 +2,7 @@
 
     lucibot bench perception [--tasks NAME,...] [--seeds 100,101] [--artists storyboard,second]
                              [--runs DIR] [--cache DIR] [--label NAME] [--faulty N] [--clips] [--table]
+                             [--tones [--track]]
     lucibot bench perception --goals [--videos DIR]
 
 The first artist is the built-in storyboard, the second draws finished runs in another way (see
@@ -30,6 +31,7 @@ from lucibot.pipeline import run_stages, start_run
 from lucibot.providers.verifier import PixelVerifier
 from lucibot.task import Task, load_task, task_names
 
+from . import tones
 from .clips import ARTISTS, Clip, clips
 from .goals import drawn_cases, given_cases, goal_table
 from .scores import read_errors
@@ -54,6 +56,8 @@ def main(argv: list[str]) -> int:
         return 0
     folder = a.cache / "results" / a.label
     folder.mkdir(parents=True, exist_ok=True)
+    if a.tones:
+        return other_hands(a, folder / "tones")
     if not a.table:
         for name in a.tasks or task_names():
             task = load_task(name)
@@ -65,6 +69,21 @@ def main(argv: list[str]) -> int:
                             measured(clip, folder, a.cache / "readings" / a.label)
     rows = [json.loads(p.read_text()) for p in sorted(folder.glob("*.json"))]
     print(table(rows))
+    return 0
+
+
+def other_hands(a: argparse.Namespace, folder: Path) -> int:
+    """The storyboard's valid clips with hands in other colours."""
+    folder.mkdir(exist_ok=True)
+    if not a.table:
+        for name in a.tasks or task_names():
+            task = load_task(name)
+            run = finished_run(task, a.runs)
+            for seed in sweep.seeds(a.seeds):
+                clip = clips(task, "storyboard", seed, cache=a.cache, run=run, faulty=0)[0]
+                for tone in ("", *tones.TONES):
+                    tones.measured(clip, tone, folder, track=a.track)
+    print(tones.table(folder))
     return 0
 
 
@@ -172,6 +191,11 @@ def parse(argv: list[str]) -> argparse.Namespace:
     p.add_argument("--faulty", type=int, default=1, help="faulty clips a task, seed and artist")
     p.add_argument("--label", default="now", help="figures of one state of the code")
     p.add_argument("--clips", action="store_true", help="draw the clips and measure nothing")
+    p.add_argument(
+        "--tones", action="store_true",
+        help="the storyboard's valid clips with hands in fifteen other colours instead",
+    )  # fmt: skip
+    p.add_argument("--track", action="store_true", help="of those read the masks, too")
     p.add_argument(
         "--table", action="store_true", help="print the label's table and measure nothing"
     )

@@ -5,10 +5,10 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from lucibot.providers.tracker.appearance import UNIFORM
 from lucibot.providers.tracker.evidence import Evidence
-from lucibot.providers.tracker.labelling import dilate, mean_field, most_likely, signed_distance
 from lucibot.providers.tracker.objects import Followed, RigidObject
+from lucibot.vision.appearance import UNIFORM
+from lucibot.vision.labelling import dilate, mean_field, most_likely, signed_distance
 
 
 def beliefs(
@@ -25,11 +25,11 @@ def beliefs(
         hosts: of each deformable the rigid objects that it may come out of.
         handled: of each object whether it is a deformable that a hand moves as it likes.
     """
-    N, size = len(objects), seen.skin.shape
+    N, size = len(objects), seen.hand.shape
     unary = np.empty((2 + N, *size), np.float32)
     unary[0] = np.log(0.5 * seen.background + 0.02 * UNIFORM)
     odd = 0.3 * UNIFORM * (seen.deviation > 9)
-    unary[1] = np.log(seen.skin + odd) + seen.log_hand
+    unary[1] = np.log(seen.hand + odd) + seen.log_hand
     where = hand.copy()
     nearest = np.full(size, np.inf, np.float32)
     for o in objects:
@@ -41,8 +41,8 @@ def beliefs(
             d = signed_distance(shown)
             part = np.maximum(o.track.part, 0).astype(np.int64)
             drawn = np.take_along_axis(parts, part[None], 0)[0]
-            density = np.where(shown, 0.6 * drawn + 0.4 * parts.max(0), parts.max(0))
-            prior = np.where(d > 0, np.minimum(0.8 * d, 2.5), 1.6 * d) - 0.7
+            density = np.where(shown, 0.85 * drawn + 0.15 * parts.max(0), parts.max(0))
+            prior = np.where(d > 0, np.minimum(0.6 * d, 1.5), 1.6 * d) - 0.7
             behind = np.where(shown, o.track.depth, 0) - np.where(shown, nearest, 0)
             # Depth along the ray is weakly known, so it only tips the balance.
             prior -= np.clip(behind / 0.02, 0, 1.5)
@@ -57,7 +57,7 @@ def beliefs(
                 source |= dilate(objects[j].track.part >= 0, 4)
             if handled[i]:
                 own = parts[0]
-                source |= (own > 8 * seen.background) & (own > 2 * seen.skin) & (own > 8 * UNIFORM)
+                source |= (own > 8 * seen.background) & (own > 2 * seen.hand) & (own > 8 * UNIFORM)
             prior = o.log_prior(source)
             unary[2 + i] = np.log(np.maximum(parts[0], 0.1 * UNIFORM)) + prior
             where |= dilate(o.whole > 0.5, 6) | source

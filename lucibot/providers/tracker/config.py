@@ -37,6 +37,10 @@ class EmbeddedTracker(Config):
     kind: Literal["embedded"] = "embedded"
     work_width: Annotated[Count, Field(ge=32, le=4096)] = 408
     """Width at which the work is done [pixels]; masks come out at the video's size."""
+    regions_width: Annotated[Count, Field(ge=32, le=4096)] = 320
+    """Pixels across at which the whole video is classified beforehand, to learn its hands."""
+    samples_per_s: Positive = 8.0
+    """Frames a second that are looked at for that."""
     search: SearchSettings = field(default_factory=SearchSettings)
     edge_weight: float = 3.0
     """What an outline gains on a pixel with an edge that the background lacks [log-likelihood]."""

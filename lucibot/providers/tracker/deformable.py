@@ -10,8 +10,8 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from lucibot.providers.tracker.appearance import ColourModel
-from lucibot.providers.tracker.labelling import erode, signed_distance, warp
+from lucibot.vision.appearance import ColourModel
+from lucibot.vision.labelling import erode, signed_distance, warp
 
 EMERGES = 0.02
 """Prior of coming out of the object that it lay in or on, at any pixel of that object's rim."""

@@ -18,16 +18,17 @@ from lucibot.core.progress import Progress, silent
 from lucibot.core.scene_view import SceneView
 from lucibot.core.tracks import Tracks
 from lucibot.core.video import Video
-from lucibot.providers.tracker.appearance import BackgroundPlate, colour_bins, to_lab
 from lucibot.providers.tracker.beliefs import beliefs, without_holes
 from lucibot.providers.tracker.config import EmbeddedTracker
 from lucibot.providers.tracker.deformable import DeformableTrack
 from lucibot.providers.tracker.evidence import Evidence
 from lucibot.providers.tracker.fitting import fit_rigid
 from lucibot.providers.tracker.hands import HandLayer
-from lucibot.providers.tracker.labelling import dilate, erode, most_likely, warp
 from lucibot.providers.tracker.objects import Followed, RigidObject, learn_colours
 from lucibot.task import Task
+from lucibot.vision.appearance import BackgroundPlate, colour_bins, to_lab
+from lucibot.vision.labelling import dilate, erode, most_likely, warp
+from lucibot.vision.regions import classify
 
 
 class TrackByColour:
@@ -51,7 +52,7 @@ class TrackByColour:
         threads = cv2.getNumThreads()
         cv2.setNumThreads(1)
         try:
-            state = _State(self.config, task, view, video.frames[0])
+            state = _State(self.config, task, view, video)
             N = len(task.objects)
             masks = np.zeros((T, N, H, W), bool)
             hand = np.zeros((T, H, W), bool)
@@ -80,7 +81,8 @@ class TrackByColour:
 class _State:
     """Everything that is carried from frame to frame, on the work grid (h, w)."""
 
-    def __init__(self, config: EmbeddedTracker, task: Task, view: SceneView, frame: np.ndarray):
+    def __init__(self, config: EmbeddedTracker, task: Task, view: SceneView, video: Video):
+        frame = video.frames[0]
         H, W = frame.shape[:2]
         self.config, self.task, self.full = config, task, (H, W)
         scale = min(1.0, config.work_width / W)
@@ -105,7 +107,12 @@ class _State:
         known = ~dilate(labels > 0, 3)
         plate_lab, known = self._with_rendered_background(view, lab, known)
         self.plate = BackgroundPlate(plate_lab, known)
-        self.hand = HandLayer(self.size)
+        # Hands are told by the whole video: what one looks like, and about where it is when.
+        regions = classify(
+            view, video, width=config.regions_width,
+            step=max(1, round(video.fps / config.samples_per_s)),
+        )  # fmt: skip
+        self.hand = HandLayer(regions, self.size)
         self.objects: list[Followed] = []
         for i, obj in enumerate(task.objects):
             mask = labels == i + 1
@@ -185,8 +192,8 @@ class _State:
                 near[i] = dilate(o.whole > 0.5, 3)
         seen = Evidence(
             lab=lab, bins=bins, flow=flow, background=background, deviation=deviation,
-            skin=self.hand.density(bins), hand_before=hand_before,
-            log_hand=self.hand.log_prior(hand_before), parts=parts,
+            hand=self.hand.density(bins), hand_before=hand_before,
+            log_hand=self.hand.log_prior(hand_before, self._count), parts=parts,
         )  # fmt: skip
         return seen, guesses, near
 
@@ -215,8 +222,6 @@ class _State:
                 confidence[i] = min(1.0, float(visible.sum()) / max(0.15 * whole, 1.0))
                 touched |= dilate(o.whole > 0.5, 3)
         self.plate.learn(seen.lab, erode(belief[..., 0] > 0.9, 2) & ~touched)
-        if self._count % 3 == 0:
-            self.hand.learn(seen.bins, (belief[..., 1] > 0.9) & (seen.deviation > 16) & ~touched)
         if self._count % 2 == 0:
             for i, o in enumerate(self.objects):
                 learn_colours(o, belief[..., 2 + i], seen.parts[i], seen)

@@ -19,8 +19,8 @@ class Evidence:
     """(h, w) density of the background's colours at their place."""
     deviation: np.ndarray
     """(h, w) squared deviation from the background."""
-    skin: np.ndarray
-    """(h, w) density of skin's colours."""
+    hand: np.ndarray
+    """(h, w) density of the hand's colours."""
     hand_before: np.ndarray
     """(h, w) bool, the last frame's hand after its motion."""
     log_hand: np.ndarray

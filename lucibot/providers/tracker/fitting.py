@@ -5,11 +5,11 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from lucibot.providers.tracker.appearance import UNIFORM
 from lucibot.providers.tracker.config import EmbeddedTracker
 from lucibot.providers.tracker.evidence import Evidence
-from lucibot.providers.tracker.labelling import dilate
 from lucibot.providers.tracker.objects import Followed, RigidObject
+from lucibot.vision.appearance import UNIFORM
+from lucibot.vision.labelling import dilate
 
 _FLOOR = 1e-12
 HIDDEN = 0.02
@@ -40,12 +40,12 @@ def fit_rigid(
     """
     rigid = [i for i, o in enumerate(objects) if isinstance(o, RigidObject)]
     rigid.sort(key=lambda i: objects[i].track.pose.centre[2])
-    w_hand = np.exp(seen.log_hand) * seen.skin
+    w_hand = np.exp(seen.log_hand) * seen.hand
     # Something that is neither background nor known: hands in odd light, sleeves.
     w_unknown = 0.05 * 0.5 * UNIFORM
     for n, i in enumerate(rigid):
         o = objects[i]
-        others = np.zeros(seen.skin.shape, np.float32)
+        others = np.zeros(seen.hand.shape, np.float32)
         for j in range(len(objects)):
             if j != i:
                 others = np.maximum(others, 0.5 * near[j] * seen.parts[j].max(0))

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 
-from lucibot.providers.tracker.appearance import UNIFORM, ColourModel
 from lucibot.providers.tracker.deformable import DeformableTrack
 from lucibot.providers.tracker.evidence import Evidence
 from lucibot.providers.tracker.jointed import JointTrack
-from lucibot.providers.tracker.labelling import erode
 from lucibot.providers.tracker.mesh import Mesh, face_parts
 from lucibot.providers.tracker.rigid import RigidTrack
 from lucibot.task import ObjectSpec, Task
+from lucibot.vision.appearance import UNIFORM, ColourModel
+from lucibot.vision.labelling import erode
 
 
 class RigidObject:
@@ -50,7 +50,7 @@ Followed = RigidObject | DeformableTrack
 
 
 def learn_colours(o: Followed, belief: np.ndarray, parts: np.ndarray, seen: Evidence) -> None:
-    """Colours change slowly: only what the models explain already, and better than skin, is
+    """Colours change slowly: only what the models explain already, and better than a hand, is
     learned. Else the shaded fingers around a handle would become the handle's colour.
 
     Args:
@@ -65,7 +65,7 @@ def learn_colours(o: Followed, belief: np.ndarray, parts: np.ndarray, seen: Evid
     if o.confidence < 0.8:
         return
     for p, model in enumerate(o.models):
-        known = (parts[p] > 3 * UNIFORM) & (parts[p] > seen.skin)
+        known = (parts[p] > 3 * UNIFORM) & (parts[p] > seen.hand)
         here = sure & known & erode(o.track.part == p, 1)
         if model is not o.whole and here.sum() > 40:
             model.learn(seen.bins[here], keep=0.6)

@@ -15,11 +15,11 @@ from pydantic import Field
 from lucibot.core.scene_view import SceneView
 from lucibot.core.schema import Count, Fraction, Positive, Spec, parse_kind
 from lucibot.core.video import Video
-from lucibot.providers.verifier.regions import Regions, pixels_of
 from lucibot.task import Task
 from lucibot.task.references import ObjectName, SolidName, ensure_named
 from lucibot.vision.around import Posts
 from lucibot.vision.pieces import connected_parts
+from lucibot.vision.regions import Regions, pixels_of
 
 
 class Relation(Spec):

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import cv2
 import numpy as np
 
-from lucibot.providers.verifier.regions import HAND, UNKNOWN, Regions, grown_all, pixels_of
+from lucibot.vision.regions import HAND, UNKNOWN, Regions, grown_all, pixels_of
 
 APART_S = 0.25, 1.0
 """How far apart two moments are that are compared [s]."""

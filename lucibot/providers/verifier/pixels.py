@@ -16,7 +16,8 @@ from lucibot.providers.verifier import goals
 from lucibot.providers.verifier.base import Shown, Verdict
 from lucibot.providers.verifier.config import PixelVerifier
 from lucibot.providers.verifier.motion import carried, exchanged, shifted, untouched
-from lucibot.providers.verifier.regions import (
+from lucibot.task import Task
+from lucibot.vision.regions import (
     HAND,
     UNKNOWN,
     Regions,
@@ -25,7 +26,6 @@ from lucibot.providers.verifier.regions import (
     grown_all,
     pixels_of,
 )
-from lucibot.task import Task
 from lucibot.vision.standing import outlines
 
 HAND_SEEN = 0.004

@@ -1,13 +1,15 @@
 """What each changed pixel of a video is: hand, a known object, background under a shadow, or none.
 
 A pixel that looks as in the first frame is what it was there. A changed one is explained, in this
-order, by the background at that place (lit or shaded), by a hand (skin that has come in over the
-border), by an object's colours, or by nothing.
+order, by the background at that place (lit or shaded), by an object's colours, by a hand, or by
+nothing. A hand is what has come in over the picture's border and is no known object, whatever it
+looks like: its colours are learned in the video from where that is beyond doubt.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import pairwise
 
 import cv2
 import numpy as np
@@ -15,16 +17,27 @@ from einops import reduce
 
 from lucibot.core.scene_view import SceneView
 from lucibot.core.video import Video
+from lucibot.vision.appearance import (
+    UNIFORM,
+    BackgroundPlate,
+    ColourModel,
+    any_colour,
+    colour_bins,
+)
+from lucibot.vision.hands import border_of, held_from_outside
+from lucibot.vision.labelling import mean_field, most_likely, signed_distance, warp
 
 HAND = 254
 UNKNOWN = 255
 FEATURES = 250
 TRACKED = 0.15
 """Least share of the background's features from which the camera's motion is read."""
+OWN = 5.0
+"""From how many times an unknown colour's density on a colour is an object's own."""
+LENT = 0.2
+"""Share of an object's own density below which the hand's on the same colour is taken for a loan."""
 SHADE = 0.035
 """How far from an object its shadow may be worth a look [picture widths]."""
-BINS = (14, 16, 16)
-"""Histogram bins in L, a, b."""
 LIGHT, CHROMA = 8.0, 5.5
 """Least differences in lightness and in hue that count: coding moves whole blocks by less."""
 SPREAD = 4.0
@@ -57,6 +70,8 @@ class Regions:
     """(K,) share of background features behind that figure."""
     noise: float
     """Standard deviation of the lightness against the first frame where nothing moves."""
+    hand_colours: ColourModel = field(default_factory=any_colour)
+    """What this video's hands look like."""
 
     def object(self, i: int) -> np.ndarray:
         """(K, h, w) bool, visible pixels of object i."""
@@ -83,15 +98,23 @@ def classify(view: SceneView, video: Video, *, width: int, step: int) -> Regions
 
     small, shift, tracked = _stabilise(small, labels0)
     noise, model = _quiet_model(small, _empty(view, small[0], labels0), labels0)
-    labels, lab, before = [], [], labels0
-    for frame in small:
+    flows = _flows(small)
+    lab, labels, before = [], [], labels0
+    for frame, flow in zip(small, flows, strict=True):
         image = model.lab(model.same_light(frame, before))
-        before = model.classify(image, before)
-        labels.append(before)
+        before = model.foreign(image, model.moved(before, flow))
         lab.append(image)
+        labels.append(before)
+    model.learn_hand(lab, labels)
+    hands = np.stack([x == HAND for x in labels])
+    labels, before = [], labels0
+    for k, (image, flow) in enumerate(zip(lab, flows, strict=True)):
+        near = hands[max(k - 1, 0) : k + 2].any(0)
+        before = model.classify(image, model.moved(before, flow), near)
+        labels.append(before)
     return Regions(
         frames=frames, labels=np.stack(labels), lab=np.stack(lab), shift=shift, tracked=tracked,
-        noise=noise,
+        hand_colours=model.hand, noise=noise,
     )  # fmt: skip
 
 
@@ -114,6 +137,14 @@ def _quiet_model(frames: list[np.ndarray], empty: np.ndarray, labels0: np.ndarra
         if (SPREAD * noise[:, 1] <= CHROMA).all():
             break
     return float(noise[:, 0].max()), model
+
+
+def _flows(frames: list[np.ndarray]) -> list[np.ndarray]:
+    """(h, w, 2) optical flow to each frame from the one before it [px]; zero to the first."""
+    gray = [cv2.cvtColor(f, cv2.COLOR_RGB2GRAY) for f in frames]
+    dis = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
+    still = np.zeros((*gray[0].shape, 2), np.float32)
+    return [still] + [dis.calc(a, b, None) for a, b in pairwise(gray)]
 
 
 def _stabilise(frames: list[np.ndarray], labels0: np.ndarray):
@@ -185,7 +216,7 @@ def _lab(rgb: np.ndarray, soft: float) -> np.ndarray:
 
 
 class _Model:
-    """Appearance of background and objects, learned from the first frame."""
+    """Appearance of background, objects and hand, learned from the first frame and the video."""
 
     def __init__(
         self, first_rgb: np.ndarray, empty_rgb: np.ndarray, labels0: np.ndarray, soft: float
@@ -201,11 +232,16 @@ class _Model:
         empty = self.lab(_as_lit(empty_rgb, first_rgb, labels0, shade))
         shaded = grown(labels0 > 0, 2 * shade + 1)
         self.empty = np.where(shaded[..., None], empty, first).astype(np.float32)
+        self.border = border_of(labels0.shape)
+        self.plate = BackgroundPlate(_bytes(self.empty), np.ones(labels0.shape, bool))
         self.beside = {
             i: [int(j) for j in np.unique(labels0[grown(labels0 == i, 5)]) if j not in (0, i)]
             for i in range(1, self.objects + 1)
         }  # fmt: skip
-        self.histograms = np.stack([self._histogram(labels0 == i + 1) for i in range(self.objects)])
+        bins = colour_bins(_bytes(first))
+        self.colours = [ColourModel(bins[labels0 == i + 1]) for i in range(self.objects)]
+        self.hand = any_colour()
+        """The hand's colours; any before they were learned."""
 
     def lab(self, rgb: np.ndarray) -> np.ndarray:
         return _lab(rgb, self.soft)
@@ -240,20 +276,6 @@ class _Model:
         self.chroma = np.maximum(CHROMA, SPREAD * noise[tone, 1]).astype(np.float32)
         return noise
 
-    def _bins(self, lab: np.ndarray) -> tuple[np.ndarray, ...]:
-        """Bin indices of colours (n, 3)."""
-        at = ((lab - np.float32([0, -80, -80])) / np.float32([100, 160, 160]) * BINS).astype(int)
-        return tuple(np.clip(at[:, k], 0, BINS[k] - 1) for k in range(3))
-
-    def _histogram(self, mask: np.ndarray) -> np.ndarray:
-        """Density over Lab bins, widened along lightness: a thing that moves is lit otherwise."""
-        from scipy.ndimage import gaussian_filter
-
-        counts = np.zeros(BINS, np.float32)
-        np.add.at(counts, self._bins(self.first[mask]), 1.0)
-        wide = gaussian_filter(counts, (1.5, 0.6, 0.6), mode="nearest")
-        return wide / max(wide.sum(), 1e-9)
-
     def same_light(self, rgb: np.ndarray, before: np.ndarray) -> np.ndarray:
         """Divide out a slow change of exposure and colour: median ratios over blocks of what was
         background in the sample before, smoothed, and bounded so that no new thing is divided
@@ -276,8 +298,29 @@ class _Model:
         gain = cv2.resize(cv2.blur(gain, (3, 3)), (w, h), interpolation=cv2.INTER_LINEAR)
         return np.clip((rgb + np.float32(8)) / gain - 8, 0, 255).astype(np.uint8)
 
-    def classify(self, image: np.ndarray, before: np.ndarray) -> np.ndarray:
-        """(h, w) labels of one frame, given the labels of the sample before."""
+    def moved(self, labels: np.ndarray, flow: np.ndarray) -> np.ndarray:
+        """(h, w) labels carried along a flow (h, w, 2) [px] where that is more than noise."""
+        out = np.zeros_like(labels)
+        for i in [*range(1, self.objects + 1), HAND]:
+            mine = labels == i
+            if not mine.any():
+                continue
+            way = np.where(mine[..., None], flow, 0).astype(np.float32)
+            weight = cv2.blur(mine.astype(np.float32), (15, 15))
+            way = cv2.blur(way, (15, 15)) / np.maximum(weight, 1e-3)[..., None]
+            way[np.abs(way).max(-1) < 0.5] = 0
+            out[warp(mine, way) > 0.5] = i
+        return out
+
+    def foreign(self, image: np.ndarray, before: np.ndarray) -> np.ndarray:
+        """(h, w) labels of one frame on the first look, when nobody knows what a hand looks like:
+        `HAND` is all that hangs together with the border and is no background, lit or shaded, and
+        in no object's colours next to it.
+
+        Args:
+            image: (h, w, 3) from `lab`.
+            before: (h, w) labels of the sample before, after their motion.
+        """
         labels = self.labels0.copy()
         ys, xs = np.nonzero(self._differs(image - self.first))
         if len(ys) == 0:
@@ -288,39 +331,82 @@ class _Model:
         ratio = (lab[:, 0] + 3) / (empty[:, 0] + 3)
         scaled = np.clip(ratio, 0.3, 1.5)[:, None] * empty[:, 1:]
         hue = np.linalg.norm(lab[:, 1:] - scaled, axis=1)
-        behind = (ratio > 0.42) & (ratio < 1.25) & (hue < 1.2 * chroma)
-        density = self.histograms[(slice(None), *self._bins(lab))]
-        best, like = density.argmax(0), density.max(0)
-        known = (before > 0) & (before < HAND)
-        near = cv2.dilate(known.astype(np.uint8), np.ones((9, 9)))[ys, xs] > 0
-        # Skin colours spread over some hundred bins, so about one in a hundred is their density.
-        skin = _skin(lab) & (like < np.where(near, 0.008, 0.03))
-        own = like > np.where(near, 0.0015, 0.004)
-        # Where an object was, or next to it, its colours count for more than a shadow.
-        background = behind & ~(near & (like > 0.01))
-        label = np.full(len(ys), UNKNOWN, np.uint8)
-        label[own] = (best + 1)[own]
-        label[skin] = HAND
-        label[background] = 0
+        background = (ratio > 0.42) & (ratio < 1.25) & (hue < 1.2 * chroma)
+        density = np.stack([m.density(colour_bins(_bytes(lab[None]))[0]) for m in self.colours])
+        known = grown((before > 0) & (before < HAND), 9)[ys, xs]
+        label = np.where(background, 0, HAND).astype(np.uint8)
+        own = known & (density.max(0) > OWN * UNIFORM)
+        label[own] = (1 + density.argmax(0))[own]
         labels[ys, xs] = label
         return self._clean(labels, before)
+
+    def classify(self, image: np.ndarray, before: np.ndarray, near: np.ndarray) -> np.ndarray:
+        """(h, w) labels of one frame, when the hand's colours are known.
+
+        Args:
+            image: (h, w, 3) from `lab`.
+            before: (h, w) labels of the sample before, after their motion.
+            near: (h, w) bool, what the first look took for hands about this moment.
+        """
+        changed = self._differs(image - self.first)
+        if not changed.any():
+            return self.labels0.copy()
+        lab = _bytes(image)
+        bins = colour_bins(lab)
+        background, _ = self.plate.density(lab, bins)
+        unary = np.empty((self.objects + 3, *changed.shape), np.float32)
+        unary[0] = np.log(0.6 * background + 0.02 * UNIFORM)
+        unary[1] = np.log(self.hand.density(bins)) + self._hand_prior(near)
+        for i in range(1, self.objects + 1):
+            away = np.maximum(-signed_distance(before == i), 0)
+            prior = -0.7 - 0.25 * np.maximum(away - 4, 0)
+            prior = np.maximum(prior, np.where(self.labels0 == i, -2.5, -6.0))
+            unary[1 + i] = np.log(self.colours[i - 1].density(bins)) + prior
+        unary[-1] = np.log(0.05 * UNIFORM)
+        # What looks as it did at first is what it was.
+        unary[:, ~changed] = -30
+        classes = np.where(self.labels0 > 0, self.labels0 + 1, 0)
+        np.put_along_axis(unary, classes[None], np.where(changed, np.take_along_axis(
+            unary, classes[None], 0)[0], 0)[None], 0)  # fmt: skip
+        found = most_likely(mean_field(unary, lab, changed))
+        names = np.array([0, HAND, *range(1, self.objects + 1), UNKNOWN], np.uint8)
+        return self._clean(names[found], before)
+
+    def _hand_prior(self, near: np.ndarray) -> np.ndarray:
+        """(h, w) log-probability that a hand is there."""
+        far = cv2.distanceTransform((~near).astype(np.uint8), cv2.DIST_L2, 3)
+        return np.log(0.02 + 0.4 * np.exp(-far / 8)).astype(np.float32)
+
+    def learn_hand(self, lab: list[np.ndarray], labels: list[np.ndarray]) -> None:
+        """Learn the hand's colours from what has come in over the border, in pictures `lab` that
+        were classified without knowing them."""
+        seen = []
+        for image, what in zip(lab, labels, strict=True):
+            known = grown((what > 0) & (what < HAND), 5)
+            inner = cv2.erode((what == HAND).astype(np.uint8), np.ones((3, 3))) > 0
+            seen.append(colour_bins(_bytes(image[inner & ~known][None]))[0])
+        bins = np.concatenate(seen)
+        if not len(bins):
+            return
+        # An object that moved too fast to be known has lent some of its colours.
+        own = np.max([m.density(bins) for m in self.colours], axis=0)
+        hand = ColourModel(bins).density(bins)
+        bins = bins[hand > LENT * own]
+        if len(bins):
+            self.hand = ColourModel(bins, outliers=0.05, shading=0.15)
 
     def _differs(self, delta: np.ndarray) -> np.ndarray:
         chroma = np.hypot(delta[..., 1], delta[..., 2])
         return (np.abs(delta[..., 0]) > self.light) | (chroma > self.chroma)
 
     def _clean(self, labels: np.ndarray, before: np.ndarray) -> np.ndarray:
-        """Continuity: skin counts as hand where it hangs together with the border or with the hand
-        before, an object's colours where they touch its region before, a hand, or what it lay in or
-        on at first, from which it may come out again; anything else in those colours is unknown."""
-        labels = cv2.medianBlur(labels, 3)
-        skin = cv2.morphologyEx((labels == HAND).astype(np.uint8), cv2.MORPH_CLOSE, np.ones((5, 5)))
-        border = _border_mask(labels.shape)
-        keep = _touching(skin, border)
-        if keep.any():
-            # Blur and shadow may part a hand from its arm; without any arm it is no hand.
-            keep |= _touching(skin, grown(before == HAND, 15))
-        labels[(labels == HAND) & ~keep] = UNKNOWN
+        """Continuity: what is no object and no background is a hand where it is held from outside
+        the picture, an object's colours count where they touch its region
+        before, a hand, or what it lay in or on at first, from which it may come out again; anything
+        else in those colours is unknown."""
+        known = (before > 0) & (before < HAND)
+        hands = held_from_outside(labels == HAND, self.border, before == HAND, known)
+        labels[(labels == HAND) & ~hands] = UNKNOWN
         hand = grown(labels == HAND, 7)
         for i in range(1, self.objects + 1):
             mine = labels == i
@@ -331,13 +417,11 @@ class _Model:
         return labels
 
 
-def _skin(lab: np.ndarray) -> np.ndarray:
-    """Skin of any lightness under warm to neutral light; wood is yellower, red paint redder."""
-    lightness, a, b = lab[..., 0], lab[..., 1], lab[..., 2]
-    return (
-        (lightness > 18) & (lightness < 93) & (a > 6) & (a < 42) & (b > 0) & (b < 36)
-        & (b < 2.1 * a + 3) & (a < 3.0 * b + 10)
-    )  # fmt: skip
+def _bytes(lab: np.ndarray) -> np.ndarray:
+    """CIE Lab (..., 3) as 8-bit Lab, as the colour models have it."""
+    return np.clip(
+        np.round(lab * np.float32([2.55, 1, 1]) + np.float32([0, 128, 128])), 0, 255
+    ).astype(np.uint8)
 
 
 def grown(mask: np.ndarray, size: int) -> np.ndarray:
@@ -347,12 +431,6 @@ def grown(mask: np.ndarray, size: int) -> np.ndarray:
 def grown_all(masks: np.ndarray, size: int) -> np.ndarray:
     """`grown` of each of masks (K, h, w)."""
     return np.stack([grown(m, size) for m in masks])
-
-
-def _border_mask(shape: tuple[int, int]) -> np.ndarray:
-    out = np.zeros(shape, bool)
-    out[:2], out[-2:], out[:, :2], out[:, -2:] = True, True, True, True
-    return out
 
 
 def _touching(mask: np.ndarray, seed: np.ndarray) -> np.ndarray:

@@ -88,21 +88,9 @@ class ColourModel:
         return self.table[bins]
 
 
-def skin_rule_table() -> np.ndarray:
-    """Density of skin before any was seen: uniform over the colours that the usual rules allow."""
-    axes = [np.arange(n) * s + s // 2 for n, s in zip(_BINS, _STEP, strict=True)]
-    lab = np.stack(np.meshgrid(*axes, indexing="ij"), -1).astype(np.uint8).reshape(1, -1, 3)
-    rgb = cv2.cvtColor(lab, cv2.COLOR_Lab2RGB)
-    back = cv2.cvtColor(rgb, cv2.COLOR_RGB2Lab).astype(int)
-    possible = np.abs(back - lab.astype(int)).max(-1)[0] <= 6
-    y, cr, cb = (c.astype(int) for c in cv2.split(cv2.cvtColor(rgb, cv2.COLOR_RGB2YCrCb)))
-    rule = (cr > 136) & (cr < 182) & (cb > 75) & (cb < 128) & (y > 30) & (cr - cb > 12)
-    # Grey things in warm light, and reflections of red ones, pass the usual rules.
-    chroma = np.hypot(*(lab[0, :, 1:].astype(float) - 128).T)
-    rule = rule & (chroma >= 13)
-    allowed = (rule[0] & possible).astype(np.float32).reshape(_BINS)
-    allowed = gaussian_filter(allowed, 0.7)
-    return (allowed / (allowed.sum() * _VOLUME)).ravel() + 0.02 * UNIFORM
+def any_colour() -> ColourModel:
+    """Of a thing of which no colour has been seen."""
+    return ColourModel(np.zeros(0, np.int64), outliers=1.0)
 
 
 _IN_SHADOW = 5.0

@@ -1,0 +1,64 @@
+"""What makes foreign pixels a hand: they hang together with an arm that comes in over the border.
+
+A hand, arm, glove or gripper is no known object and no background, and it is held by something out
+of the picture. Nothing here knows what one looks like.
+"""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+
+from lucibot.vision.labelling import dilate
+
+STRETCH = 0.03
+"""Least stretch of the border that an arm crosses, as a share of the picture's width: a speck of
+noise only touches it."""
+ARM = 0.0005
+"""Least share of the picture that an arm covers."""
+FINGER = 0.00016
+"""Least share of the picture of a part that is cut off from its arm."""
+SAME = 0.5
+"""Share of a part that was a hand before from which on it still is one, while an arm is there."""
+_OPENING = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (5, 5))
+
+
+def border_of(size: tuple[int, int], width_px: int = 3) -> np.ndarray:
+    """(H, W) bool: the picture's outermost pixels."""
+    out = np.ones(size, bool)
+    out[width_px:-width_px, width_px:-width_px] = False
+    return out
+
+
+def held_from_outside(
+    foreign: np.ndarray, border: np.ndarray, before: np.ndarray, objects: np.ndarray
+) -> np.ndarray:
+    """(H, W) bool: the parts of `foreign` (H, W) bool that are hands.
+
+    Fingers before or behind an object are cut off from their arm; they hang together with it across
+    `objects` (H, W) bool. Without any arm there is no hand: what has stayed of it is something else.
+
+    Args:
+        border: (H, W) bool, where an arm may come in.
+        before: (H, W) bool, the hands of the moment before, after their motion.
+    """
+    # Mixed colours along an object's edge can pass for a hand, but only as a line.
+    core = cv2.morphologyEx(foreign.astype(np.uint8), cv2.MORPH_OPEN, _OPENING) > 0
+    foreign = foreign & dilate(core, 1)
+    n, labels, stats, _ = cv2.connectedComponentsWithStats(foreign.astype(np.uint8), connectivity=8)
+    area = stats[:, cv2.CC_STAT_AREA] / foreign.size
+    crossing = np.bincount(labels[border], minlength=n)
+    # Of a border three pixels wide.
+    arms = (crossing >= 3 * STRETCH * foreign.shape[1]) & (area >= ARM)
+    arms[0] = False
+    if not arms.any():
+        return np.zeros_like(foreign)
+    same = np.bincount(labels[before], minlength=n) > SAME * stats[:, cv2.CC_STAT_AREA]
+    together = cv2.connectedComponents((foreign | dilate(objects, 2)).astype(np.uint8))[1]
+    reached = np.zeros(together.max() + 1, bool)
+    reached[np.unique(together[arms[labels]])] = True
+    reached[0] = False
+    part = arms | (area >= FINGER)
+    keep = part[labels] & reached[together]
+    keep |= (same & (area >= ARM))[labels]
+    return foreign & keep
