@@ -305,10 +305,13 @@ class _Model:
             mine = labels == i
             if not mine.any():
                 continue
-            way = np.where(mine[..., None], flow, 0).astype(np.float32)
+            moves = mine & (np.abs(flow[..., 0]) + np.abs(flow[..., 1]) > 0.5)
+            if not moves.any():
+                out[mine] = i
+                continue
+            way = np.where(mine[..., None], flow, np.float32(0))
             weight = cv2.blur(mine.astype(np.float32), (15, 15))
             way = cv2.blur(way, (15, 15)) / np.maximum(weight, 1e-3)[..., None]
-            way[np.abs(way).max(-1) < 0.5] = 0
             out[warp(mine, way) > 0.5] = i
         return out
 

@@ -108,7 +108,7 @@ class _State:
         plate_lab, known = self._with_rendered_background(view, lab, known)
         self.plate = BackgroundPlate(plate_lab, known)
         # Hands are told by the whole video: what one looks like, and about where it is when.
-        regions = classify(
+        regions = None if task.spec.hands == "none" else classify(
             view, video, width=config.regions_width,
             step=max(1, round(video.fps / config.samples_per_s)),
         )  # fmt: skip

@@ -5,7 +5,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from lucibot.vision.appearance import ColourModel
+from lucibot.vision.appearance import ColourModel, any_colour
 from lucibot.vision.hands import border_of, held_from_outside
 from lucibot.vision.labelling import dilate, signed_distance
 from lucibot.vision.regions import Regions
@@ -15,13 +15,17 @@ REACH_PX = 8.0
 ELSEWHERE = 0.002
 """Probability of a hand where the classification saw the background just before and after."""
 
+NEVER = 1e-6
+"""Probability of a hand in a video without one."""
+
 
 class HandLayer:
     """State of the hand layer on the work grid."""
 
-    def __init__(self, regions: Regions, size: tuple[int, int]):
+    def __init__(self, regions: Regions | None, size: tuple[int, int]):
+        """`regions`: the classified video; None where no hand is to be seen in it."""
         self.regions = regions
-        self.colours: ColourModel = regions.hand_colours
+        self.colours: ColourModel = any_colour() if regions is None else regions.hand_colours
         self.mask = np.zeros(size, bool)
         """(H, W) of the last frame."""
         self._border = border_of(size)
@@ -32,6 +36,8 @@ class HandLayer:
 
     def log_prior(self, warped: np.ndarray, frame: int) -> np.ndarray:
         """(H, W) log-probability that a hand is there, given last frame's mask after its motion."""
+        if self.regions is None:
+            return np.full(warped.shape, np.log(NEVER), np.float32)
         near = np.exp(-np.maximum(-signed_distance(warped), 0) / REACH_PX)
         prior = 0.02 + 0.48 * near
         entry = dilate(self._border, 5)
