@@ -1,0 +1,122 @@
+"""What is a hand: what is held from outside the picture and is no known object, whatever its colour."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import pytest
+
+from lucibot.core.video import Video
+from lucibot.vision.hands import border_of, held_from_outside
+from lucibot.vision.regions import HAND, UNKNOWN, classify
+
+SIZE = 90, 120
+
+
+@dataclass(frozen=True)
+class View:
+    """As much of a `SceneView` as classification looks at."""
+
+    first_frame: np.ndarray
+    background_frame: np.ndarray
+    labels: np.ndarray
+
+
+@pytest.fixture(scope="module")
+def scene():
+    """A wooden table in the colour of skin, with a red box on it."""
+    rng = np.random.default_rng(3)
+    grain = cv2.GaussianBlur(
+        rng.normal(0, 1, SIZE).astype(np.float32), (0, 0), sigmaX=6, sigmaY=0.8
+    )
+    table = np.clip(np.float32([196, 148, 112]) * (1 + 0.5 * grain[..., None]), 0, 255).astype(
+        np.uint8
+    )
+    labels = np.zeros(SIZE, np.uint8)
+    labels[40:55, 35:55] = 1
+    first = table.copy()
+    first[labels > 0] = (190, 30, 30)
+    return View(first_frame=first, background_frame=table, labels=labels)
+
+
+def clip(scene: View, colour, *, leaves: bool = True) -> tuple[Video, np.ndarray]:
+    """An arm in `colour` comes in over the right border, stays, and leaves; where it is drawn."""
+    rng = np.random.default_rng(4)
+    reach = [0, 0, 15, 30, 45, 45, 45, 45, 30, 15, 0, 0, 0]
+    frames, arms = [], []
+    for r in reach if leaves else reach[:8]:
+        arm = np.zeros(SIZE, np.uint8)
+        if r:
+            cv2.line(arm, (SIZE[1] + 20, 70), (SIZE[1] - r, 62), 1, 13)
+        shade = np.linspace(1.05, 0.75, SIZE[0])[:, None, None]
+        rgb = np.where(arm[..., None] > 0, np.float32(colour) * shade, scene.first_frame)
+        rgb = cv2.GaussianBlur(rgb.astype(np.float32), (0, 0), 0.6) + rng.normal(0, 1.5, (*SIZE, 3))
+        frames.append(np.clip(rgb, 0, 255).astype(np.uint8))
+        arms.append(arm > 0)
+    return Video(frames=np.stack(frames), fps=8), np.stack(arms)
+
+
+@pytest.mark.parametrize(
+    "colour", [(236, 224, 212), (104, 56, 44), (40, 36, 32), (47, 111, 208), (138, 141, 144)],
+    ids=["light", "brown", "dark", "blue glove", "grey gripper"],
+)  # fmt: skip
+def test_an_arm_of_any_colour_is_a_hand_on_wood_that_looks_like_skin(scene, colour):
+    video, arms = clip(scene, colour)
+    regions = classify(scene, video, width=SIZE[1], step=1)
+    there = arms.any((1, 2))
+    for found, arm in zip(regions.hand[there], arms[there], strict=True):
+        assert (found & arm).sum() > 0.75 * (found | arm).sum()
+    assert not regions.hand[~there].any()
+
+
+def test_what_appears_in_the_middle_is_no_hand(scene):
+    video, _ = clip(scene, (104, 56, 44))
+    frames = video.frames.copy()
+    frames[6:, 12:24, 20:32] = (104, 56, 44)
+    regions = classify(scene, Video(frames=frames, fps=8), width=SIZE[1], step=1)
+    patch = regions.labels[6:, 14:22, 22:30]
+    assert (patch == UNKNOWN).mean() > 0.9 and not (patch == HAND).any()
+
+
+def test_a_hand_that_has_left_leaves_none_behind(scene):
+    """A part of the table changes its light for good while the arm is over it."""
+    video, arms = clip(scene, (150, 105, 80))
+    frames = video.frames.astype(np.float32)
+    frames[5:, 56:76, 60:100] *= np.where(arms[5:, 56:76, 60:100, None], 1.0, 0.72)
+    regions = classify(
+        scene, Video(frames=frames.astype(np.uint8), fps=8), width=SIZE[1], step=1
+    )  # fmt: skip
+    assert not regions.hand[-2:].any()
+
+
+def blank() -> np.ndarray:
+    return np.zeros(SIZE, bool)
+
+
+def test_fingers_hang_together_with_their_arm_across_an_object():
+    foreign, objects = blank(), blank()
+    foreign[30:44, 80:] = True
+    objects[28:46, 60:80] = True
+    foreign[34:42, 50:60] = True
+    foreign[10:20, 10:20] = True
+    found = held_from_outside(foreign, border_of(SIZE), blank(), objects)
+    assert found[36, 55] and found[36, 100] and not found[15, 15]
+
+
+def test_without_an_arm_there_is_no_hand():
+    foreign = blank()
+    foreign[30:50, 30:60] = True
+    assert not held_from_outside(foreign, border_of(SIZE), foreign, blank()).any()
+    # Nor does a speck at the border make one.
+    foreign[60:62, -3:] = True
+    assert not held_from_outside(foreign, border_of(SIZE), foreign, blank()).any()
+
+
+def test_a_hand_stays_one_while_its_arm_is_parted_from_it():
+    foreign, before = blank(), blank()
+    before[30:50, 30:] = True
+    foreign[30:50, 30:60] = True
+    foreign[30:50, 70:] = True
+    assert np.array_equal(held_from_outside(foreign, border_of(SIZE), before, blank()), foreign)
