@@ -20,6 +20,10 @@ FINGER = 0.00016
 """Least share of the picture of a part that is cut off from its arm."""
 SAME = 0.5
 """Share of a part that was a hand before from which on it still is one, while an arm is there."""
+PALM = (0, 1, 5, 9, 13, 17)
+"""Key points around the palm, the wrist first."""
+FINGER_WIDTH = 0.2
+"""Width to which fingers are drawn, as a share of the palm's."""
 _OPENING = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (5, 5))
 
 
@@ -30,8 +34,27 @@ def border_of(size: tuple[int, int], width_px: int = 3) -> np.ndarray:
     return out
 
 
+def covered_by(keypoints_px: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """(H, W) bool: what a hand with these key points (21, 2) [px] covers at least: palm and fingers.
+
+    The fingers are drawn thin: what they hold must not be taken for them.
+    """
+    out = np.zeros(size, np.uint8)
+    points = np.round(keypoints_px).astype(np.int32)
+    palm = np.linalg.norm(keypoints_px[5] - keypoints_px[17])
+    cv2.fillConvexPoly(out, cv2.convexHull(points[list(PALM)]), 1)
+    thick = max(1, round(FINGER_WIDTH * palm))
+    for first in (1, 5, 9, 13, 17):
+        cv2.polylines(out, [points[first : first + 4]], False, 1, thick)
+    return out > 0
+
+
 def held_from_outside(
-    foreign: np.ndarray, border: np.ndarray, before: np.ndarray, objects: np.ndarray
+    foreign: np.ndarray,
+    border: np.ndarray,
+    before: np.ndarray,
+    objects: np.ndarray,
+    certain: np.ndarray | None = None,
 ) -> np.ndarray:
     """(H, W) bool: the parts of `foreign` (H, W) bool that are hands.
 
@@ -41,6 +64,7 @@ def held_from_outside(
     Args:
         border: (H, W) bool, where an arm may come in.
         before: (H, W) bool, the hands of the moment before, after their motion.
+        certain: (H, W) bool, what a hand model takes for one: it needs no arm.
     """
     # Mixed colours along an object's edge can pass for a hand, but only as a line.
     core = cv2.morphologyEx(foreign.astype(np.uint8), cv2.MORPH_OPEN, _OPENING) > 0
@@ -50,6 +74,8 @@ def held_from_outside(
     crossing = np.bincount(labels[border], minlength=n)
     # Of a border three pixels wide.
     arms = (crossing >= 3 * STRETCH * foreign.shape[1]) & (area >= ARM)
+    if certain is not None:
+        arms |= np.bincount(labels[certain], minlength=n) > 0.25 * certain.sum()
     arms[0] = False
     if not arms.any():
         return np.zeros_like(foreign)

@@ -8,6 +8,7 @@ looks like: its colours are learned in the video from where that is beyond doubt
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import pairwise
 
@@ -24,11 +25,13 @@ from lucibot.vision.appearance import (
     any_colour,
     colour_bins,
 )
-from lucibot.vision.hands import border_of, held_from_outside
+from lucibot.vision.hands import border_of, covered_by, held_from_outside
 from lucibot.vision.labelling import mean_field, most_likely, signed_distance, warp
 
 HAND = 254
 UNKNOWN = 255
+STILL = 0.002
+"""Motion of the camera up to which nothing is done about it [picture widths]."""
 FEATURES = 250
 TRACKED = 0.15
 """Least share of the background's features from which the camera's motion is read."""
@@ -87,8 +90,17 @@ def pixels_of(masks: np.ndarray) -> np.ndarray:
     return reduce(masks, "k h w -> k", "sum")
 
 
-def classify(view: SceneView, video: Video, *, width: int, step: int) -> Regions:
-    """Classify every `step`-th frame and the last ten at `width` pixels across."""
+KeyPoints = Callable[[np.ndarray], list[list[np.ndarray]]]
+"""Of frames (T, H, W, 3) uint8 the key points (21, 2) [px] of the hands in each."""
+
+
+def classify(
+    view: SceneView, video: Video, *, width: int, step: int, key_points: KeyPoints | None = None
+) -> Regions:
+    """Classify every `step`-th frame and the last ten at `width` pixels across.
+
+    `key_points`: where there is a hand model, every other of these frames is shown to it.
+    """
     h0, w0 = view.labels.shape
     size = (width, round(width * h0 / w0))
     tail = np.arange(max(len(video) - 10, 0), len(video))
@@ -99,23 +111,41 @@ def classify(view: SceneView, video: Video, *, width: int, step: int) -> Regions
     small, shift, tracked = _stabilise(small, labels0)
     noise, model = _quiet_model(small, _empty(view, small[0], labels0), labels0)
     flows = _flows(small)
+    certain = _certain(video.frames, frames, shift, labels0.shape, key_points)
     lab, labels, before = [], [], labels0
-    for frame, flow in zip(small, flows, strict=True):
+    for frame, flow, known in zip(small, flows, certain, strict=True):
         image = model.lab(model.same_light(frame, before))
-        before = model.foreign(image, model.moved(before, flow))
+        before = model.foreign(image, model.moved(before, flow), known)
         lab.append(image)
         labels.append(before)
-    model.learn_hand(lab, labels)
+    model.learn_hand(lab, labels, certain)
     hands = np.stack([x == HAND for x in labels])
     labels, before = [], labels0
-    for k, (image, flow) in enumerate(zip(lab, flows, strict=True)):
+    for k, (image, flow, known) in enumerate(zip(lab, flows, certain, strict=True)):
         near = hands[max(k - 1, 0) : k + 2].any(0)
-        before = model.classify(image, model.moved(before, flow), near)
+        before = model.classify(image, model.moved(before, flow), near, known)
         labels.append(before)
     return Regions(
         frames=frames, labels=np.stack(labels), lab=np.stack(lab), shift=shift, tracked=tracked,
         hand_colours=model.hand, noise=noise,
     )  # fmt: skip
+
+
+def _certain(
+    pictures: np.ndarray, frames: np.ndarray, shift: np.ndarray, size: tuple[int, int],
+    key_points: KeyPoints | None,
+) -> np.ndarray:  # fmt: skip
+    """(K, h, w) bool: what a hand model takes for hands; where a camera still moves, none."""
+    out = np.zeros((len(frames), *size), bool)
+    asked = np.flatnonzero((np.arange(len(frames)) % 2 == 0) & (shift <= STILL))
+    if key_points is None or not len(asked):
+        return out
+    scale = size[1] / pictures.shape[2]
+    for k, hands in zip(asked, key_points(pictures[frames[asked]]), strict=True):
+        for points in hands:
+            if np.isfinite(points).all():
+                out[k] |= covered_by(scale * points, size)
+    return out
 
 
 def _empty(view: SceneView, first_rgb: np.ndarray, labels0: np.ndarray) -> np.ndarray:
@@ -182,7 +212,7 @@ def _stabilise(frames: list[np.ndarray], labels0: np.ndarray):
         moved = corners @ A[:, :2].T + A[:, 2]
         shift[k] = np.linalg.norm(moved - corners, axis=1).mean() / w
         guess = (points.reshape(-1, 2) @ A[:, :2].T + A[:, 2]).astype(np.float32)[:, None]
-        if shift[k] > 0.002:
+        if shift[k] > STILL:
             frame = cv2.warpAffine(
                 frame, A, (w, h), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
                 borderMode=cv2.BORDER_REPLICATE,
@@ -319,7 +349,7 @@ class _Model:
             out[warp(mine, way) > 0.5] = i
         return out
 
-    def foreign(self, image: np.ndarray, before: np.ndarray) -> np.ndarray:
+    def foreign(self, image: np.ndarray, before: np.ndarray, certain: np.ndarray) -> np.ndarray:
         """(h, w) labels of one frame on the first look, when nobody knows what a hand looks like:
         `HAND` is all that hangs together with the border and is no background, lit or shaded, and
         in no object's colours next to it.
@@ -327,6 +357,7 @@ class _Model:
         Args:
             image: (h, w, 3) from `lab`.
             before: (h, w) labels of the sample before, after their motion.
+            certain: (h, w) bool, what a hand model takes for hands.
         """
         labels = self.labels0.copy()
         ys, xs = np.nonzero(self._differs(image - self.first))
@@ -344,16 +375,20 @@ class _Model:
         label = np.where(background, 0, HAND).astype(np.uint8)
         own = known & (density.max(0) > OWN * UNIFORM)
         label[own] = (1 + density.argmax(0))[own]
+        label[certain[ys, xs]] = HAND
         labels[ys, xs] = label
-        return self._clean(labels, before)
+        return self._clean(labels, before, certain)
 
-    def classify(self, image: np.ndarray, before: np.ndarray, near: np.ndarray) -> np.ndarray:
+    def classify(
+        self, image: np.ndarray, before: np.ndarray, near: np.ndarray, certain: np.ndarray
+    ) -> np.ndarray:
         """(h, w) labels of one frame, when the hand's colours are known.
 
         Args:
             image: (h, w, 3) from `lab`.
             before: (h, w) labels of the sample before, after their motion.
             near: (h, w) bool, what the first look took for hands about this moment.
+            certain: (h, w) bool, what a hand model takes for hands.
         """
         changed = self._differs(image - self.first)
         if not changed.any():
@@ -369,6 +404,7 @@ class _Model:
             prior = -0.7 - 0.25 * np.maximum(away - 4, 0)
             prior = np.maximum(prior, np.where(self.labels0 == i, -2.5, -6.0))
             unary[1 + i] = np.log(self.colours[i - 1].density(bins)) + prior
+        unary[2:-1, certain] -= 3.0
         unary[-1] = np.log(0.05 * UNIFORM)
         # What looks as it did at first is what it was.
         unary[:, ~changed] = -30
@@ -377,28 +413,33 @@ class _Model:
             unary, classes[None], 0)[0], 0)[None], 0)  # fmt: skip
         found = most_likely(mean_field(unary, lab, changed))
         names = np.array([0, HAND, *range(1, self.objects + 1), UNKNOWN], np.uint8)
-        return self._clean(names[found], before)
+        return self._clean(names[found], before, certain)
 
     def _hand_prior(self, near: np.ndarray) -> np.ndarray:
         """(h, w) log-probability that a hand is there."""
         far = cv2.distanceTransform((~near).astype(np.uint8), cv2.DIST_L2, 3)
         return np.log(0.02 + 0.4 * np.exp(-far / 8)).astype(np.float32)
 
-    def learn_hand(self, lab: list[np.ndarray], labels: list[np.ndarray]) -> None:
+    def learn_hand(
+        self, lab: list[np.ndarray], labels: list[np.ndarray], certain: np.ndarray
+    ) -> None:
         """Learn the hand's colours from what has come in over the border, in pictures `lab` that
-        were classified without knowing them."""
-        seen = []
-        for image, what in zip(lab, labels, strict=True):
+        were classified without knowing them, and from what is `certain` (K, h, w) bool."""
+        seen, sure = [], []
+        for image, what, held in zip(lab, labels, certain, strict=True):
             known = grown((what > 0) & (what < HAND), 5)
             inner = cv2.erode((what == HAND).astype(np.uint8), np.ones((3, 3))) > 0
-            seen.append(colour_bins(_bytes(image[inner & ~known][None]))[0])
-        bins = np.concatenate(seen)
-        if not len(bins):
-            return
-        # An object that moved too fast to be known has lent some of its colours.
-        own = np.max([m.density(bins) for m in self.colours], axis=0)
-        hand = ColourModel(bins).density(bins)
-        bins = bins[hand > LENT * own]
+            seen.append(colour_bins(_bytes(image[inner & ~known & ~held][None]))[0])
+            sure.append(colour_bins(_bytes(image[(what == HAND) & held][None]))[0])
+        bins, sure = np.concatenate(seen), np.concatenate(sure)
+        if len(bins):
+            # An object that moved too fast to be known has lent some of its colours.
+            own = np.max([m.density(bins) for m in self.colours], axis=0)
+            bins = bins[ColourModel(bins).density(bins) > LENT * own]
+        if len(sure) and len(bins):
+            # What a hand model saw is little, but sure: it counts as much as all the rest.
+            sure = np.repeat(sure, max(1, round(len(bins) / len(sure))))
+        bins = np.concatenate([bins, sure])
         if len(bins):
             self.hand = ColourModel(bins, outliers=0.05, shading=0.15)
 
@@ -406,13 +447,15 @@ class _Model:
         chroma = np.hypot(delta[..., 1], delta[..., 2])
         return (np.abs(delta[..., 0]) > self.light) | (chroma > self.chroma)
 
-    def _clean(self, labels: np.ndarray, before: np.ndarray) -> np.ndarray:
+    def _clean(self, labels: np.ndarray, before: np.ndarray, certain: np.ndarray) -> np.ndarray:
         """Continuity: what is no object and no background is a hand where it is held from outside
         the picture, an object's colours count where they touch its region
         before, a hand, or what it lay in or on at first, from which it may come out again; anything
         else in those colours is unknown."""
         known = (before > 0) & (before < HAND)
-        hands = held_from_outside(labels == HAND, self.border, before == HAND, known)
+        hands = held_from_outside(
+            labels == HAND, self.border, before == HAND, known, certain & (labels == HAND)
+        )
         labels[(labels == HAND) & ~hands] = UNKNOWN
         hand = grown(labels == HAND, 7)
         for i in range(1, self.objects + 1):
