@@ -37,6 +37,8 @@ TRACKED = 0.15
 """Least share of the background's features from which the camera's motion is read."""
 OWN = 5.0
 """From how many times an unknown colour's density on a colour is an object's own."""
+SPREADS = 1.6
+"""How much more of the picture than at first a rigid object may cover."""
 LENT = 0.2
 """Share of an object's own density below which the hand's on the same colour is taken for a loan."""
 SHADE = 0.035
@@ -95,11 +97,14 @@ KeyPoints = Callable[[np.ndarray], list[list[np.ndarray]]]
 
 
 def classify(
-    view: SceneView, video: Video, *, width: int, step: int, key_points: KeyPoints | None = None
-) -> Regions:
+    view: SceneView, video: Video, *, width: int, step: int,
+    rigid: tuple[bool, ...] | None = None, key_points: KeyPoints | None = None,
+) -> Regions:  # fmt: skip
     """Classify every `step`-th frame and the last ten at `width` pixels across.
 
-    `key_points`: where there is a hand model, every other of these frames is shown to it.
+    Args:
+        rigid: of each object whether it keeps its size and is not drawn out of another one.
+        key_points: where there is a hand model, every other of these frames is shown to it.
     """
     h0, w0 = view.labels.shape
     size = (width, round(width * h0 / w0))
@@ -110,6 +115,8 @@ def classify(
 
     small, shift, tracked = _stabilise(small, labels0)
     noise, model = _quiet_model(small, _empty(view, small[0], labels0), labels0)
+    if rigid is not None:
+        model.limit(rigid)
     flows = _flows(small)
     certain = _certain(video.frames, frames, shift, labels0.shape, key_points)
     lab, labels, before = [], [], labels0
@@ -270,8 +277,28 @@ class _Model:
         }  # fmt: skip
         bins = colour_bins(_bytes(first))
         self.colours = [ColourModel(bins[labels0 == i + 1]) for i in range(self.objects)]
+        self.most = np.full(self.objects, np.inf)
+        """(N,) pixels that each object may cover."""
         self.hand = any_colour()
         """The hand's colours; any before they were learned."""
+
+    def limit(self, rigid: tuple[bool, ...]) -> None:
+        """Give those objects a largest region: they may turn and come nearer, but not spread."""
+        area = np.bincount(self.labels0.ravel(), minlength=self.objects + 1)[1:]
+        self.most = np.where(rigid, SPREADS * area, np.inf)
+
+    def _kept_small(self, labels: np.ndarray, bins: np.ndarray) -> np.ndarray:
+        """`labels` (h, w), what is too much of a rigid object given to a hand: what looks least
+        like the object."""
+        for i in range(1, self.objects + 1):
+            mine = labels == i
+            excess = int(mine.sum() - self.most[i - 1]) if np.isfinite(self.most[i - 1]) else 0
+            if excess > 0:
+                like = self.colours[i - 1].density(bins[mine])
+                own = np.full(len(like), i, labels.dtype)
+                own[np.argsort(like, kind="stable")[:excess]] = HAND
+                labels[mine] = own
+        return labels
 
     def lab(self, rgb: np.ndarray) -> np.ndarray:
         return _lab(rgb, self.soft)
@@ -377,6 +404,7 @@ class _Model:
         label[own] = (1 + density.argmax(0))[own]
         label[certain[ys, xs]] = HAND
         labels[ys, xs] = label
+        labels = self._kept_small(labels, colour_bins(_bytes(image)))
         return self._clean(labels, before, certain)
 
     def classify(
@@ -413,7 +441,7 @@ class _Model:
             unary, classes[None], 0)[0], 0)[None], 0)  # fmt: skip
         found = most_likely(mean_field(unary, lab, changed))
         names = np.array([0, HAND, *range(1, self.objects + 1), UNKNOWN], np.uint8)
-        return self._clean(names[found], before, certain)
+        return self._clean(self._kept_small(names[found], bins), before, certain)
 
     def _hand_prior(self, near: np.ndarray) -> np.ndarray:
         """(h, w) log-probability that a hand is there."""

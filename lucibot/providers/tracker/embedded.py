@@ -111,6 +111,7 @@ class _State:
         regions = None if task.spec.hands == "none" else classify(
             view, video, width=config.regions_width,
             step=max(1, round(video.fps / config.samples_per_s)),
+            rigid=tuple(o.is_rigid and o.articulation is None for o in task.objects),
         )  # fmt: skip
         self.hand = HandLayer(regions, self.size)
         self.objects: list[Followed] = []

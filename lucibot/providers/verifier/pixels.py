@@ -40,7 +40,8 @@ class Judge:
         """The rubric's points for one video on the task camera's grid."""
         c = self.config
         step = max(1, round(video.fps / c.samples_per_s))
-        regions = classify(view, video, width=c.width, step=step)
+        rigid = tuple(o.is_rigid and o.articulation is None for o in task.objects)
+        regions = classify(view, video, width=c.width, step=step, rigid=rigid)
         seconds = regions.frames / video.fps
         reasons: list[str] = []
         evidence: dict[str, float] = {"noise": regions.noise}
