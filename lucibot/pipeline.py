@@ -27,6 +27,7 @@ from lucibot.core.errors import UserError, unknown_name
 from lucibot.core.progress import Progress
 from lucibot.core.video import sha256_file
 from lucibot.providers.hand import default_hand
+from lucibot.providers.verifier import PixelVerifier
 from lucibot.providers.video import StoryboardVideo
 from lucibot.services import Services
 from lucibot.sim.sharding import settled_batch
@@ -149,11 +150,14 @@ def settled_run(task: Task, config: RunConfig) -> RunConfig:
     """`config` with what is left to the run settled, where another choice would give another result: a
     run keeps what it began with. The batch size of the search follows from the population, what
     finds hands from what is installed."""
-    o, p = config.optimize, config.perceive
+    o, p, s = config.optimize, config.perceive, config.select
+    if isinstance(s.verifier, PixelVerifier) and s.verifier.hand is None:
+        judge = dataclasses.replace(s.verifier, hand=default_hand())
+        s = dataclasses.replace(s, verifier=judge)
     population = o.search.population if task.is_searched else 1
     batch = o.environments or settled_batch(task, population, device=o.device)
     return dataclasses.replace(
-        config, optimize=dataclasses.replace(o, environments=batch),
+        config, select=s, optimize=dataclasses.replace(o, environments=batch),
         perceive=dataclasses.replace(p, hand=p.hand or default_hand()),
     )  # fmt: skip
 

@@ -52,7 +52,9 @@ def perceive(
 ) -> Perception:
     """Reads everything that the search needs from `video`, given the known first moment."""
     config.affordance.check()
-    tracks = config.tracker.create().track(task, view, video, progress=part(progress, 0, 0.7))
+    tracks = config.tracker.create(config.hand).track(
+        task, view, video, progress=part(progress, 0, 0.7)
+    )
     if task.spec.hands == "none":
         # What looks like one, a wooden spoon, is none.
         tracks = replace(tracks, hand=np.zeros_like(tracks.hand))

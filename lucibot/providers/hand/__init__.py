@@ -6,6 +6,14 @@ from lucibot.providers.hand.config import (
     MediapipeHand,
     OutlineHand,
     default_hand,
+    key_points_by,
 )
 
-__all__ = ["CommandHand", "HandConfig", "MediapipeHand", "OutlineHand", "default_hand"]
+__all__ = [
+    "CommandHand",
+    "HandConfig",
+    "MediapipeHand",
+    "OutlineHand",
+    "default_hand",
+    "key_points_by",
+]

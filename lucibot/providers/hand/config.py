@@ -13,6 +13,7 @@ from lucibot.core.schema import Count, Fraction, Positive
 
 if TYPE_CHECKING:
     from lucibot.providers.hand.base import HandDetector
+    from lucibot.vision.regions import KeyPoints
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,3 +77,12 @@ def mediapipe_is_installed() -> bool:
 def default_hand() -> HandConfig:
     """What reads hands where nobody has said: MediaPipe's model where it is installed."""
     return MediapipeHand() if mediapipe_is_installed() else OutlineHand()
+
+
+def key_points_by(config: HandConfig | None) -> KeyPoints | None:
+    """Key points for the classification of a whole video, where a hand model gives them: an outline
+    is only known after it."""
+    if config is None or isinstance(config, OutlineHand):
+        return None
+    detector = config.create()
+    return lambda frames: [[h.keypoints_px for h in hands] for hands in detector.detect(frames)]

@@ -8,13 +8,14 @@ from lucibot.core.progress import Progress, part, silent
 from lucibot.core.scene_view import SceneView
 from lucibot.core.tracks import Tracks
 from lucibot.core.video import Video
+from lucibot.providers.hand import HandConfig
 from lucibot.providers.tracker.config import ComposedTracker
 from lucibot.task import Task
 
 
 class TrackBySegments:
-    def __init__(self, config: ComposedTracker):
-        self.config = config
+    def __init__(self, config: ComposedTracker, hand: HandConfig | None = None):
+        self.config, self.hand = config, hand
 
     def track(
         self, task: Task, view: SceneView, video: Video, *, progress: Progress = silent
@@ -23,7 +24,7 @@ class TrackBySegments:
         found = self.config.segmenter.create().segment(
             task, view, video, progress=part(progress, 0.0, 0.5)
         )
-        hand = self.config.hand_layer.create().hand_layer(
+        hand = self.config.hand_layer.create(self.hand).hand_layer(
             task, view, video, progress=part(progress, 0.5, 1.0)
         )
         frames, count = found.lost.shape

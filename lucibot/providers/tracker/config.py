@@ -11,6 +11,7 @@ from lucibot.core.config import Config
 from lucibot.core.schema import Count, Fraction, Positive
 
 if TYPE_CHECKING:
+    from lucibot.providers.hand.config import HandConfig
     from lucibot.providers.tracker.base import Segmenter, Tracker, TrackerAndHandLayer
 
 
@@ -49,10 +50,11 @@ class EmbeddedTracker(Config):
     seed: int = 0
     """Seed of the pose search."""
 
-    def create(self) -> TrackerAndHandLayer:
+    def create(self, hand: HandConfig | None = None) -> TrackerAndHandLayer:
+        """`hand`: what sees hands in whole pictures, beside what comes in over the border."""
         from lucibot.providers.tracker.embedded import TrackByColour
 
-        return TrackByColour(self)
+        return TrackByColour(self, hand)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,10 +85,11 @@ class ComposedTracker(Config):
     segmenter: SegmenterConfig = field(default_factory=CommandSegmenter)
     hand_layer: HandLayerConfig = field(default_factory=EmbeddedTracker)
 
-    def create(self) -> Tracker:
+    def create(self, hand: HandConfig | None = None) -> Tracker:
+        """`hand`: see `EmbeddedTracker.create`."""
         from lucibot.providers.tracker.composed import TrackBySegments
 
-        return TrackBySegments(self)
+        return TrackBySegments(self, hand)
 
 
 TrackerConfig = EmbeddedTracker | ComposedTracker

@@ -18,6 +18,7 @@ from lucibot.core.progress import Progress, silent
 from lucibot.core.scene_view import SceneView
 from lucibot.core.tracks import Tracks
 from lucibot.core.video import Video
+from lucibot.providers.hand import HandConfig, key_points_by
 from lucibot.providers.tracker.beliefs import beliefs, without_holes
 from lucibot.providers.tracker.config import EmbeddedTracker
 from lucibot.providers.tracker.deformable import DeformableTrack
@@ -28,12 +29,12 @@ from lucibot.providers.tracker.objects import Followed, RigidObject, learn_colou
 from lucibot.task import Task
 from lucibot.vision.appearance import BackgroundPlate, colour_bins, to_lab
 from lucibot.vision.labelling import dilate, erode, most_likely, warp
-from lucibot.vision.regions import classify
+from lucibot.vision.regions import KeyPoints, classify
 
 
 class TrackByColour:
-    def __init__(self, config: EmbeddedTracker):
-        self.config = config
+    def __init__(self, config: EmbeddedTracker, hand: HandConfig | None = None):
+        self.config, self._key_points = config, key_points_by(hand)
 
     def track(
         self, task: Task, view: SceneView, video: Video, *, progress: Progress = silent
@@ -52,7 +53,7 @@ class TrackByColour:
         threads = cv2.getNumThreads()
         cv2.setNumThreads(1)
         try:
-            state = _State(self.config, task, view, video)
+            state = _State(self.config, task, view, video, self._key_points)
             N = len(task.objects)
             masks = np.zeros((T, N, H, W), bool)
             hand = np.zeros((T, H, W), bool)
@@ -81,7 +82,10 @@ class TrackByColour:
 class _State:
     """Everything that is carried from frame to frame, on the work grid (h, w)."""
 
-    def __init__(self, config: EmbeddedTracker, task: Task, view: SceneView, video: Video):
+    def __init__(
+        self, config: EmbeddedTracker, task: Task, view: SceneView, video: Video,
+        key_points: KeyPoints | None,
+    ):  # fmt: skip
         frame = video.frames[0]
         H, W = frame.shape[:2]
         self.config, self.task, self.full = config, task, (H, W)
@@ -112,6 +116,7 @@ class _State:
             view, video, width=config.regions_width,
             step=max(1, round(video.fps / config.samples_per_s)),
             rigid=tuple(o.is_rigid and o.articulation is None for o in task.objects),
+            key_points=key_points,
         )  # fmt: skip
         self.hand = HandLayer(regions, self.size)
         self.objects: list[Followed] = []

@@ -9,6 +9,7 @@ from pydantic import Field
 
 from lucibot.core.config import Config
 from lucibot.core.schema import Count, Positive
+from lucibot.providers.hand.config import HandConfig
 
 if TYPE_CHECKING:
     from lucibot.providers.verifier.pixels import Judge
@@ -24,6 +25,9 @@ class PixelVerifier(Config):
     """Pixels across at which the video is classified."""
     samples_per_s: Positive = 8.0
     """Frames a second that are looked at."""
+    hand: HandConfig | None = None
+    """What sees hands in whole pictures, beside what comes in over the border; if not given, MediaPipe's
+    model where it is installed, else nothing."""
     same_scene: float = 0.75
     """First-frame similarity from which on nothing is deducted."""
     drift_free: float = 0.004

@@ -12,6 +12,7 @@ import numpy as np
 from lucibot.core.scene_view import SceneView
 from lucibot.core.similarity import scene_similarity
 from lucibot.core.video import Video
+from lucibot.providers.hand import key_points_by
 from lucibot.providers.verifier import goals
 from lucibot.providers.verifier.base import Shown, Verdict
 from lucibot.providers.verifier.config import PixelVerifier
@@ -35,13 +36,16 @@ HAND_SEEN = 0.004
 class Judge:
     def __init__(self, config: PixelVerifier):
         self.config = config
+        self._key_points = key_points_by(config.hand)
 
     def judge(self, task: Task, view: SceneView, video: Video) -> Verdict:
         """The rubric's points for one video on the task camera's grid."""
         c = self.config
         step = max(1, round(video.fps / c.samples_per_s))
         rigid = tuple(o.is_rigid and o.articulation is None for o in task.objects)
-        regions = classify(view, video, width=c.width, step=step, rigid=rigid)
+        regions = classify(
+            view, video, width=c.width, step=step, rigid=rigid, key_points=self._key_points
+        )
         seconds = regions.frames / video.fps
         reasons: list[str] = []
         evidence: dict[str, float] = {"noise": regions.noise}
