@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from lucibot.core.video import Video
-from lucibot.vision.hands import border_of, held_from_outside
+from lucibot.vision.hands import border_of, covered_by, held_from_outside
 from lucibot.vision.regions import HAND, UNKNOWN, classify
 
 SIZE = 90, 120
@@ -118,5 +118,38 @@ def test_a_hand_stays_one_while_its_arm_is_parted_from_it():
     foreign, before = blank(), blank()
     before[30:50, 30:] = True
     foreign[30:50, 30:60] = True
-    foreign[30:50, 70:] = True
+    foreign[30:50, 64:] = True
     assert np.array_equal(held_from_outside(foreign, border_of(SIZE), before, blank()), foreign)
+
+
+def test_what_the_hand_has_left_behind_is_none():
+    foreign, before = blank(), blank()
+    before[30:50, 30:] = True
+    foreign[30:50, 30:50] = True
+    foreign[30:50, 90:] = True
+    found = held_from_outside(foreign, border_of(SIZE), before, blank())
+    assert found[40, 100] and not found[:, :60].any()
+
+
+def test_what_a_hand_model_sees_needs_no_arm():
+    """Key points of an open hand, fingers up, in the middle of the picture."""
+    points = np.zeros((21, 2))
+    points[0] = 60, 70
+    for f in range(5):
+        for j in range(4):
+            points[1 + 4 * f + j] = 48 + 6 * f, 56 - 8 * j
+    hand = covered_by(points, SIZE)
+    assert hand[60, 60] and hand[36, 60] and not hand[40, 63] and hand.mean() < 0.1
+    found = held_from_outside(hand, border_of(SIZE), blank(), blank(), hand)
+    assert (found == hand).mean() > 0.99
+    assert not held_from_outside(hand, border_of(SIZE), blank(), blank()).any()
+
+
+def test_a_rigid_thing_does_not_spread_over_the_hand_that_looks_like_it(scene):
+    video, arms = clip(scene, (150, 40, 40))
+    reach = np.s_[:, 40:80, 30:]
+    spread = {}
+    for rigid in (True, False):
+        regions = classify(scene, video, width=SIZE[1], step=1, rigid=(rigid,))
+        spread[rigid] = (regions.object(0) & arms)[reach].sum((1, 2)).max()
+    assert spread[True] <= spread[False] and spread[True] < 0.6 * (scene.labels > 0).sum()

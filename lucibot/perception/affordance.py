@@ -23,7 +23,7 @@ from lucibot.perception.grasp import Grasp
 from lucibot.providers.hand.base import Hand
 from lucibot.task import ObjectSpec, Task
 from lucibot.vision.draw import DrawMesh, draw_depth
-from lucibot.vision.rest import runs
+from lucibot.vision.spans import runs
 
 NORMAL_SAMPLES = 4000
 """Points of a surface from which the normals of an area are taken over."""

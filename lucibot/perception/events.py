@@ -14,7 +14,8 @@ from lucibot.perception.config import EventConfig
 from lucibot.task import Task
 from lucibot.vision.draw import DrawMesh, draw_depth
 from lucibot.vision.grid import Grid
-from lucibot.vision.rest import drop_short, fill_gaps, picture_points, runs, touched_by_hand
+from lucibot.vision.rest import picture_points, touched_by_hand
+from lucibot.vision.spans import drop_short, fill_gaps, runs
 from lucibot.vision.touching import contact_pairs, nearest_m, posed, surface_points
 from lucibot.vision.trajectory import Trajectory
 

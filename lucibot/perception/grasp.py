@@ -25,7 +25,7 @@ from lucibot.core.scene_view import SceneView
 from lucibot.core.tracks import Tracks
 from lucibot.task import ObjectSpec, Task
 from lucibot.vision.grid import resize_mask
-from lucibot.vision.rest import runs
+from lucibot.vision.spans import runs
 
 MOVED_SHARE = 0.15
 """Share of what is seen of an object beside its first place that says: it has been moved."""

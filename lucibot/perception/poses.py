@@ -38,13 +38,12 @@ from lucibot.vision.grid import visible_iou
 from lucibot.vision.rest import (
     CLEARLY_LEFT,
     beside,
-    drop_short,
-    fill_gaps,
     first_motions,
     picture_points,
     rest_intervals,
     touched_by_hand,
 )
+from lucibot.vision.spans import drop_short, fill_gaps
 from lucibot.vision.trajectory import Trajectory, rotvec_between
 
 

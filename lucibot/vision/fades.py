@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from einops import rearrange
 
-from lucibot.vision.rest import runs
+from lucibot.vision.spans import runs
 
 BLOCK = 8
 """Side of the places whose contrast is measured [pixels of a small picture]."""
@@ -37,11 +37,8 @@ def find_fades(pictures: np.ndarray) -> Fades:
     A fade takes contrast away everywhere at once: the middle over places tells it, and a hand that
     comes in covers a few of them only.
     """
-    h, w = (s - s % BLOCK for s in pictures.shape[1:])
-    blocks = rearrange(
-        pictures[:, :h, :w].astype(np.float32), "n (i a) (j b) -> n (i j) (a b)", a=BLOCK, b=BLOCK
-    )
-    local = blocks.std(-1)
+    # One by one: all of them as numbers of four bytes are as much as the clip.
+    local = np.stack([_contrast(p) for p in pictures])
     usual = np.median(local, axis=0)
     telling = usual >= max(np.median(usual), 1.0)
     flicker = _flicker(pictures)
@@ -61,12 +58,23 @@ def find_fades(pictures: np.ndarray) -> Fades:
     return Fades(out=out, between=tuple(between), flicker=flicker)
 
 
+def _contrast(picture: np.ndarray) -> np.ndarray:
+    """(places,) standard deviation of the brightness in each place of a picture (h, w)."""
+    h, w = (s - s % BLOCK for s in picture.shape)
+    places = rearrange(
+        picture[:h, :w].astype(np.float32), "(i a) (j b) -> (i j) (a b)", a=BLOCK, b=BLOCK
+    )
+    return places.std(-1)
+
+
 def _flicker(pictures: np.ndarray) -> float:
     """Flicker goes up and down from picture to picture, all over; motion and fades do not."""
     if len(pictures) < 8:
         return 0.0
-    bright = pictures.reshape(len(pictures), -1).astype(np.float32) + 8
-    ratio = np.median(bright[1:-1] / (0.5 * (bright[:-2] + bright[2:])), axis=1)
-    off = np.abs(ratio - 1)
+    bright = pictures.reshape(len(pictures), -1)
+    off = np.array([
+        abs(np.median((now + 8.0) / (0.5 * (a + 8.0 + (b + 8.0)))) - 1)
+        for a, now, b in zip(bright, bright[1:], bright[2:], strict=False)
+    ])  # fmt: skip
     found = float(np.quantile(off, 0.75))
     return found if found >= FLICKERS else 0.0

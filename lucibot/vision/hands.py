@@ -20,6 +20,8 @@ FINGER = 0.00016
 """Least share of the picture of a part that is cut off from its arm."""
 SAME = 0.5
 """Share of a part that was a hand before from which on it still is one, while an arm is there."""
+GAP = 0.05
+"""How far from an arm such a part may lie [picture widths]."""
 PALM = (0, 1, 5, 9, 13, 17)
 """Key points around the palm, the wrist first."""
 FINGER_WIDTH = 0.2
@@ -86,5 +88,9 @@ def held_from_outside(
     reached[0] = False
     part = arms | (area >= FINGER)
     keep = part[labels] & reached[together]
-    keep |= (same & (area >= ARM))[labels]
+    # Blur or a shadow may part a hand from its arm, by a little.
+    beside = np.zeros(n, bool)
+    beside[np.unique(labels[dilate(arms[labels], round(GAP * foreign.shape[1]))])] = True
+    beside[0] = False
+    keep |= (same & beside & (area >= ARM))[labels]
     return foreign & keep

@@ -271,6 +271,7 @@ class _Model:
         self.empty = np.where(shaded[..., None], empty, first).astype(np.float32)
         self.border = border_of(labels0.shape)
         self.plate = BackgroundPlate(_bytes(self.empty), np.ones(labels0.shape, bool))
+        self.unmoved = BackgroundPlate(_bytes(first), np.ones(labels0.shape, bool))
         self.beside = {
             i: [int(j) for j in np.unique(labels0[grown(labels0 == i, 5)]) if j not in (0, i)]
             for i in range(1, self.objects + 1)
@@ -424,6 +425,8 @@ class _Model:
         lab = _bytes(image)
         bins = colour_bins(lab)
         background, _ = self.plate.density(lab, bins)
+        # A thing that stays where it was is shaded like the background is.
+        unmoved, _ = self.unmoved.density(lab, bins)
         unary = np.empty((self.objects + 3, *changed.shape), np.float32)
         unary[0] = np.log(0.6 * background + 0.02 * UNIFORM)
         unary[1] = np.log(self.hand.density(bins)) + self._hand_prior(near)
@@ -431,7 +434,10 @@ class _Model:
             away = np.maximum(-signed_distance(before == i), 0)
             prior = -0.7 - 0.25 * np.maximum(away - 4, 0)
             prior = np.maximum(prior, np.where(self.labels0 == i, -2.5, -6.0))
-            unary[1 + i] = np.log(self.colours[i - 1].density(bins)) + prior
+            density = self.colours[i - 1].density(bins)
+            stayed = (self.labels0 == i) & (before == i)
+            density = np.where(stayed, np.maximum(density, unmoved), density)
+            unary[1 + i] = np.log(density) + prior
         unary[2:-1, certain] -= 3.0
         unary[-1] = np.log(0.05 * UNIFORM)
         # What looks as it did at first is what it was.

@@ -11,6 +11,7 @@ import numpy as np
 
 from lucibot.core.camera import Camera
 from lucibot.vision.draw import DrawMesh
+from lucibot.vision.spans import drop_short, fill_gaps, runs
 from lucibot.vision.trajectory import Trajectory
 
 
@@ -36,30 +37,6 @@ def touched_by_hand(
         out[t] = (masks[t] & near).sum((1, 2)) >= 3 * margin_px
     for t in range(1, frames):
         out[t] = np.where(lost[t], out[t - 1] & hand[t].any(), out[t])
-    return out
-
-
-def runs(flags: np.ndarray) -> list[tuple[int, int]]:
-    """Half-open intervals where (T,) `flags` is true."""
-    edges = np.flatnonzero(np.diff(np.concatenate([[0], flags.astype(np.int8), [0]])))
-    return [(int(a), int(b)) for a, b in edges.reshape(-1, 2)]
-
-
-def fill_gaps(flags: np.ndarray, longest: int) -> np.ndarray:
-    """Closes gaps of at most `longest` frames between true runs."""
-    out = flags.copy()
-    for a, b in runs(~flags):
-        if a > 0 and b < len(flags) and b - a <= longest:
-            out[a:b] = True
-    return out
-
-
-def drop_short(flags: np.ndarray, shortest: int) -> np.ndarray:
-    """Removes true runs shorter than `shortest` frames."""
-    out = flags.copy()
-    for a, b in runs(flags):
-        if b - a < shortest:
-            out[a:b] = False
     return out
 
 

@@ -14,7 +14,7 @@ from lucibot.core.video import Video
 from lucibot.providers.answerer.config import PixelAnswerer
 from lucibot.task import Task
 from lucibot.vision.grid import Grid
-from lucibot.vision.rest import drop_short, fill_gaps, runs
+from lucibot.vision.spans import drop_short, fill_gaps, runs
 
 AROUND = 2
 """Frames before and after a keyframe that have a say in what touches there."""
