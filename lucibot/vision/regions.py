@@ -447,7 +447,13 @@ class _Model:
             unary, classes[None], 0)[0], 0)[None], 0)  # fmt: skip
         found = most_likely(mean_field(unary, lab, changed))
         names = np.array([0, HAND, *range(1, self.objects + 1), UNKNOWN], np.uint8)
-        return self._clean(self._kept_small(names[found], bins), before, certain)
+        labels = self._kept_small(names[found], bins)
+        # Where things meet, their colours mix to what may look like the background.
+        known = np.where((labels > 0) & (labels < HAND), labels, 0).astype(np.uint8)
+        seam = cv2.morphologyEx((known > 0).astype(np.uint8), cv2.MORPH_CLOSE, np.ones((5, 5))) > 0
+        seam &= changed & ((labels == 0) | (labels == UNKNOWN))
+        labels[seam] = cv2.dilate(known, np.ones((5, 5)))[seam]
+        return self._clean(labels, before, certain)
 
     def _hand_prior(self, near: np.ndarray) -> np.ndarray:
         """(h, w) log-probability that a hand is there."""
