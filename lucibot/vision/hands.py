@@ -18,10 +18,8 @@ ARM = 0.0005
 """Least share of the picture that an arm covers."""
 FINGER = 0.00016
 """Least share of the picture of a part that is cut off from its arm."""
-SAME = 0.5
-"""Share of a part that was a hand before from which on it still is one, while an arm is there."""
-GAP = 0.05
-"""How far from an arm such a part may lie [picture widths]."""
+GAP = 0.1
+"""How far from its arm the rest of a hand may lie [picture widths]."""
 PALM = (0, 1, 5, 9, 13, 17)
 """Key points around the palm, the wrist first."""
 FINGER_WIDTH = 0.2
@@ -54,18 +52,17 @@ def covered_by(keypoints_px: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 def held_from_outside(
     foreign: np.ndarray,
     border: np.ndarray,
-    before: np.ndarray,
     objects: np.ndarray,
     certain: np.ndarray | None = None,
 ) -> np.ndarray:
     """(H, W) bool: the parts of `foreign` (H, W) bool that are hands.
 
     Fingers before or behind an object are cut off from their arm; they hang together with it across
-    `objects` (H, W) bool. Without any arm there is no hand: what has stayed of it is something else.
+    `objects` (H, W) bool, or lie close to it, behind a post or a shadow. Without any arm there is no
+    hand: what has stayed of it is something else.
 
     Args:
         border: (H, W) bool, where an arm may come in.
-        before: (H, W) bool, the hands of the moment before, after their motion.
         certain: (H, W) bool, what a hand model takes for one: it needs no arm.
     """
     # Mixed colours along an object's edge can pass for a hand, but only as a line.
@@ -81,16 +78,14 @@ def held_from_outside(
     arms[0] = False
     if not arms.any():
         return np.zeros_like(foreign)
-    same = np.bincount(labels[before], minlength=n) > SAME * stats[:, cv2.CC_STAT_AREA]
     together = cv2.connectedComponents((foreign | dilate(objects, 2)).astype(np.uint8))[1]
     reached = np.zeros(together.max() + 1, bool)
     reached[np.unique(together[arms[labels]])] = True
     reached[0] = False
     part = arms | (area >= FINGER)
     keep = part[labels] & reached[together]
-    # Blur or a shadow may part a hand from its arm, by a little.
     beside = np.zeros(n, bool)
     beside[np.unique(labels[dilate(arms[labels], round(GAP * foreign.shape[1]))])] = True
     beside[0] = False
-    keep |= (same & beside & (area >= ARM))[labels]
+    keep |= (beside & (area >= ARM))[labels]
     return foreign & keep

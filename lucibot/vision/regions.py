@@ -493,9 +493,7 @@ class _Model:
         before, a hand, or what it lay in or on at first, from which it may come out again; anything
         else in those colours is unknown."""
         known = (before > 0) & (before < HAND)
-        hands = held_from_outside(
-            labels == HAND, self.border, before == HAND, known, certain & (labels == HAND)
-        )
+        hands = held_from_outside(labels == HAND, self.border, known, certain & (labels == HAND))
         labels[(labels == HAND) & ~hands] = UNKNOWN
         hand = grown(labels == HAND, 7)
         for i in range(1, self.objects + 1):

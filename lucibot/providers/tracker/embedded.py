@@ -198,7 +198,7 @@ class _State:
                 near[i] = dilate(o.whole > 0.5, 3)
         seen = Evidence(
             lab=lab, bins=bins, flow=flow, background=background, deviation=deviation,
-            hand=self.hand.density(bins), hand_before=hand_before,
+            hand=self.hand.density(bins),
             log_hand=self.hand.log_prior(hand_before, self._count), parts=parts,
         )  # fmt: skip
         return seen, guesses, near
@@ -208,7 +208,7 @@ class _State:
         H, W = self.full
         N = len(self.objects)
         label = most_likely(belief)
-        hand = self.hand.update(label == 1, seen.hand_before, label >= 2)
+        hand = self.hand.update(label == 1, label >= 2)
         # What was taken for a hand without being one goes to whatever comes second.
         belief[..., 1] *= dilate(hand, 1)
         label = without_holes(belief, self.objects)

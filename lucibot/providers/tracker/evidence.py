@@ -21,8 +21,6 @@ class Evidence:
     """(h, w) squared deviation from the background."""
     hand: np.ndarray
     """(h, w) density of the hand's colours."""
-    hand_before: np.ndarray
-    """(h, w) bool, the last frame's hand after its motion."""
     log_hand: np.ndarray
     """(h, w) log-probability that a hand is there."""
     parts: list[np.ndarray]

@@ -53,7 +53,7 @@ class HandLayer:
         seen = (self.regions.labels[max(k - 1, 0) : k + 2] > 0).any(0).astype(np.uint8)
         return cv2.resize(seen, self.mask.shape[::-1], interpolation=cv2.INTER_NEAREST) > 0
 
-    def update(self, belief: np.ndarray, warped: np.ndarray, objects: np.ndarray) -> np.ndarray:
+    def update(self, belief: np.ndarray, objects: np.ndarray) -> np.ndarray:
         """Keep the parts of `belief` (H, W) bool that are held from outside the picture."""
-        self.mask = held_from_outside(belief, self._border, warped, objects)
+        self.mask = held_from_outside(belief, self._border, objects)
         return self.mask
