@@ -5,7 +5,6 @@ from __future__ import annotations
 import shlex
 import subprocess
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 from lucibot.core.errors import RunFailed, UserError
 
@@ -25,7 +24,7 @@ def ensure_place_holders(flag: str, command: str, names: Sequence[str], told: st
 
 
 def run_program(
-    flag: str, role: str, command: str, at: Mapping[str, Path], timeout_s: float
+    flag: str, role: str, command: str, at: Mapping[str, object], timeout_s: float
 ) -> None:
     """Run `command` with its place holders filled in from `at`.
 

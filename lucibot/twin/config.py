@@ -12,9 +12,10 @@ import numpy as np
 from lucibot.core.config import Config
 from lucibot.core.errors import RunFailed, UserError
 from lucibot.core.schema import Positive
+from lucibot.providers.programs import run_program
 from lucibot.twin.depth_models import DepthModelConfig
 from lucibot.twin.plate import InpainterConfig, OpenCvInpainter
-from lucibot.twin.segment import GrabCutSegmenter, PhotoSegmenterConfig, run_command
+from lucibot.twin.segment import GrabCutSegmenter, PhotoSegmenterConfig
 
 
 class Modeller(Protocol):
@@ -65,7 +66,9 @@ class ModelByCommand:
             told = {k: Path(scratch) / v for k, v in at.items()}
             cv2.imwrite(str(told["photo"]), picture[..., ::-1])
             cv2.imwrite(str(told["mask"]), mask.astype(np.uint8) * 255)
-            run_command(self.FLAG, self.config.command, told, self.config.timeout_s)
+            run_program(
+                self.FLAG, "the shape's program", self.config.command, told, self.config.timeout_s
+            )
             try:
                 mesh = trimesh.load(told["mesh"], force="mesh")
             except Exception as e:  # Its parsers raise whatever a broken file makes of their code.

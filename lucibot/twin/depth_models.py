@@ -13,8 +13,8 @@ import numpy as np
 from lucibot.core.config import Config
 from lucibot.core.errors import UserError
 from lucibot.core.schema import Positive
+from lucibot.providers.programs import run_program
 from lucibot.twin.picture import read_depth
-from lucibot.twin.segment import run_command
 
 
 class DepthModel(Protocol):
@@ -81,8 +81,9 @@ class ByCommand:
         with tempfile.TemporaryDirectory(prefix="lucibot_twin_") as scratch:
             photo, out = Path(scratch) / "photo.png", Path(scratch) / "depth.npy"
             cv2.imwrite(str(photo), picture[..., ::-1])
-            run_command(
+            run_program(
                 self.FLAG,
+                "the depth model",
                 self.config.command,
                 {"photo": photo, "depth": out},
                 self.config.timeout_s,

@@ -14,7 +14,7 @@ from pydantic import Field
 from lucibot.core.config import Config
 from lucibot.core.errors import RunFailed, UserError
 from lucibot.core.schema import Fraction, Positive
-from lucibot.twin.segment import run_command
+from lucibot.providers.programs import run_program
 
 
 class Inpainter(Protocol):
@@ -87,7 +87,13 @@ class InpaintByCommand:
             told = {n: Path(scratch) / f"{n}.png" for n in ("photo", "holes", "filled")}
             cv2.imwrite(str(told["photo"]), picture[..., ::-1])
             cv2.imwrite(str(told["holes"]), holes.astype(np.uint8) * 255)
-            run_command(self.FLAG, self.config.command, told, self.config.timeout_s)
+            run_program(
+                self.FLAG,
+                "the program that fills in",
+                self.config.command,
+                told,
+                self.config.timeout_s,
+            )
             filled = cv2.imread(str(told["filled"]), cv2.IMREAD_COLOR)
         if filled is None or filled.shape != picture.shape:
             raise RunFailed(f"{self.FLAG}: it wrote no picture of the photo's size")

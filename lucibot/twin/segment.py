@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
-import subprocess
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,8 +12,9 @@ import numpy as np
 from pydantic import Field
 
 from lucibot.core.config import Config
-from lucibot.core.errors import RunFailed, UserError
+from lucibot.core.errors import UserError
 from lucibot.core.schema import Count, Fraction, Positive
+from lucibot.providers.programs import run_program
 from lucibot.twin.marks import Mark, read_mask
 
 DARKER_BY = 12.0
@@ -284,33 +283,11 @@ class ByCommand:
                     "clicks": ";".join(f"{x:g},{y:g}" for x, y in mark.clicks),
                     "outside": ";".join(f"{x:g},{y:g}" for x, y in mark.outside),
                 }  # fmt: skip
-                run_command(self.FLAG, self.config.command, told, self.config.timeout_s)
+                run_program(
+                    self.FLAG, "the segmenter", self.config.command, told, self.config.timeout_s
+                )
                 found[name] = read_mask(out, picture.shape[:2])
         return found
-
-
-def run_command(flag: str, command: str, told: dict, timeout_s: float) -> None:
-    """Run a user's program with its place holders filled in.
-
-    Raises:
-        UserError: it cannot be started.
-        RunFailed: it failed, or took too long.
-    """
-    words = [w.format(**told) for w in shlex.split(command)]
-    try:
-        done = subprocess.run(
-            words, capture_output=True, text=True, errors="replace", timeout=timeout_s
-        )
-    except OSError as e:
-        raise UserError(f"{flag}: {words[0]} cannot be started ({e.strerror})") from None
-    except subprocess.TimeoutExpired:
-        raise RunFailed(f"{flag}: {words[0]} took longer than {timeout_s:g} s") from None
-    if done.returncode:
-        said = [line for line in done.stderr.splitlines() if line.strip()]
-        raise RunFailed(
-            f"{flag}: {words[0]} ended with status {done.returncode}: "
-            f"{said[-1].strip() if said else 'it said nothing'}"
-        )
 
 
 class Sam2:
