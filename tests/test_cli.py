@@ -72,8 +72,8 @@ def test_doctor_says_what_mends_each_missing_thing(capsys, monkeypatch, tmp_path
         raise UserError("none")
 
     absent = {"mitsuba", "ray", "evosax"}
-    real = doctor._version
-    monkeypatch.setattr(doctor, "_version", lambda n: None if n in absent else real(n))
+    real = doctor.version
+    monkeypatch.setattr(doctor, "version", lambda n: None if n in absent else real(n))
     monkeypatch.setattr(doctor.metadata, "requires", lambda n: ["evosax==0.3.2", "numpy>=99",
                                                                 "cma; extra == 'pycma'"])  # fmt: skip
     monkeypatch.setattr(doctor, "LEAST_DISK_GIB", 1e9)

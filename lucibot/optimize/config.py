@@ -10,6 +10,7 @@ from pydantic import Field
 
 from lucibot.core.config import Config
 from lucibot.core.errors import UserError
+from lucibot.core.needs import Needs
 from lucibot.core.plugins import find_plugin
 from lucibot.core.schema import Count, Fraction, Index, Positive
 
@@ -40,6 +41,8 @@ class Evosax(Config):
 class Pycma(Config):
     """CMA-ES as its author keeps it (package cma), for reference: with active covariance updates
     and step-size damping of its own."""
+
+    NEEDS = Needs(packages=("cma",), extra="pycma")
 
     kind: Literal["pycma"] = "pycma"
 

@@ -6,7 +6,14 @@ retries, and a ledger with a cap. Below `providers`, whose members are handed a 
 
 from __future__ import annotations
 
+from lucibot.core.needs import Needs
 from lucibot.services.config import ServicesConfig, VlmConfig
 from lucibot.services.services import Services
 
-__all__ = ["Services", "ServicesConfig", "VlmConfig"]
+ASKS_A_VLM = Needs(
+    packages=("openai",), extra="vlm", keys=("OPENAI_API_KEY",),
+    note="a server of your own, --services.vlm.base-url, needs no key",
+)  # fmt: skip
+"""What every member needs that asks a vision-language model."""
+
+__all__ = ["ASKS_A_VLM", "Services", "ServicesConfig", "VlmConfig"]

@@ -4,6 +4,7 @@ them; what does (a model's name) is a setting of the provider that asks."""
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated
 
 from pydantic import Field
@@ -21,7 +22,8 @@ class VlmConfig(Config):
     key_variable: str = "OPENAI_API_KEY"
     """The environment variable that holds the key. A server given by `base_url` may need none."""
     usd_per_million_in: float | None = None
-    """Price of a million tokens sent [USD]; needed where there is a cap."""
+    """Price of a million tokens sent [USD]; with that of answers it comes before the price table's.
+    Where there is a cap, one of them is needed."""
     usd_per_million_out: float | None = None
     """Price of a million tokens answered [USD]."""
     longest_answer: Count = 4096
@@ -41,5 +43,8 @@ class VlmConfig(Config):
 @dataclass(frozen=True, kw_only=True)
 class ServicesConfig(Config):
     max_usd: float | None = None
-    """What this run may spend in all [USD]: a call that could pass it is not made."""
+    """What this run may spend in all [USD]: a call that could pass it is not made (also --max-usd)."""
+    prices: Path | None = None
+    """A price table of your own (TOML), laid over the one that is shipped with examples
+    (lucibot/services/prices.toml)."""
     vlm: VlmConfig = VlmConfig()

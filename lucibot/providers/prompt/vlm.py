@@ -11,13 +11,16 @@ from lucibot.core.config import Config
 from lucibot.core.prompt import Prompt
 from lucibot.core.scene_view import SceneView
 from lucibot.providers.prompt.base import listed, words
-from lucibot.services import Services
+from lucibot.services import ASKS_A_VLM, Services
+from lucibot.services.estimate import Outlook, Planned
 from lucibot.task import Task
 
 
 @dataclass(frozen=True, kw_only=True)
 class VlmPrompt(Config):
     """Asks a vision-language model for a detailed prompt; `--services.vlm` says where it is."""
+
+    NEEDS = ASKS_A_VLM
 
     kind: Literal["vlm"] = "vlm"
     model: str
@@ -27,6 +30,9 @@ class VlmPrompt(Config):
 
     def create(self, services: Services) -> VlmWriter:
         return VlmWriter(self, services)
+
+    def planned(self, outlook: Outlook) -> list[Planned]:
+        return [outlook.vlm("prompt", "the prompt", self.model, calls=1, pictures=1)]
 
 
 class VlmWriter:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import Field
 
 from lucibot.core.config import Config
+from lucibot.core.needs import Needs
 from lucibot.core.schema import Count, Fraction, Positive
 
 if TYPE_CHECKING:
@@ -60,6 +61,8 @@ class EmbeddedTracker(Config):
 @dataclass(frozen=True, kw_only=True)
 class CommandSegmenter(Config):
     """Masks from any program that follows objects from their first masks."""
+
+    NEEDS = Needs(settings=("command",))
 
     kind: Literal["command"] = "command"
     command: str = ""
