@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -30,6 +30,20 @@ class VlmConfig(Config):
     """Tokens that an answer may have, thinking included."""
     image_px: Annotated[Count, Field(ge=32, le=16_384)] = 1024
     """Pictures are sent with at most so many pixels a side."""
+    most_pictures: Annotated[Count, Field(le=1000)] = 16
+    """Pictures of one call; members that would show more show fewer."""
+    most_megapixels: Positive = 8.0
+    """Of all pictures of one call together; where there would be more, they are shrunk."""
+    px_per_token: Positive = 500.0
+    """Pixels that make a token, for what a call could cost. Lower where a model counts more: gpt-4o-mini
+    some 20."""
+    answer_as: Literal["schema", "object", "text"] | None = None
+    """How an answer's form is asked for: by a JSON schema, as any JSON object, or in words alone; if not
+    given, by a schema until the server refuses one."""
+    length_as: Literal["max_completion_tokens", "max_tokens"] | None = None
+    """What the server calls the longest answer; if not given, the first until it refuses that."""
+    replay: Path | None = None
+    """A run directory whose recorded answers stand for the server: no key, no network, nothing paid."""
     at_once: Annotated[Count, Field(le=256)] = 4
     """Calls under way at the same time."""
     timeout_s: Positive = 120.0

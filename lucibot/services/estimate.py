@@ -12,6 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from lucibot.services.config import ServicesConfig
+from lucibot.services.pictures import tokens_of
 from lucibot.services.prices import Prices
 from lucibot.task import Task
 
@@ -64,8 +65,13 @@ class Outlook:
         letters: int = 2000,
     ) -> Planned:
         """Calls of a vision-language model, each with at most so many pictures and letters; the
-        answers are as long as they may be. A repair of an answer that is not valid is not counted."""
+        answers are as long as they may be. An answer that is not valid is asked for once more, which
+        is not counted: at the very worst there are twice as many calls."""
         v = self.services.vlm
-        tokens_in = letters // 2 + pictures * (85 + v.image_px**2 // 500)  # As `Vlm` reckons.
+        pictures = min(pictures, v.most_pictures)
+        pixels = min(pictures * v.image_px**2, v.most_megapixels * 1e6)
+        tokens_in = letters // 2 + tokens_of(pictures, pixels, v.px_per_token)
         usd = Prices.of(self.services).vlm_usd(model, tokens_in, v.longest_answer)
+        if v.replay is not None:
+            return Planned(stage=stage, what=what, by=f"replayed {model}", calls=0, usd_each=0.0)
         return Planned(stage=stage, what=what, by=f"vlm {model}", calls=calls, usd_each=usd)
