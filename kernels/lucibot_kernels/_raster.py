@@ -3,8 +3,7 @@
 A z-buffer word is (depth bits << 32) | (primitive << 8) | label, the last two being a primitive's
 `tag`. For positive floats the order of the bits is the order of the numbers, so the least word is
 the nearest primitive, and the lowest index on a tie; hence the result does not depend on the order
-of drawing. A vertex is a record of six numbers (x, y, u, z, v, 1/z), in camera coordinates [m] and
-pixels.
+of drawing.
 
 Only pixels in a window (x0, y0, x1, y1), the last exclusive, are drawn.
 
@@ -15,11 +14,79 @@ Quadrants compiles with fast_math, where a comparison with NaN may be folded awa
 therefore tested on the bits.
 """
 
+from dataclasses import dataclass
+
 import quadrants as qd
+
+F32 = qd.types.ndarray(dtype=qd.f32, ndim=1)
+I32 = qd.types.ndarray(dtype=qd.i32, ndim=1)
+I64 = qd.types.ndarray(dtype=qd.i64, ndim=1)
+U8 = qd.types.ndarray(dtype=qd.u8, ndim=1)
 
 NEAR_M = 0.01
 LIMIT_BITS = 0x49742400  # 1e6 as f32: what lies farther away is diverged, not drawn
-AHEAD = 3  # offset of z in the record of a vertex
+
+FX, FY, CX, CY, VIEW = 0, 1, 2, 3, 4  # of a camera: intrinsics, then T_cam_world's upper three rows
+Camera = qd.types.vector(16, qd.f32)
+
+TRANSFORM = 12  # numbers a body: from its frame to the camera's, 3 x 4
+
+X, Y, U, Z, V, INVERSE_Z = range(6)  # of a vertex, in camera coordinates [m] and pixels
+VERTEX = 6  # numbers a vertex
+
+
+# Kernels take these as arguments. They are not frozen: Quadrants keeps the pointers of a launch with frozen
+# ones under their ids and uses them again for whatever comes by the same id later, freed tensors and all.
+
+
+@dataclass
+class Scene:
+    """What is drawn: B environments of Nb bodies with V vertices and F faces, and N particles."""
+
+    camera: Camera
+    height: qd.i32
+    width: qd.i32
+    cull: qd.i32  # leave out faces that turn away
+    background: I64  # (H, W) words
+
+    bodies: qd.i32
+    vertices: qd.i32
+    faces: qd.i32
+    rest: F32  # (V, 3) [m] in the frame of its body
+    vertex_body: I32  # (V,)
+    face: I32  # (F, 3)
+    face_label: I32  # (F,)
+    body_label: I32  # (Nb,)
+    body_drawn: U8  # (Nb,)
+    position: F32  # (B, Nb, 3) [m, world]
+    quaternion: F32  # (B, Nb, 4) wxyz
+
+    particles: qd.i32
+    particle: F32  # (B, N, 3) [m, world], at the next two strides
+    stride_env: qd.i32
+    stride_particle: qd.i32
+    radius: F32  # (N,) [m]
+    particle_label: I32  # (B, N) at the next stride
+    label_stride: qd.i32  # 0 where all environments share their labels
+    particle_drawn: U8  # (N,)
+
+
+@dataclass
+class Scratch:
+    """Memory of as many environments as are drawn at a time: the slots."""
+
+    transform: F32  # (slots, Nb, TRANSFORM)
+    vertex: F32  # (slots, V, VERTEX)
+    zbuffer: I64  # (slots, H, W)
+
+
+@dataclass
+class Pictures:
+    """What comes out."""
+
+    label: I32  # (B, H, W)
+    depth: F32  # (B, H, W) [m]
+    face: I32  # (B, H, W) where it is asked for
 
 
 @qd.func
@@ -55,34 +122,24 @@ def span(low, high, g, w, e):
 
 @qd.func
 def fill_triangle(
-    zbuffer: qd.template(),
-    base,
-    width,
-    height,
-    a,
-    b,
-    c,
-    tag,
-    cull,
-    window,
-    lane,
-    lanes: qd.template(),
+    scene: Scene, scratch: Scratch, base, a, b, c, tag, window, lane, lanes: qd.template(),
     serial: qd.template(),
-):
-    """Draw one triangle whose corners are (u, v, 1/z), in front of the near plane.
+):  # fmt: skip
+    """Draw one triangle whose corners are (u, v, 1/z), in front of the near plane, into the z-buffer
+    at `base`.
 
     Only pixels in the window count; all others are as if it were the whole image, to the bit.
     """
     area = (b[0] - a[0]) * (c[1] - a[1]) - (b[1] - a[1]) * (c[0] - a[0])
     # Since v points down, corners that turn counter-clockwise to the eye have a negative area.
-    if area < -1e-12 or (cull == 0 and area > 1e-12):
+    if area < -1e-12 or (scene.cull == 0 and area > 1e-12):
         low_u = qd.min(a[0], b[0], c[0])
         low_v = qd.min(a[1], b[1], c[1])
         high_u = qd.max(a[0], b[0], c[0])
         high_v = qd.max(a[1], b[1], c[1])
         # Pixels whose centres lie in the box; clamped as floats, because casts overflow.
-        w = qd.cast(width, qd.f32)
-        h = qd.cast(height, qd.f32)
+        w = qd.cast(scene.width, qd.f32)
+        h = qd.cast(scene.height, qd.f32)
         x0 = qd.cast(qd.ceil(qd.min(qd.max(low_u, 0.0), w + 1.0) - 0.5), qd.i32)
         y0 = qd.cast(qd.ceil(qd.min(qd.max(low_v, 0.0), h + 1.0) - 0.5), qd.i32)
         x1 = qd.cast(qd.floor(qd.max(qd.min(high_u, w), -1.0) - 0.5), qd.i32)
@@ -125,8 +182,8 @@ def fill_triangle(
             high_z = qd.max(a[2], b[2], c[2])
             # Line by line, along rows or columns, whichever are fewer: most faces are slivers.
             tall = y1 - y0 > x1 - x0
-            step_p = qd.select(tall, 1, width)
-            step_q = qd.select(tall, width, 1)
+            step_p = qd.select(tall, 1, scene.width)
+            step_q = qd.select(tall, scene.width, 1)
             from_p = qd.select(tall, from_column, from_row)
             to_p = qd.select(tall, to_column, to_row)
             from_q = qd.select(tall, from_row, from_column)
@@ -137,7 +194,7 @@ def fill_triangle(
                 gb, hb = hb, gb
                 gc, hc = hc, gc
                 gz, hz = hz, gz
-            first = base + y0 * width + x0
+            first = base + y0 * scene.width + x0
             for r in range((to_p - from_p - lane + lanes - 1) // lanes):
                 j = from_p + lane + r * lanes
                 p = qd.cast(j, qd.f32)
@@ -151,53 +208,47 @@ def fill_triangle(
                 i1 = qd.cast(qd.floor(qd.max(high, -1.0)), qd.i32)
                 for i in range(qd.max(i0, from_q), qd.min(i1 + 1, to_q)):
                     inverse_z = qd.max(qd.min(gz * qd.cast(i, qd.f32) + z0, high_z), low_z)
-                    put(zbuffer, line + i * step_q, 1.0 / inverse_z, tag, serial)
+                    put(scratch.zbuffer, line + i * step_q, 1.0 / inverse_z, tag, serial)
 
 
 @qd.func
-def crossing(camera, vertex: qd.template(), p, q):
+def crossing(scene: Scene, scratch: Scratch, p, q):
     """Where the edge from p (ahead of the near plane) to q (behind it) crosses: (u, v, 1/z)."""
-    z = vertex[p + AHEAD]
-    t = (z - NEAR_M) / (z - vertex[q + AHEAD])
-    x = vertex[p] + t * (vertex[q] - vertex[p])
-    y = vertex[p + 1] + t * (vertex[q + 1] - vertex[p + 1])
-    return qd.Vector(
-        [camera[0] * x / NEAR_M + camera[2], camera[1] * y / NEAR_M + camera[3], 1.0 / NEAR_M]
-    )
+    z = scratch.vertex[p + Z]
+    t = (z - NEAR_M) / (z - scratch.vertex[q + Z])
+    x = scratch.vertex[p + X] + t * (scratch.vertex[q + X] - scratch.vertex[p + X])
+    y = scratch.vertex[p + Y] + t * (scratch.vertex[q + Y] - scratch.vertex[p + Y])
+    return qd.Vector([
+        scene.camera[FX] * x / NEAR_M + scene.camera[CX],
+        scene.camera[FY] * y / NEAR_M + scene.camera[CY], 1.0 / NEAR_M,
+    ])  # fmt: skip
 
 
 @qd.func
-def corner(vertex: qd.template(), p):
-    return qd.Vector([vertex[p + 2], vertex[p + 4], vertex[p + 5]])
+def corner(scratch: Scratch, p):
+    return qd.Vector([scratch.vertex[p + U], scratch.vertex[p + V], scratch.vertex[p + INVERSE_Z]])
 
 
 @qd.func
-def place_body(
-    camera,
-    position: qd.template(),
-    quaternion: qd.template(),
-    env_body,
-    drawn,
-    transform: qd.template(),
-    to,
-):
-    """The transform of a body from its frame to the camera's, 3 x 4 numbers at `to`."""
-    p = env_body * 3
-    q = env_body * 4
-    ok = drawn != 0
+def place_body(scene: Scene, scratch: Scratch, env, slot, body):
+    """The transform of a body from its frame to the camera's."""
+    p = (env * scene.bodies + body) * 3
+    q = (env * scene.bodies + body) * 4
+    to = (slot * scene.bodies + body) * TRANSFORM
+    ok = scene.body_drawn[body] != 0
     for k in range(3):
-        ok = ok and tame(position[p + k])
+        ok = ok and tame(scene.position[p + k])
     for k in range(4):
-        ok = ok and tame(quaternion[q + k])
-    for k in range(12):
+        ok = ok and tame(scene.quaternion[q + k])
+    for k in range(TRANSFORM):
         # A body that is not drawn has all its vertices behind the camera.
-        transform[to + k] = 0.0
-    transform[to + 11] = -1.0
+        scratch.transform[to + k] = 0.0
+    scratch.transform[to + TRANSFORM - 1] = -1.0
     if ok:
-        w = quaternion[q]
-        x = quaternion[q + 1]
-        y = quaternion[q + 2]
-        z = quaternion[q + 3]
+        w = scene.quaternion[q]
+        x = scene.quaternion[q + 1]
+        y = scene.quaternion[q + 2]
+        z = scene.quaternion[q + 3]
         n = w * w + x * x + y * y + z * z
         if n > 1e-12:
             s = 2.0 / n
@@ -209,54 +260,64 @@ def place_body(
                 ]
             )
             for i in qd.static(range(3)):
-                c = 4 + 4 * i
-                t = camera[c + 3]
+                c = VIEW + 4 * i
+                t = scene.camera[c + 3]
                 for j in qd.static(range(3)):
-                    t += camera[c + j] * position[p + j]
-                    transform[to + 4 * i + j] = (
-                        camera[c] * R[0, j] + camera[c + 1] * R[1, j] + camera[c + 2] * R[2, j]
-                    )
-                transform[to + 4 * i + 3] = t
+                    t += scene.camera[c + j] * scene.position[p + j]
+                    scratch.transform[to + 4 * i + j] = (
+                        scene.camera[c] * R[0, j] + scene.camera[c + 1] * R[1, j]
+                        + scene.camera[c + 2] * R[2, j]
+                    )  # fmt: skip
+                scratch.transform[to + 4 * i + 3] = t
 
 
 @qd.func
-def place_vertex(
-    camera, rest: qd.template(), i, transform: qd.template(), m, vertex: qd.template(), o
-):
-    """The record (x, y, u, z, v, 1/z) at `o` of a vertex whose body's transform is at `m`."""
-    rx = rest[3 * i]
-    ry = rest[3 * i + 1]
-    rz = rest[3 * i + 2]
-    x = transform[m] * rx + transform[m + 1] * ry + transform[m + 2] * rz + transform[m + 3]
-    y = transform[m + 4] * rx + transform[m + 5] * ry + transform[m + 6] * rz + transform[m + 7]
-    z = transform[m + 8] * rx + transform[m + 9] * ry + transform[m + 10] * rz + transform[m + 11]
+def moved(scratch: Scratch, m, x, y, z):
+    """One coordinate of a point of a body, by the row at m of its transform."""
+    return (
+        scratch.transform[m] * x + scratch.transform[m + 1] * y + scratch.transform[m + 2] * z
+        + scratch.transform[m + 3]
+    )  # fmt: skip
+
+
+@qd.func
+def place_vertex(scene: Scene, scratch: Scratch, slot, i):
+    """The record of vertex i, whose body has been placed."""
+    m = (slot * scene.bodies + scene.vertex_body[i]) * TRANSFORM
+    o = (slot * scene.vertices + i) * VERTEX
+    rx = scene.rest[3 * i]
+    ry = scene.rest[3 * i + 1]
+    rz = scene.rest[3 * i + 2]
+    x = moved(scratch, m, rx, ry, rz)
+    y = moved(scratch, m + 4, rx, ry, rz)
+    z = moved(scratch, m + 8, rx, ry, rz)
     inverse_z = 1.0 / qd.max(z, NEAR_M)
-    vertex[o] = x
-    vertex[o + 1] = y
-    vertex[o + 2] = camera[0] * x * inverse_z + camera[2]
-    vertex[o + 3] = z
-    vertex[o + 4] = camera[1] * y * inverse_z + camera[3]
-    vertex[o + 5] = inverse_z
+    scratch.vertex[o + X] = x
+    scratch.vertex[o + Y] = y
+    scratch.vertex[o + U] = scene.camera[FX] * x * inverse_z + scene.camera[CX]
+    scratch.vertex[o + Z] = z
+    scratch.vertex[o + V] = scene.camera[FY] * y * inverse_z + scene.camera[CY]
+    scratch.vertex[o + INVERSE_Z] = inverse_z
 
 
 @qd.func
 def draw_face(
-    camera, face: qd.template(), f, label, vertex: qd.template(), first_vertex,
-    zbuffer: qd.template(), base, height, width, cull, window, lane, lanes: qd.template(),
+    scene: Scene, scratch: Scratch, slot, f, window, lane, lanes: qd.template(),
     serial: qd.template(),
 ):  # fmt: skip
-    """Draw face f, whose vertices count from `first_vertex`, cut at the near plane."""
-    a = (first_vertex + face[3 * f]) * 6
-    b = (first_vertex + face[3 * f + 1]) * 6
-    c = (first_vertex + face[3 * f + 2]) * 6
-    a_in = vertex[a + AHEAD] >= NEAR_M
-    b_in = vertex[b + AHEAD] >= NEAR_M
-    c_in = vertex[c + AHEAD] >= NEAR_M
+    """Draw face f, whose vertices have been placed, cut at the near plane."""
+    first = slot * scene.vertices
+    a = (first + scene.face[3 * f]) * VERTEX
+    b = (first + scene.face[3 * f + 1]) * VERTEX
+    c = (first + scene.face[3 * f + 2]) * VERTEX
+    a_in = scratch.vertex[a + Z] >= NEAR_M
+    b_in = scratch.vertex[b + Z] >= NEAR_M
+    c_in = scratch.vertex[c + Z] >= NEAR_M
     inside = qd.cast(a_in, qd.i32) + qd.cast(b_in, qd.i32) + qd.cast(c_in, qd.i32)
     if inside > 0:
-        p = corner(vertex, a)
-        q = corner(vertex, b)
-        r = corner(vertex, c)
+        p = corner(scratch, a)
+        q = corner(scratch, b)
+        r = corner(scratch, c)
         s = r
         if inside < 3:
             # Turn the corners so that a lone corner ahead of the plane, or the first of two, comes
@@ -265,22 +326,21 @@ def draw_face(
                 a, b, c = b, c, a
             elif (inside == 1 and c_in) or (inside == 2 and not b_in):
                 a, b, c = c, a, b
-            p = corner(vertex, a)
+            p = corner(scratch, a)
             if inside == 1:
-                q = crossing(camera, vertex, a, b)
-                r = crossing(camera, vertex, a, c)
+                q = crossing(scene, scratch, a, b)
+                r = crossing(scene, scratch, a, c)
             else:
-                q = corner(vertex, b)
-                r = crossing(camera, vertex, b, c)
-                s = crossing(camera, vertex, a, c)
-        tag = (f << 8) | label
+                q = corner(scratch, b)
+                r = crossing(scene, scratch, b, c)
+                s = crossing(scene, scratch, a, c)
+        base = slot * scene.height * scene.width
+        tag = (f << 8) | scene.face_label[f]
         for part in range(1 + qd.cast(inside == 2, qd.i32)):
             if part == 1:
                 q = r
                 r = s
-            fill_triangle(
-                zbuffer, base, width, height, p, q, r, tag, cull, window, lane, lanes, serial
-            )
+            fill_triangle(scene, scratch, base, p, q, r, tag, window, lane, lanes, serial)
 
 
 @qd.func
@@ -292,36 +352,39 @@ def tangents(x, z, r):
 
 
 @qd.func
-def ahead(camera, position: qd.template(), o):
-    """A particle's centre in camera coordinates [m]; z = -1e6 if it is not to be drawn."""
-    px = position[o]
-    py = position[o + 1]
-    pz = position[o + 2]
-    x = camera[4] * px + camera[5] * py + camera[6] * pz + camera[7]
-    y = camera[8] * px + camera[9] * py + camera[10] * pz + camera[11]
-    z = camera[12] * px + camera[13] * py + camera[14] * pz + camera[15]
+def ahead(scene: Scene, env, n):
+    """The centre of particle n in camera coordinates [m]; z = -1e6 if it is not to be drawn."""
+    o = env * scene.stride_env + n * scene.stride_particle
+    px = scene.particle[o]
+    py = scene.particle[o + 1]
+    pz = scene.particle[o + 2]
+    c = scene.camera
+    x = c[VIEW] * px + c[VIEW + 1] * py + c[VIEW + 2] * pz + c[VIEW + 3]
+    y = c[VIEW + 4] * px + c[VIEW + 5] * py + c[VIEW + 6] * pz + c[VIEW + 7]
+    z = c[VIEW + 8] * px + c[VIEW + 9] * py + c[VIEW + 10] * pz + c[VIEW + 11]
     if not (tame(px) and tame(py) and tame(pz)):
         z = -1e6
     return x, y, z
 
 
 @qd.func
-def sphere_box(camera, x, y, z, r, width, height):
+def sphere_box(scene: Scene, x, y, z, r):
     """Pixels (x0, y0, x1, y1) that a sphere ahead of the near plane may cover, the last exclusive."""
-    w = qd.cast(width, qd.f32)
-    h = qd.cast(height, qd.f32)
+    w = qd.cast(scene.width, qd.f32)
+    h = qd.cast(scene.height, qd.f32)
     u0 = 0.0
     u1 = w
     v0 = 0.0
     v1 = h
     # A sphere that reaches the camera's plane may cover any pixel.
     if z - r > 1e-4:
+        c = scene.camera
         left, right = tangents(x, z, r)
         top, bottom = tangents(y, z, r)
-        u0 = qd.min(qd.max(camera[0] * left + camera[2], 0.0), w + 1.0)
-        u1 = qd.max(qd.min(camera[0] * right + camera[2], w), -1.0)
-        v0 = qd.min(qd.max(camera[1] * top + camera[3], 0.0), h + 1.0)
-        v1 = qd.max(qd.min(camera[1] * bottom + camera[3], h), -1.0)
+        u0 = qd.min(qd.max(c[FX] * left + c[CX], 0.0), w + 1.0)
+        u1 = qd.max(qd.min(c[FX] * right + c[CX], w), -1.0)
+        v0 = qd.min(qd.max(c[FY] * top + c[CY], 0.0), h + 1.0)
+        v1 = qd.max(qd.min(c[FY] * bottom + c[CY], h), -1.0)
     return qd.Vector(
         [
             qd.cast(qd.ceil(u0 - 0.5), qd.i32),
@@ -334,28 +397,31 @@ def sphere_box(camera, x, y, z, r, width, height):
 
 @qd.func
 def draw_particle(
-    camera, position: qd.template(), o, r, tag, zbuffer: qd.template(), base, height, width,
-    window, lane, lanes: qd.template(), serial: qd.template(),
+    scene: Scene, scratch: Scratch, env, slot, n, window, lane, lanes: qd.template(),
+    serial: qd.template(),
 ):  # fmt: skip
-    """Draw the sphere of radius r around position[o : o + 3], exactly: silhouette and depth."""
-    x, y, z = ahead(camera, position, o)
-    if z + r > NEAR_M:
-        box = sphere_box(camera, x, y, z, r, width, height)
+    """Draw particle n as a sphere, exactly: silhouette and depth."""
+    x, y, z = ahead(scene, env, n)
+    r = scene.radius[n]
+    if scene.particle_drawn[n] != 0 and z + r > NEAR_M:
+        base = slot * scene.height * scene.width
+        tag = ((scene.faces + n) << 8) | scene.particle_label[env * scene.label_stride + n]
+        box = sphere_box(scene, x, y, z, r)
         x0 = qd.max(box[0], window[0])
         y0 = qd.max(box[1], window[1])
         x1 = qd.min(box[2], window[2])
         y1 = qd.min(box[3], window[3])
-        inverse_fx = 1.0 / camera[0]
-        inverse_fy = 1.0 / camera[1]
+        inverse_fx = 1.0 / scene.camera[FX]
+        inverse_fy = 1.0 / scene.camera[FY]
         for row in range((y1 - y0 - lane + lanes - 1) // lanes):
             i = y0 + lane + row * lanes
-            dy = (qd.cast(i, qd.f32) + 0.5 - camera[3]) * inverse_fy
+            dy = (qd.cast(i, qd.f32) + 0.5 - scene.camera[CY]) * inverse_fy
             ey = y - z * dy
             for j in range(x0, x1):
                 # The ray t * (dx, dy, 1) meets the sphere where the distance of its line from the
                 # centre allows; written with the offset (ex, ey) of the centre from the ray, since
                 # the usual discriminant cancels.
-                dx = (qd.cast(j, qd.f32) + 0.5 - camera[2]) * inverse_fx
+                dx = (qd.cast(j, qd.f32) + 0.5 - scene.camera[CX]) * inverse_fx
                 ex = x - z * dx
                 a = dx * dx + dy * dy + 1.0
                 turn = ex * dy - ey * dx
@@ -367,7 +433,7 @@ def draw_particle(
                     if t < NEAR_M:
                         t = (b + root) / a
                     if t >= NEAR_M:
-                        put(zbuffer, base + i * width + j, t, tag, serial)
+                        put(scratch.zbuffer, base + i * scene.width + j, t, tag, serial)
 
 
 @qd.func
@@ -382,13 +448,10 @@ def grown(box, other):
 
 
 @qd.func
-def resolve(
-    zbuffer: qd.template(), at, label: qd.template(), depth: qd.template(), face: qd.template(),
-    out, faces, with_face: qd.template(),
-):  # fmt: skip
-    word = zbuffer[at]
-    depth[out] = qd.bit_cast(qd.cast(word >> 32, qd.i32), qd.f32)
-    label[out] = qd.cast(word, qd.i32) & 0xFF
+def resolve(scratch: Scratch, at, pictures: Pictures, out, faces, with_face: qd.template()):
+    word = scratch.zbuffer[at]
+    pictures.depth[out] = qd.bit_cast(qd.cast(word >> 32, qd.i32), qd.f32)
+    pictures.label[out] = qd.cast(word, qd.i32) & 0xFF
     if qd.static(with_face):
         primitive = qd.cast(word, qd.i32) >> 8
-        face[out] = qd.select(primitive < faces, primitive, -1)
+        pictures.face[out] = qd.select(primitive < faces, primitive, -1)

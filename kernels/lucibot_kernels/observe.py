@@ -249,25 +249,20 @@ class Observer:
         pixels, batch = self.height * self.width, dims["B"]
         slots = min(batch, threads or max(1, _GPU_SCRATCH_BYTES // (8 * pixels)))
         step = batch if threads else slots
+        scene = self._scene(
+            k, poses, points, labels, draw, draw_particle, background, cull_backfaces
+        )
+        scratch = self._scratch(k, slots)
+        pictures = k.Pictures(
+            label=out.label.view(-1), depth=out.depth.view(-1),
+            face=self._no_face if out.face is None else out.face.view(-1),
+        )  # fmt: skip
         draw_all = k.draw_serial if threads else k.draw_parallel
         for first in range(0, batch, max(step, 1)):
             count = min(step, batch - first)
             draw_all(
-                self._camera,
-                self._vertices, self._vertex_body, self._faces, self._face_label,
-                self._mask("draw", draw, self.bodies),
-                *poses, *points, self._radius, labels.view(-1), self.particles * (labels.ndim - 1),
-                self._mask("draw_particle", draw_particle, self.particles),
-                self._background if background else self._empty,
-                self._scratch("transform", slots * self.bodies * 12, torch.float32),
-                self._scratch("vertex", slots * self.vertices * 6, torch.float32),
-                self._scratch("zbuffer", slots * pixels, torch.int64),
-                out.label.view(-1), out.depth.view(-1),
-                self._no_face if out.face is None else out.face.view(-1),
-                first, count, min(slots, count), self.height, self.width,
-                self.bodies, self.vertices, self.faces, self.particles,
-                int(cull_backfaces), out.face is not None,
-            )  # fmt: skip
+                scene, scratch, pictures, first, count, min(slots, count), out.face is not None
+            )
         return out
 
     def overlap(
@@ -289,7 +284,7 @@ class Observer:
         check("wanted.mask", wanted.mask, torch.bool, (sets, masks, self.height, self.width),
               dims={}, device=self.device)  # fmt: skip
         dims, poses, points = self._inputs(position_m, quaternion, particles_m)
-        batch, pixels = dims["B"], self.height * self.width
+        batch = dims["B"]
         if not sets or batch % sets:
             raise ValueError(f"B: expected a multiple of the {sets} sets of masks, got {batch}")
         if not runtime.few_threads(self.device):
@@ -305,19 +300,17 @@ class Observer:
         if batch:
             k = kernels("_observe_kernels", self.device)
             slots = min(batch, cpu_threads())
-            k.overlap_serial(
-                self._camera,
-                self._vertices, self._vertex_body, self._faces, self._face_label, self._body_label,
-                self._mask("draw", None, self.bodies),
-                *poses, *points, self._radius, self._particle_label,
-                self._background, wanted.label, wanted.mask.view(torch.uint8).view(-1),
-                wanted.valid.view(torch.uint8).view(-1), wanted.total.view(-1),
-                self._scratch("transform", slots * self.bodies * 12, torch.float32),
-                self._scratch("vertex", slots * self.vertices * 6, torch.float32),
-                self._scratch("zbuffer", slots * pixels, torch.int64),
-                counts[0], counts[1], batch, slots, self.height, self.width,
-                self.bodies, self.vertices, self.faces, self.particles, masks, max(batch // sets, 1), int(cull_backfaces),
+            masks_of = k.Masks(
+                labels=wanted.label, count=masks, envs_of_set=max(batch // sets, 1),
+                mask=wanted.mask.view(torch.uint8).view(-1),
+                valid=wanted.valid.view(torch.uint8).view(-1), total=wanted.total.view(-1),
             )  # fmt: skip
+            scene = self._scene(
+                k, poses, points, self._particle_label, cull_backfaces=cull_backfaces
+            )
+            k.overlap_serial(
+                scene, self._scratch(k, slots), masks_of, batch, slots, counts[0], counts[1]
+            )
         return ratio(*counts)[: batch * masks].view(batch, masks)
 
     def _inputs(self, position_m, quaternion, particles_m) -> tuple[dict[str, int], tuple, tuple]:
@@ -335,6 +328,34 @@ class Observer:
         if "B" not in dims:
             raise ValueError("position_m, particles_m: expected poses or particles, got neither")
         return dims, (self._or_dummy(position_m), self._or_dummy(quaternion)), points
+
+    def _scene(
+        self, k, poses, points, labels, draw=None, draw_particle=None, background=True,
+        cull_backfaces=False,
+    ):  # fmt: skip
+        """What the kernels are told to draw (`_raster.Scene`)."""
+        particle, stride_env, stride_particle = points
+        return k.Scene(
+            camera=self._camera, height=self.height, width=self.width, cull=int(cull_backfaces),
+            background=self._background if background else self._empty,
+            bodies=self.bodies, vertices=self.vertices, faces=self.faces,
+            rest=self._vertices, vertex_body=self._vertex_body,
+            face=self._faces, face_label=self._face_label, body_label=self._body_label,
+            body_drawn=self._mask("draw", draw, self.bodies),
+            position=poses[0], quaternion=poses[1],
+            particles=self.particles, particle=particle, stride_env=stride_env,
+            stride_particle=stride_particle, radius=self._radius,
+            particle_label=labels.view(-1), label_stride=self.particles * (labels.ndim - 1),
+            particle_drawn=self._mask("draw_particle", draw_particle, self.particles),
+        )  # fmt: skip
+
+    def _scratch(self, k, slots: int):
+        """Memory for so many environments at a time (`_raster.Scratch`)."""
+        return k.Scratch(
+            transform=self._memory("transform", slots * self.bodies * 3 * 4, torch.float32),
+            vertex=self._memory("vertex", slots * self.vertices * k.VERTEX, torch.float32),
+            zbuffer=self._memory("zbuffer", slots * self.height * self.width, torch.int64),
+        )
 
     def _outputs(self, out: Observation | None, batch: int, with_face: bool) -> Observation:
         shape = (batch, self.height, self.width)
@@ -364,7 +385,7 @@ class Observer:
             self._buffers[name] = ones
         return self._buffers[name]
 
-    def _scratch(self, name: str, size: int, dtype: torch.dtype) -> torch.Tensor:
+    def _memory(self, name: str, size: int, dtype: torch.dtype) -> torch.Tensor:
         """Memory that is kept from call to call; its content does not matter."""
         if name not in self._buffers or self._buffers[name].numel() < size:
             self._buffers[name] = torch.empty(max(size, 1), dtype=dtype, device=self.device)
