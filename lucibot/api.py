@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from lucibot.config import RunConfig
+from lucibot.estimate import announce, estimate
 from lucibot.options import preset as preset_named
 from lucibot.options import read_seed, with_settings
 from lucibot.pipeline import StageConsole, open_run, reconfigure, run_stages, settled_run, start_run
@@ -46,6 +47,8 @@ def run(
     config = settled_run(task, _with(config or preset_named(preset), settings, video))
     seed = read_seed(seed)
     directory = start_run(task, config, seed=seed, out=Path(out))
+    if console is not None:
+        announce(estimate(task, config, seed=seed, run=directory, until=until), console.say)
     run_stages(directory, task, config, seed=seed, console=console, until=until)
     return directory
 
@@ -78,6 +81,8 @@ def resume(
     config = settled_run(loaded, _with(config, settings, video))
     seed = before if seed is None else read_seed(seed)
     with directory.locked(), reconfigure(directory, loaded, config, seed):
+        if console is not None:
+            announce(estimate(loaded, config, seed=seed, run=directory, until=until), console.say)
         run_stages(directory, loaded, config, seed=seed, console=console, until=until, again=again)
     return directory
 

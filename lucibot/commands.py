@@ -11,9 +11,11 @@ from lucibot.config import PRESETS, RunConfig
 from lucibot.console import RichConsole
 from lucibot.core.errors import RunFailed
 from lucibot.core.stopping import goes_on
+from lucibot.estimate import Estimate, announce, estimate
 from lucibot.options import add_shorthands, preset, read_seed, with_preset, with_settings
 from lucibot.pipeline import (
     STAGES,
+    ensure_possible,
     known_stage,
     open_run,
     reconfigure,
@@ -45,6 +47,9 @@ def run(argv: list[str]) -> int:
     config = settled_run(task, with_settings(preset(options.get("preset", "quick")), given))
     seed = read_seed(options.get("seed", 0))
     known_stage(options.get("until"))
+    if options.get("dry_run"):
+        ensure_possible(task, config)
+        return _say_estimate(estimate(task, config, seed=seed, until=options.get("until")))
     directory = start_run(task, config, seed=seed, out=options.get("out", Path("runs")))
     print(f"run directory: {directory.path}", file=sys.stderr)
     return _go(directory, task, config, seed, options)
@@ -72,6 +77,10 @@ def resume(argv: list[str]) -> int:
         config = with_preset(config, options["preset"])
     config = settled_run(task, with_settings(config, given))
     seed = read_seed(options.get("seed", seed))
+    if options.get("dry_run"):
+        ensure_possible(task, config)
+        until = options.get("until")
+        return _say_estimate(estimate(task, config, seed=seed, run=directory, until=until))
     with directory.locked(), reconfigure(directory, task, config, seed):
         return _go(directory, task, config, seed, options)
 
@@ -121,14 +130,19 @@ def _add_options(p: Parser) -> None:
     p.add_argument("--seed", metavar="INT", help="of the imagination and the search (default: 0)")
     p.add_argument("--until", metavar="STAGE",
                    help=f"the last stage to run: {', '.join(s.name for s in STAGES)}")  # fmt: skip
+    p.add_argument("--dry-run", action="store_true",
+                   help="say what would be asked of others and what it may cost, and stop")  # fmt: skip
     add_shorthands(p)
 
 
 def _go(
     directory: RunDirectory, task: Task, config: RunConfig, seed: int, options: dict[str, Any]
 ) -> int:
-    """Run the stages and say what came out."""
+    """Run the stages and say what came out; what is going to be paid is said first."""
     console = RichConsole()
+    announce(
+        estimate(task, config, seed=seed, run=directory, until=options.get("until")), console.say
+    )
     try:
         with goes_on(f"`lucibot resume {directory.path}` goes on from the last checkpoint"):
             run_stages(
@@ -149,6 +163,11 @@ def _go(
         print(f"stopped after {options['until']}; `lucibot resume {directory.path}` goes on")
         return 0
     _print_result(directory)
+    return 0
+
+
+def _say_estimate(found: Estimate) -> int:
+    print("\n".join(found.lines()))
     return 0
 
 

@@ -18,6 +18,8 @@ def add_shorthands(p: Parser) -> None:
     """Shorter names of settings that are used often."""
     p.add_argument("--force-video", dest="select.force-video", metavar="INT|none",
                    help="take this candidate whatever the verifier says")  # fmt: skip
+    p.add_argument("--max-usd", dest="services.max-usd", metavar="FLOAT",
+                   help="what this run may spend in all [USD]")  # fmt: skip
     p.add_argument("--cluster", dest="optimize.cluster", metavar="ADDRESS",
                    help='search on a Ray cluster: its address, or "auto"')  # fmt: skip
 
@@ -63,6 +65,9 @@ def with_settings(config: RunConfig, given: Mapping[str, str]) -> RunConfig:
     for path in listed(given.get("video.paths", "")):
         if not Path(path).expanduser().is_file():
             raise UserError(f"--video.paths {path}: no such file")
+    folder = given.get("video.folder")
+    if folder is not None and not Path(folder).expanduser().is_dir():
+        raise UserError(f"--video.folder {folder}: no such folder; give RUN/20_imagine/candidates")
     return configured(config, given)
 
 

@@ -25,7 +25,7 @@ from lucibot.checks import ensure_sound
 from lucibot.config import RunConfig
 from lucibot.core.errors import UserError, unknown_name
 from lucibot.core.progress import Progress
-from lucibot.core.video import sha256_file
+from lucibot.core.video import sha256_of
 from lucibot.providers.hand import default_hand
 from lucibot.providers.verifier import PixelVerifier
 from lucibot.providers.video import StoryboardVideo
@@ -168,7 +168,7 @@ def start_run(task: Task, config: RunConfig, *, seed: int, out: Path) -> RunDire
     Raises:
         UserError: the task is not sound; the device is not there; `out` is a file or lies below one.
     """
-    _ensure_possible(task, config)
+    ensure_possible(task, config)
     record = {
         "task": str(task.folder), "task_digest": task.digest, "instruction": task.instruction,
         "seed": seed, "config": to_dict(config), "files": _contents(config, {}),
@@ -201,7 +201,7 @@ def open_run(
     return run, load_task(_task_folder(run, task)), config, record["seed"]
 
 
-def _ensure_possible(task: Task, config: RunConfig) -> None:
+def ensure_possible(task: Task, config: RunConfig) -> None:
     """What would stop a stage later on stops the run before the first.
 
     Raises:
@@ -244,7 +244,7 @@ def reconfigure(run: RunDirectory, task: Task, config: RunConfig, seed: int) -> 
     Raises:
         UserError: the task is not sound, or the device is not there.
     """
-    _ensure_possible(task, config)
+    ensure_possible(task, config)
     before = run.record
     after = {
         **before, "task": str(task.folder), "task_digest": task.digest, "seed": seed,
@@ -265,7 +265,7 @@ def reconfigure(run: RunDirectory, task: Task, config: RunConfig, seed: int) -> 
 def _contents(config: RunConfig, known: dict[str, str]) -> dict[str, str]:
     """File -> digest, of all files that a config names; one that is gone keeps the one it had."""
     named = {str(p): p for p in files(config)}
-    found = {n: sha256_file(p) if p.is_file() else known.get(n) for n, p in named.items()}
+    found = {n: sha256_of(p) if p.exists() else known.get(n) for n, p in named.items()}
     return {n: sha for n, sha in found.items() if sha is not None}
 
 
@@ -303,6 +303,22 @@ def run_stages(
             until=until, again=again, take_over=take_over, background=background,
             begun=None if ahead is None else {n: nullcontext(a) for n, a in ahead.items()},
         ).go()  # fmt: skip
+
+
+def kept_stages(run: RunDirectory, task: Task, config: RunConfig, *, seed: int) -> dict[str, Path]:
+    """The folders of the stages that `run_stages` would keep; nothing is made or taken over."""
+    walk = _Walk(
+        run=run, task=task, config=config, seed=seed, console=StageConsole(), until=None,
+        again=None, take_over=False, background=ExitStack(), begun={},
+    )  # fmt: skip
+    for stage in STAGES:
+        folder = walk._folder(stage, make=False)
+        if stage.last_words or not folder.finished() or folder.damaged():
+            break
+        if not walk._made_with(stage, folder):
+            break
+        walk.folders[stage.name] = folder
+    return {name: folder.path for name, folder in walk.folders.items()}
 
 
 def known_stage(name: str | None) -> None:
@@ -353,7 +369,7 @@ class _Walk:
                     self._last_words(stage, folder, "It was to go no further (--until).")
                 return
 
-    def _folder(self, stage: Stage) -> StageFolder:
+    def _folder(self, stage: Stage, *, make: bool = True) -> StageFolder:
         inputs = {n: self.folders[n].digest() for n in stage.needs}
         asked = [s for s in STAGES if s.name in stage.asks(self.config)]
         reads = {*stage.reads, *(part for s in asked for part in s.reads)}
@@ -361,16 +377,16 @@ class _Walk:
             [stage.name, stage.version, *(s.version for s in asked), self._settled(stage), inputs,
              self.task.digest_of(*reads), self.seed if stage.seeded else None]
         )  # fmt: skip
-        return self.run.stage(stage.number, stage.name, fingerprint)
+        return self.run.stage(stage.number, stage.name, fingerprint, make=make)
 
     def _settled(self, stage: Stage, *, defaults: bool = False) -> Any:
         config = getattr(self.config, stage.config) if stage.config else None
         return settled(config, self._content, defaults=defaults)
 
     def _content(self, path: Path) -> str:
-        """The digest of a file that the config names; one that is gone had the one recorded."""
-        if path.is_file():
-            return sha256_file(path)
+        """The digest of a file or folder that the config names; one that is gone had the one recorded."""
+        if path.exists():
+            return sha256_of(path)
         recorded = self.run.record.get("files", {}).get(str(path))
         if recorded is None:
             raise UserError(f"no such file: {path}")

@@ -22,6 +22,7 @@ import numpy as np
 from lucibot.config import PRESETS, RunConfig
 from lucibot.core.errors import LuciBotError, UserError
 from lucibot.core.stopping import goes_on
+from lucibot.estimate import estimate
 from lucibot.options import add_shorthands, preset, with_settings
 from lucibot.pipeline import STAGES, run_stages, settled_run, start_run
 from lucibot.settings import Parser
@@ -90,6 +91,14 @@ def sweep(
     ]  # fmt: skip
     left = [p for p in points if not _done(p, tasks[p.task], results)]
     say(announcement(left, read(results)))
+    paid = [
+        e.usd for p in left if not isinstance(t := tasks[p.task], LuciBotError)
+        and (e := estimate(t, p.config, seed=p.seed)).pays
+    ]  # fmt: skip
+    if paid:
+        more = " and what has no known price" if None in paid else ""
+        say(f"{len(paid)} of them pay: in all at most {sum(u or 0 for u in paid):.2f} USD{more}; "
+            "`lucibot run TASK ... --dry-run` says for what")  # fmt: skip
     for (name, _), group in groupby(left, key=lambda p: (p.task, _shape(p.config))):
         task = tasks[name]
         with ExitStack() as simulations:

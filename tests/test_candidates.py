@@ -26,6 +26,13 @@ from lucibot.providers.video.jobs import Jobs
 from lucibot.services import Services, ServicesConfig
 from lucibot.services.ledger import CapReached
 
+
+@pytest.fixture(autouse=True)
+def any_bytes_are_a_video(monkeypatch):
+    """What is told apart here are bytes; that they are a video is tested with the services."""
+    monkeypatch.setattr("lucibot.providers.video.jobs.why_no_video", lambda path: None)
+
+
 POINTS = ("before_submit", "after_submit", "poll", "fetch", "after_fetch")
 
 

@@ -63,6 +63,36 @@ def read_video(path: Path) -> Video:
     return Video(frames=frames[:count], fps=float(rate))
 
 
+def why_no_video(path: Path) -> str | None:
+    """Why a file is none that can be read as a video: empty, cut off, or of another kind; None if it
+    can. Frames are counted by their packets, and the first is decoded."""
+    import av
+
+    path = Path(path)
+    if not path.is_file() or not path.stat().st_size:
+        return "it is empty"
+    try:
+        with av.open(str(path)) as container:
+            if not container.streams.video:
+                return "it has no video stream"
+            stream = container.streams.video[0]
+            if next(container.decode(stream), None) is None:
+                return "it holds no frames"
+            container.seek(0)
+            found = sum(p.size > 0 and not p.is_corrupt for p in container.demux(stream))
+            if found < max(stream.frames, 2):
+                return f"it breaks off after {found} of {max(stream.frames, 2)} frames"
+    except av.error.FFmpegError as e:
+        return f"{_beginning(path)}; {e.strerror or e}"
+    return None
+
+
+def _beginning(path: Path) -> str:
+    with open(path, "rb") as f:
+        start = f.read(60).decode("utf-8", "replace").strip()
+    return f"it begins with {start!r}" if start.isprintable() else "it is cut off or damaged"
+
+
 def write_video(path: Path, video: Video, *, crf: int = 18) -> None:
     """Encode as H.264 yuv420p, atomically. Odd sizes are cropped by one pixel."""
     import av
@@ -91,4 +121,16 @@ def sha256_file(path: Path) -> str:
     with open(path, "rb") as f:
         while chunk := f.read(1 << 20):
             h.update(chunk)
+    return h.hexdigest()
+
+
+def sha256_of(path: Path) -> str:
+    """Of a file, or of all files of a folder, by their names and contents."""
+    path = Path(path)
+    if not path.is_dir():
+        return sha256_file(path)
+    h = hashlib.sha256()
+    for p in sorted(path.rglob("*")):
+        if p.is_file():
+            h.update(f"{p.relative_to(path).as_posix()} {sha256_file(p)}\n".encode())
     return h.hexdigest()

@@ -23,9 +23,14 @@ def key(variable: str, *, wanted_for: str) -> str:
     value = os.environ.get(variable, "").strip()
     if not value:
         raise UserError(f"{wanted_for} needs a key: set the environment variable {variable}")
+    keep_out(value)
+    return value
+
+
+def keep_out(value: str) -> None:
+    """Let `hidden` hide this as well: what is made from a key and as good as one, such as a token."""
     with _lock:
         _used.add(value)
-    return value
 
 
 def hidden(text: str) -> str:

@@ -25,10 +25,14 @@ class CapReached(RunFailed):
 
 
 class Call:
-    """One paid call under way."""
+    """One paid call under way.
 
-    def __init__(self, usd: float | None):
-        self.usd = usd
+    Args:
+        name: under which its price can be settled later.
+    """
+
+    def __init__(self, name: str, usd: float | None):
+        self.name, self.usd = name, usd
         self.known: str | None = None
         """How it ended, where that is known."""
 
@@ -86,7 +90,7 @@ class Ledger:
                     )
             name = secrets.token_hex(6)
             self._write({"call": name, "event": BEGUN, "what": what, "usd": usd})
-        call = Call(usd)
+        call = Call(name, usd)
         try:
             yield call
         except BaseException:
@@ -94,6 +98,14 @@ class Ledger:
                 self._end(name, call.known, call.usd)
             raise  # Else whether it is charged is not known, and it stays begun.
         self._end(name, call.known or PAID, call.usd)
+
+    def settle(self, name: str, usd: float) -> None:
+        """What a call came to, as its service says it once it is over.
+
+        Args:
+            name: of the call, from `Call.name`.
+        """
+        self._end(name, PAID if usd else VOID, usd)
 
     def _end(self, name: str, event: str, usd: float | None) -> None:
         with self._lock:

@@ -52,6 +52,14 @@ class Prices:
     services: ServicesConfig
     table: Table
 
+    @property
+    def source(self) -> str:
+        """Where they are from and when they were looked up, in words."""
+        if self.services.prices is None:
+            return f"examples looked up on {self.table.checked}, to be checked ({SHIPPED})"
+        when = f", of {self.table.checked}" if self.table.checked else ""
+        return f"{self.services.prices}{when}"
+
     @classmethod
     def of(cls, services: ServicesConfig) -> Prices:
         """

@@ -22,8 +22,9 @@ from lucibot.pipeline import Context, version_of
 from lucibot.providers.verifier.judging import Judging
 from lucibot.providers.video.base import VideoModel, VideoRequest
 from lucibot.providers.video.jobs import Candidate, Jobs
-from lucibot.store.run import StageFolder, write_json
+from lucibot.store.run import RunDirectory, StageFolder, write_json
 from lucibot.store.verdicts import KEPT
+from lucibot.task import Task
 from lucibot.vision.clip import reading_of, study
 from lucibot.vision.intake import Refused, take_in
 
@@ -35,19 +36,11 @@ def run(ctx: Context) -> None:
     """Writes `candidate_<i>.mp4`, how each is to be read (`candidate_<i>.npz`, see
     `lucibot.vision.clip`), what was seen of those that cannot serve (`refused_<i>.png`), and
     `candidates.json`, with what intake did to each."""
-    scene = ctx.inputs["scene"]
     model = ctx.config.video.create(ctx.services)
-    first = VideoRequest(
-        task=ctx.task, view=SceneView.load(scene), scene=_digest(scene),
-        first_frame=scene / "first_frame.png",
-        first_frame_sha256=sha256_file(scene / "first_frame.png"),
-        prompt=Prompt.load(ctx.inputs["prompt"]), seed=ctx.seed, index=0,
-    )  # fmt: skip
+    first = first_request(ctx.task, ctx.inputs["scene"], ctx.inputs["prompt"], ctx.seed)
     count = ctx.config.video.candidates
     most = count if model.given else max(count, ctx.config.budget)
-    jobs = Jobs(
-        ctx.folder.parent / CANDIDATES, model, ctx.services, note=ctx.note, progress=ctx.progress
-    )
+    jobs = Jobs(candidates_of(ctx.run), model, ctx.services, note=ctx.note, progress=ctx.progress)
     judging = None
     if ctx.config.judge is not None:
         judging = Judging(
@@ -68,6 +61,25 @@ def run(ctx: Context) -> None:
         raise (UserError if model.given else RunFailed)(
             reasons if model.given else f"no video came of {len(rows)} candidates: {reasons}"
         )
+
+
+def first_request(task: Task, scene: Path, prompt: Path, seed: int) -> VideoRequest:
+    """What is asked for as candidate 0.
+
+    Args:
+        scene, prompt: the folders of these stages.
+    """
+    return VideoRequest(
+        task=task, view=SceneView.load(scene), scene=_digest(scene),
+        first_frame=scene / "first_frame.png",
+        first_frame_sha256=sha256_file(scene / "first_frame.png"), prompt=Prompt.load(prompt),
+        seed=seed, index=0,
+    )  # fmt: skip
+
+
+def candidates_of(run: RunDirectory) -> Path:
+    """Where a run keeps what came, as it came."""
+    return run.path / "20_imagine" / CANDIDATES
 
 
 def _take(ctx: Context, model: VideoModel, request: VideoRequest, made: Candidate) -> dict:

@@ -237,9 +237,10 @@ class RunDirectory:
             finally:
                 self._held = 0
 
-    def stage(self, number: int, name: str, fingerprint: str) -> StageFolder:
+    def stage(self, number: int, name: str, fingerprint: str, *, make: bool = True) -> StageFolder:
         path = self.path / f"{number:02d}_{name}" / fingerprint
-        path.mkdir(parents=True, exist_ok=True)
+        if make:
+            path.mkdir(parents=True, exist_ok=True)
         return StageFolder(path, fingerprint)
 
     def take_over(self, folder: StageFolder) -> bool:

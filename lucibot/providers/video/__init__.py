@@ -2,9 +2,25 @@
 
 from __future__ import annotations
 
+from lucibot.providers.video.command import CommandVideo
+from lucibot.providers.video.fal import FalVideo
 from lucibot.providers.video.file import FileVideo
+from lucibot.providers.video.kling import KlingVideo
+from lucibot.providers.video.replay import ReplayVideo
+from lucibot.providers.video.runway import RunwayVideo
 from lucibot.providers.video.storyboard import StoryboardVideo
 
-VideoConfig = StoryboardVideo | FileVideo
+VideoConfig = (
+    StoryboardVideo | FileVideo | RunwayVideo | FalVideo | KlingVideo | CommandVideo | ReplayVideo
+)
 
-__all__ = ["FileVideo", "StoryboardVideo", "VideoConfig"]
+__all__ = [
+    "CommandVideo",
+    "FalVideo",
+    "FileVideo",
+    "KlingVideo",
+    "ReplayVideo",
+    "RunwayVideo",
+    "StoryboardVideo",
+    "VideoConfig",
+]

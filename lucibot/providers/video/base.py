@@ -12,12 +12,13 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
+from lucibot.core.errors import LuciBotError, RunFailed
 from lucibot.core.progress import Progress
 from lucibot.core.prompt import Prompt
 from lucibot.core.scene_view import SceneView
-from lucibot.core.video import sha256_file
+from lucibot.core.video import sha256_of
 from lucibot.store.configs import settled
 from lucibot.task import Task
 
@@ -38,6 +39,9 @@ class VideoRequest:
     """Seed of the run's imagination."""
     index: int
     """Which of its candidates; each is another imagination of the same."""
+    reference: str = ""
+    """A name of this one purchase, for services that find a job by the name that they were given:
+    the same when it is looked for again, another when the same is asked for anew."""
 
     @property
     def own_seed(self) -> int:
@@ -70,6 +74,8 @@ class JobStatus:
     """In [0, 1] where the service says it."""
     message: str = ""
     """What the service says of it; of a job that failed or was refused, why."""
+    usd: float | None = None
+    """What a job that is over came to, where the service says it."""
 
     @property
     def over(self) -> bool:
@@ -81,6 +87,14 @@ class Job:
     id: str
     """What the service calls it."""
     request: VideoRequest
+
+
+class NotTaken(RunFailed):
+    """A service did not take a job, for now: nothing was bought for certain."""
+
+
+class Refused(LuciBotError):
+    """A service will not do what it was asked for (moderation): nothing was bought."""
 
 
 class VideoModel(Protocol):
@@ -113,6 +127,8 @@ class VideoModel(Protocol):
 
         Raises:
             UserError: it was not asked for, and nothing was bought (a missing key, a wrong setting).
+            NotTaken: the same, and it is nobody's mistake (a busy service, no connection).
+            Refused: the service will not do it; the others are gone on with.
             RunFailed: whether it was asked for is not known.
         """
         ...
@@ -136,6 +152,20 @@ class VideoModel(Protocol):
         ...
 
 
+@runtime_checkable
+class FindsJobs(Protocol):
+    """A video model whose service finds a job by the reference that it was given: a run that was
+    killed while it asked need not ask again."""
+
+    def find(self, request: VideoRequest) -> str | None:
+        """The id of the job that was asked for under `request.reference`; None if there is none.
+
+        Raises:
+            LuciBotError: the service does not say.
+        """
+        ...
+
+
 def chosen_settings(config: Any, *, but: Collection[str] = ()) -> dict[str, Any]:
     """What of a model's settings enters a candidate's identity: what is not the default, so that a
     new setting makes nothing of before another candidate, and files by their content. Who changes a
@@ -144,7 +174,7 @@ def chosen_settings(config: Any, *, but: Collection[str] = ()) -> dict[str, Any]
     Args:
         but: settings that decide nothing of one candidate, such as how many there are.
     """
-    told = settled(config, sha256_file)
+    told = settled(config, sha256_of)
     return {n: v for n, v in told.items() if n not in ("type", "kind", *but)}
 
 

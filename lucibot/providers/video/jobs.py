@@ -7,8 +7,9 @@ A candidate's fingerprint is the hash of what decides it, so a run that asks for
 same again, finds what it has. The record is written before a job is submitted ("intended"), with
 the job's id before it is first polled ("submitted"), and with the sum of what came ("fetched"). A
 killed process leaves a job that the next one polls. One gap cannot be closed from here: killed
-between the service's taking a job and the id's being on disk, a run cannot know of that job. It
-finds its intent, says so, and asks again.
+between the service's taking a job and the id's being on disk, a run finds its intent alone. Where the
+service finds jobs by a reference of ours (`FindsJobs`), it is asked for that job; elsewhere the run
+says that it does not know, and asks again.
 """
 
 from __future__ import annotations
@@ -26,13 +27,25 @@ from typing import Any
 
 from lucibot.core.errors import RunFailed, UserError
 from lucibot.core.progress import Progress, silent
-from lucibot.core.video import sha256_file
-from lucibot.providers.video.base import Job, JobState, JobStatus, VideoModel, VideoRequest
+from lucibot.core.video import sha256_file, why_no_video
+from lucibot.providers.video.base import (
+    FindsJobs,
+    Job,
+    JobState,
+    JobStatus,
+    NotTaken,
+    Refused,
+    VideoModel,
+    VideoRequest,
+)
 from lucibot.services import Services
+from lucibot.services.keys import hidden
 from lucibot.store.run import digest, write_json
 
 RECORD = "job.json"
 INTENDED, SUBMITTED, FETCHED = "intended", "submitted", "fetched"
+DOWNLOADS = 2
+"""Times that a video is fetched which turns out to be none."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,6 +83,11 @@ class Jobs:
 
     def fingerprint(self, request: VideoRequest) -> str:
         return digest({"kind": self.model.kind, **self.model.identity(request)})
+
+    def asked_for(self, request: VideoRequest) -> bool:
+        """Whether a job of this candidate is known that is not to be asked for again."""
+        record = self._record(request, self.root / self.fingerprint(request))
+        return record.get("state") in (SUBMITTED, FETCHED, JobState.REFUSED)
 
     def make(self, requests: Sequence[VideoRequest]) -> list[Candidate]:
         """See every request through, several at once; returns their candidates in order.
@@ -119,10 +137,8 @@ class Jobs:
         if state == JobState.REFUSED:
             return self._candidate(request, fingerprint, record)
         if state == INTENDED and self.model.price_usd(request) != 0:
-            self.note(
-                f"{name}: a run ended while this video was being asked for, and whether it was "
-                "bought is not known here; it is asked for again"
-            )
+            record = self._look_for(request, folder, record, name)
+            state = record["state"]
         status = None
         if state in (SUBMITTED, FETCHED):
             status = self._wait(Job(id=record["job"], request=request), name)
@@ -130,11 +146,15 @@ class Jobs:
                 status = None  # The service no longer has what it gave once.
         if status is None:
             record = self._submit(request, folder, record)
+            if record["state"] == JobState.REFUSED:
+                self.note(f"{name}: refused: {record['message']}")
+                return self._candidate(request, fingerprint, record)
             status = self._wait(Job(id=record["job"], request=request), name)
+        self._settle(folder, record, status)
         if status.state is JobState.DONE:
             record = self._fetch(Job(id=record["job"], request=request), folder, record, name)
         else:
-            said = status.message or "the service gives no reason"
+            said = hidden(status.message) or "the service gives no reason"
             record = {**record, "state": str(status.state), "message": said}
             _write(folder, record)
             self.note(f"{name}: {status.state}: {said}")
@@ -165,28 +185,64 @@ class Jobs:
             f"{folder} to ask for it again"
         )
 
+    def _look_for(
+        self, request: VideoRequest, folder: Path, record: dict, name: str
+    ) -> dict[str, Any]:
+        """The record of a job of which only the intent is known: submitted, if it can be found."""
+        if isinstance(self.model, FindsJobs):
+            job = self.model.find(_named(request, folder, record["attempt"]))
+            if job is not None:
+                self.note(
+                    f"{name}: a run ended while this video was being asked for; its job is found"
+                )
+                return _write(folder, {**record, "state": SUBMITTED, "job": job})
+        self.note(
+            f"{name}: a run ended while this video was being asked for, and whether it was "
+            "bought is not known here; it is asked for again"
+        )
+        return record
+
     def _submit(self, request: VideoRequest, folder: Path, before: dict) -> dict:
-        usd = self.model.price_usd(request)
+        usd, attempt = self.model.price_usd(request), before.get("attempt", 0) + 1
         record = {
             "index": request.index, "kind": self.model.kind,
-            "identity": self.model.identity(request), "state": INTENDED,
-            "attempt": before.get("attempt", 0) + 1, "usd": usd, "time": round(time.time(), 3),
+            "identity": self.model.identity(request), "state": INTENDED, "attempt": attempt,
+            "usd": usd, "time": round(time.time(), 3),
         }  # fmt: skip
+        request = _named(request, folder, attempt)
         folder.mkdir(parents=True, exist_ok=True)
         if usd == 0:
             _write(folder, record)
-            job = self.model.submit(request)
-            return _write(folder, {**record, "state": SUBMITTED, "job": job})
+            return self._take(request, folder, record)
         # The cap is asked before anything else, so that what it stops leaves no intent.
         with self.services.ledger.call(f"video {self.model.kind}", usd=usd) as call:
             _write(folder, record)
             try:
-                job = self.model.submit(request)
-            except UserError:
+                record = self._take(request, folder, {**record, "call": call.name})
+            except (UserError, NotTaken):
                 call.void()
                 _write(folder, before) if before else (folder / RECORD).unlink()
                 raise
-            return _write(folder, {**record, "state": SUBMITTED, "job": job})
+            if record["state"] == JobState.REFUSED:
+                call.void()
+            return record
+
+    def _take(self, request: VideoRequest, folder: Path, record: dict) -> dict:
+        """Ask for it; the record with the job's id, or with why the service will not do it."""
+        try:
+            job = self.model.submit(request)
+        except Refused as e:
+            return _write(
+                folder, {**record, "state": str(JobState.REFUSED), "message": hidden(str(e))}
+            )
+        return _write(folder, {**record, "state": SUBMITTED, "job": job})
+
+    def _settle(self, folder: Path, record: dict, status: JobStatus) -> None:
+        """Let the ledger know what a job came to, where its service says so: what failed is often
+        given back."""
+        if status.usd is not None and record.get("call"):
+            self.services.ledger.settle(record["call"], status.usd)
+            record["usd"] = status.usd
 
     def _wait(self, job: Job, name: str) -> JobStatus:
         begin = time.monotonic()
@@ -194,7 +250,9 @@ class Jobs:
             status = self.model.poll(job)
             if status.over:
                 return status
-            self._tell(job.request, f"{name}: {status.message or status.state}", status.progress)
+            self._tell(
+                job.request, f"{name}: {hidden(status.message) or status.state}", status.progress
+            )
             if time.monotonic() - begin > self.model.patience_s:
                 raise RunFailed(
                     f"{name}: job {job.id} is still {status.state} after "
@@ -205,15 +263,23 @@ class Jobs:
 
     def _fetch(self, job: Job, folder: Path, record: dict, name: str) -> dict:
         raw, part = folder / "raw", folder / "fetching"
-        shutil.rmtree(part, ignore_errors=True)
-        part.mkdir()
 
         def progress(message: str, done: float | None = None) -> None:
             self._tell(job.request, f"{name}: {message}", done)
 
-        file = self.model.fetch(job, part, progress)
-        if not file.is_file() or not file.stat().st_size:
-            raise RunFailed(f"{name}: job {job.id} gave an empty file; the job is kept")
+        for _ in range(DOWNLOADS):
+            shutil.rmtree(part, ignore_errors=True)
+            part.mkdir()
+            file = self.model.fetch(job, part, progress)
+            # What cost nothing is looked at by intake alone, which says more of it.
+            wrong = None if self.model.price_usd(job.request) == 0 else why_no_video(file)
+            if wrong is None:
+                break
+        else:
+            raise RunFailed(
+                f"{name}: what job {job.id} gave is no video, {DOWNLOADS} times ({hidden(wrong)}); the job is "
+                "kept, and a resumed run fetches it again"
+            )
         record = {**record, "state": FETCHED, "file": f"raw/{file.relative_to(part).as_posix()}",
                   "sha256": sha256_file(file)}  # fmt: skip
         shutil.rmtree(raw, ignore_errors=True)
@@ -239,6 +305,10 @@ class Jobs:
             if done is not None:
                 self._done[request.index] = done
             self._say(message, sum(self._done.values()) / max(len(self._done), 1))
+
+
+def _named(request: VideoRequest, folder: Path, attempt: int) -> VideoRequest:
+    return replace(request, reference=f"{folder.name}-{attempt}")
 
 
 def _write(folder: Path, record: dict) -> dict:
