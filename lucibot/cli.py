@@ -20,6 +20,8 @@ usage: lucibot COMMAND ...
   resume RUN      go on with a run directory where it stopped
   sweep TASK...   run tasks over seeds and presets, and list the results
   show RUN        print a run's result and where its report is
+  runs [DIR]      list the runs below a folder
+  export RUN...   write finished runs as a dataset or as trajectories
   tasks           list, check or make task folders
   twin PHOTO      make a task folder from a photo of a real scene
   bench [NAME...] measure; without a name, every row of the engine's table
@@ -45,6 +47,18 @@ def _show(argv: list[str]) -> int:
     from lucibot.commands import show
 
     return show(argv)
+
+
+def _runs(argv: list[str]) -> int:
+    from lucibot.runs import command
+
+    return command(argv)
+
+
+def _export(argv: list[str]) -> int:
+    from lucibot.commands import export
+
+    return export(argv)
 
 
 def _sweep(argv: list[str]) -> int:
@@ -78,8 +92,8 @@ def _doctor(argv: list[str]) -> int:
 
 
 COMMANDS: dict[str, Callable[[list[str]], int]] = {
-    "run": _run, "resume": _resume, "sweep": _sweep, "show": _show, "tasks": _tasks, "twin": _twin,
-    "bench": _bench, "doctor": _doctor,
+    "run": _run, "resume": _resume, "sweep": _sweep, "show": _show, "runs": _runs, "export": _export,
+    "tasks": _tasks, "twin": _twin, "bench": _bench, "doctor": _doctor,
 }  # fmt: skip
 
 

@@ -109,6 +109,13 @@ def twin(argv: list[str]) -> int:
     return command(argv)
 
 
+def export(argv: list[str]) -> int:
+    """`lucibot export`."""
+    from lucibot.export.command import command
+
+    return command(argv)
+
+
 def bench(argv: list[str]) -> int:
     """`lucibot bench`."""
     from lucibot.benchmark.command import command

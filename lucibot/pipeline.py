@@ -122,7 +122,7 @@ STAGES: tuple[Stage, ...] = (
     Stage(number=50, name="optimize", version=7, needs=("scene", "perceive"), config="optimize",
           reads=("scene", "roles", "simulation"), seeded=True, keep=("checkpoints",),
           begins_early=True),
-    Stage(number=60, name="execute", version=7, needs=("perceive", "optimize"), config="execute",
+    Stage(number=60, name="execute", version=8, needs=("perceive", "optimize"), config="execute",
           reads=("scene", "roles", "simulation"), begins_early=True),
     Stage(number=70, name="report", version=4, needs=("scene", "prompt", "imagine", "select",
           "perceive", "optimize", "execute"), config=None,

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from lucibot.benchmark.command import load
-from lucibot.sim.record import Rollout
+from lucibot.store.rollout import Rollout
 from lucibot.task import checkout_folder
 
 STEPS = 121
@@ -41,6 +41,8 @@ def moved(of, small_task, tmp_path_factory):
         times_s=np.arange(STEPS) * 0.01, bodies=tuple(home), positions_m=positions,
         quaternions=np.tile([1.0, 0, 0, 0], (STEPS, 2, 1)), joints=(), joint_values=np.zeros((STEPS, 0)),
         actuators=tuple(home), held=held, particle_steps=np.array([0, STEPS - 1]), particles={},
+        targets_m=np.full((STEPS, 2, 3), np.nan), target_quaternions=np.full((STEPS, 2, 4), np.nan),
+        grasped={},
     )  # fmt: skip
     return task, of("paths").Path3D(
         rollout=rollout, grips=(("yellow_cup", np.array([0, 0, 0.11])),)

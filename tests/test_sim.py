@@ -192,8 +192,8 @@ def test_stack_cups_nests_and_a_missed_cup_does_not():
 
 @pytest.mark.slow
 def test_a_replay_survives_a_kill_and_keeps_every_step_whatever_went_before(tmp_path):
-    from lucibot.sim.record import Rollout
     from lucibot.sim.replay import Replay
+    from lucibot.store.rollout import Rollout
 
     task = load_task("stack_cups")
     path = cup_path(task)
@@ -232,6 +232,11 @@ def test_a_replay_survives_a_kill_and_keeps_every_step_whatever_went_before(tmp_
     led = np.repeat(held, sim.steps_per_waypoint, axis=0)
     np.testing.assert_array_equal(kept.held[1 : len(led) + 1], led)
     assert not kept.held[0].any() and not kept.held[len(led) + 1 :].any()
+    # Where each step was to bring it: at the keyframes the waypoints, in between close to where it was.
+    np.testing.assert_array_equal(np.isfinite(kept.targets_m).all(-1), kept.held)
+    np.testing.assert_allclose(kept.targets_m[at, 1], path[:4, 1, :3], atol=1e-6)
+    away = np.linalg.norm(kept.targets_m[:, 1] - kept.positions_m[:, yellow], axis=-1)
+    assert np.nanmax(away) < 0.005
 
 
 @pytest.mark.slow

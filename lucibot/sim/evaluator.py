@@ -16,7 +16,7 @@ from lucibot.sim.contact import Contacts
 from lucibot.sim.grip import grasps, regrasps
 from lucibot.sim.moment import Moment
 from lucibot.sim.observer import SceneObserver
-from lucibot.sim.rollout import run_rollout
+from lucibot.sim.rollout import Aim, run_rollout
 from lucibot.sim.scene import SimScene
 from lucibot.sim.state import FinalState, StateRecorder
 from lucibot.task import Task
@@ -46,16 +46,20 @@ class Evaluator:
         return self._run(waypoints, keep_states=False)[0]
 
     def evaluate_with_states(
-        self, waypoints: np.ndarray, on_step: Callable[[int], None] | None = None
+        self,
+        waypoints: np.ndarray,
+        on_step: Callable[[int], None] | None = None,
+        on_aim: Callable[[dict[str, Aim]], None] | None = None,
     ) -> tuple[Evaluation, list[FinalState]]:
         """The same, with P final states for measurement. The search must not call this.
 
         Args:
             on_step: called after every simulation step with the number of steps done.
+            on_aim: called before it with where it is to bring what is held.
         """
-        return self._run(waypoints, keep_states=True, on_step=on_step)
+        return self._run(waypoints, keep_states=True, on_step=on_step, on_aim=on_aim)
 
-    def _run(self, waypoints: np.ndarray, *, keep_states: bool, on_step=None):
+    def _run(self, waypoints: np.ndarray, *, keep_states: bool, **calls):
         wanted = self._supervision.waypoints.shape
         waypoints = np.asarray(waypoints, np.float32)
         if waypoints.ndim != 4 or waypoints.shape[1:] != wanted or not len(waypoints):
@@ -66,7 +70,7 @@ class Evaluator:
             # The batch is always full: what fills it is rolled out too and then forgotten.
             full = np.concatenate([chunk, np.repeat(chunk[-1:], B - len(chunk), axis=0)])
             with self._timer.part("Python"):
-                result, final = self._roll(full, keep_states, on_step)
+                result, final = self._roll(full, keep_states, **calls)
             parts.append({n: v[: len(chunk)] for n, v in result.items()})
             states += final[: len(chunk)]
         joined = {n: np.concatenate([p[n] for p in parts]) for n in parts[0]}
@@ -79,7 +83,7 @@ class Evaluator:
         ), states
 
     def _roll(
-        self, waypoints: np.ndarray, keep_states: bool, on_step
+        self, waypoints: np.ndarray, keep_states: bool, **calls
     ) -> tuple[dict, list[FinalState]]:
         """One batch; returns terms, loss and failed, (B,) each."""
         # What is not a number is no trajectory: in its place the estimate is rolled out, and fails.
@@ -102,7 +106,7 @@ class Evaluator:
         run_rollout(
             self.scene, torch.from_numpy(waypoints), self._supervision.held,
             grasps=grasps(self.scene.task, self._supervision),
-            regrasps=regrasps(self.scene.task, self._supervision), on_keyframe=keep, on_step=on_step,
+            regrasps=regrasps(self.scene.task, self._supervision), on_keyframe=keep, **calls,
         )  # fmt: skip
         with self._timer.part("losses"):
             keyframes, end = Moment.joined(moments), self.scene.moment()

@@ -1,55 +1,14 @@
-"""`Rollout`: one trajectory as it was simulated, step by step."""
+"""Keeps what happens in a rollout, step by step."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from pathlib import Path
-
 import numpy as np
+import torch
 
+from lucibot.core.geometry import rotvec_to_quat
+from lucibot.sim.rollout import Aim
 from lucibot.sim.scene import SimScene
-
-
-@dataclass(frozen=True, kw_only=True)
-class Rollout:
-    """S steps, and the start before them; T moments at which particles were looked at."""
-
-    times_s: np.ndarray
-    """(S + 1,) of simulated time."""
-    bodies: tuple[str, ...]
-    """Names of the R rigid objects."""
-    positions_m: np.ndarray
-    """(S + 1, R, 3) float32, world: origins of the mesh frames."""
-    quaternions: np.ndarray
-    """(S + 1, R, 4) float32 (w, x, y, z), mesh frame to world."""
-    joints: tuple[str, ...]
-    """Names of the J rigid objects that hang on a joint."""
-    joint_values: np.ndarray
-    """(S + 1, J) float32 [rad or m], 0 at the initial pose."""
-    actuators: tuple[str, ...]
-    """Names of the A actuators."""
-    held: np.ndarray
-    """(S + 1, A) bool: whether a hand held it in the step that led here; at the start none."""
-    particle_steps: np.ndarray
-    """(T,) int: after how many steps particles were looked at; always at the start and the end."""
-    particles: dict[str, np.ndarray]
-    """By object, (T, N, 3) float32 [m, world]."""
-
-    def save(self, path: Path) -> None:
-        np.savez_compressed(
-            path, times_s=self.times_s, positions_m=self.positions_m, quaternions=self.quaternions,
-            joint_values=self.joint_values, held=self.held, particle_steps=self.particle_steps,
-            **{n: np.array(getattr(self, n), dtype=str) for n in ("bodies", "joints", "actuators")},
-            **{f"particles/{n}": p for n, p in self.particles.items()},
-        )  # fmt: skip
-
-    @classmethod
-    def load(cls, path: Path) -> Rollout:
-        with np.load(path) as z:
-            names = {n: tuple(z[n].tolist()) for n in ("bodies", "joints", "actuators")}
-            arrays = {n: z[n] for n in z.files if n not in names and "/" not in n}
-            particles = {n.partition("/")[2]: z[n] for n in z.files if "/" in n}
-        return cls(**names, **arrays, particles=particles)
+from lucibot.store.rollout import Rollout
 
 
 class RolloutRecorder:
@@ -70,6 +29,13 @@ class RolloutRecorder:
         self._poses: list[tuple[np.ndarray, ...]] = []
         self._steps: list[int] = []
         self._clouds: dict[str, list[np.ndarray]] = {o.name: [] for o in scene.particle_objects}
+        self._actuators = [o.name for o in scene.task.actuators]
+        self._soft = [o.name for o in scene.task.actuators if not o.is_rigid]
+        self._aims: list[dict[str, Aim]] = []
+
+    def aim(self, aims: dict[str, Aim]) -> None:
+        """Call before each step with where it is to bring what is held."""
+        self._aims.append(dict(aims))
 
     def look(self, step: int) -> None:
         """Call before the first step with 0, and after each one with the number of steps done."""
@@ -96,6 +62,7 @@ class RolloutRecorder:
         led = (after >= 0) & (after < K)
         held = np.where(led[:, None], self._held[np.clip(after, 0, K - 1)], False)
         positions, quaternions, values = (np.stack(x) for x in zip(*self._poses, strict=True))
+        targets, grasped = self._targets()
         return Rollout(
             times_s=np.arange(len(self._poses)) * self._scene.dt_s, bodies=tuple(self._bodies),
             positions_m=positions, quaternions=quaternions, joints=tuple(self._joints),
@@ -103,4 +70,18 @@ class RolloutRecorder:
             actuators=tuple(o.name for o in self._scene.task.actuators),
             particle_steps=np.array(self._steps),
             particles={n: np.stack(c) for n, c in self._clouds.items()},
+            targets_m=targets[..., :3], target_quaternions=targets[..., 3:], grasped=grasped,
         )  # fmt: skip
+
+    def _targets(self) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+        """(S + 1, A, 7) positions and quaternions, and the particles that are grasped."""
+        targets = np.full((len(self._poses), len(self._actuators), 7), np.nan, np.float32)
+        grasped = {n: np.full(len(self._poses), -1) for n in self._soft}
+        for step, aims in enumerate(self._aims, 1):
+            for name, aim in aims.items():
+                a = self._actuators.index(name)
+                targets[step, a, :3] = aim.pose[:3]
+                targets[step, a, 3:] = rotvec_to_quat(torch.as_tensor(aim.pose[3:])).numpy()
+                if name in grasped:
+                    grasped[name][step] = aim.particle
+        return targets, grasped

@@ -13,8 +13,8 @@ from lucibot.objective.config import ObjectiveConfig
 from lucibot.objective.evaluation import Evaluation
 from lucibot.objective.supervision import Supervision
 from lucibot.sim.process import MAX_DEATHS, SimProcess
-from lucibot.sim.record import Rollout
 from lucibot.sim.state import FinalState
+from lucibot.store.rollout import Rollout
 from lucibot.task import Task
 
 
@@ -115,7 +115,9 @@ def _replayer(task: Task, camera: Camera, n_envs: int, device: str):
         # The scene may be where the trajectory before has left it.
         scene.reset()
         look(0)
-        result, states = evaluator.evaluate_with_states(waypoints[None], on_step=look)
+        result, states = evaluator.evaluate_with_states(
+            waypoints[None], on_step=look, on_aim=recorder.aim
+        )
         return Replayed(
             evaluation=result, state=states[0], rollout=recorder.rollout(), pictures=pictures,
             undrawn=len(undrawn),

@@ -14,6 +14,7 @@ from lucibot.core.geometry import (
     compose_rotvec,
     interpolate_pose,
     minimum_jerk,
+    pose_np,
     quat_to_rotvec,
     rotvec_to_quat,
 )
@@ -21,6 +22,17 @@ from lucibot.core.joint import Joint
 from lucibot.sim.grip import carried, patch, patch_now
 from lucibot.sim.scene import SimScene
 from lucibot.task import ObjectSpec
+
+
+@dataclass(frozen=True)
+class Aim:
+    """Where a step is to bring one actuator that is held, in the first environment."""
+
+    pose: np.ndarray
+    """(6,) pose vector of the mesh frame [m, rad, world]; of a deformable actuator, where the particle
+    that is grasped is to be, and the patch's turn since it was taken."""
+    particle: int = -1
+    """That particle, of a deformable actuator."""
 
 
 def run_rollout(
@@ -32,6 +44,7 @@ def run_rollout(
     regrasps: Mapping[str, Mapping[int, np.ndarray]] | None = None,
     on_keyframe: Callable[[int], None] | None = None,
     on_step: Callable[[int], None] | None = None,
+    on_aim: Callable[[dict[str, Aim]], None] | None = None,
 ) -> None:
     """Reset the scene and move every actuator through its waypoints, all environments at once.
 
@@ -58,6 +71,7 @@ def run_rollout(
             and keyframe; what is taken again at no given place is taken as before.
         on_keyframe: called with k when keyframe k has been reached.
         on_step: called after every step with the number of steps done.
+        on_aim: called before every step with where it is to bring what is held, by actuator.
     """
     spec = scene.task.spec.simulation
     names = [o.name for o in scene.task.actuators]
@@ -104,7 +118,13 @@ def run_rollout(
             for a in free:
                 if held[k - 1, a] and not held[k, a]:
                     _let_go(scene, names[a], last[a], lift)
+        aims = None
+        if on_aim:
+            start = {a: measured_pose(scene, names[a]) if a in taken else last[a] for a in moving}
+            aims = _aims(scene, start, goals[:, k], swung, patches, hands, spec.steps_per_waypoint)
         for i in range(spec.steps_per_waypoint):
+            if aims:
+                on_aim(aims[i])
             for a in moving:
                 scene.servo(names[a], *ways[a].at(k, i))
             for a, values in swung.items():
@@ -125,6 +145,8 @@ def run_rollout(
     for hand in hands.values():
         hand.hold(False)
     for _ in range(spec.settle_steps):
+        if on_aim:
+            on_aim({})
         scene.step()
         steps_done += 1
         if on_step:
@@ -207,8 +229,42 @@ class _Hand:
         start, self._pose = self._pose, goal
         return interpolate_pose(start, goal, s)
 
+    @property
+    def particle(self) -> int:
+        """The one that is grasped, in the first environment."""
+        return int(self._index[0] if self._index.ndim == 1 else self._index[0, 0])
+
     def aim(self, pose: Tensor) -> None:
         self._grip.aim(carried(self._offsets, pose))
+
+
+def _aims(
+    scene: SimScene, start: dict[int, Tensor], goal: Tensor, swung: dict[int, Tensor],
+    patches: dict[int, Tensor], hands: dict[int, _Hand], n: int,
+) -> list[dict[str, Aim]]:  # fmt: skip
+    """Where each of the n steps to a keyframe is to bring what is held, without what the servos' targets
+    run ahead by.
+
+    Args:
+        start: (B, 6) poses of free actuators by their index; goal: (B, A, 6).
+        swung: (n, B) values of those on joints.
+        patches: (n, B, 6) poses of what is grasped of deformable ones.
+    """
+    found: list[dict[str, Aim]] = [{} for _ in range(n)]
+    t = torch.arange(1, n + 1, dtype=torch.float64, device=goal.device) / n
+    for a, obj in enumerate(scene.task.actuators):
+        particle = -1
+        if a in start:
+            poses = interpolate_pose(start[a][:1], goal[:1, a], minimum_jerk(t)).cpu().numpy()
+        elif a in swung:
+            poses = pose_np(obj.articulation.poses(swung[a][:, 0].cpu().numpy()))
+        elif a in patches:
+            poses, particle = patches[a][:, 0].cpu().numpy(), hands[a].particle
+        else:
+            continue
+        for i in range(n):
+            found[i][obj.name] = Aim(pose=poses[i], particle=particle)
+    return found
 
 
 def _first_waypoint(goals: Tensor, held: np.ndarray, a: int) -> np.ndarray:

@@ -1,0 +1,98 @@
+"""`lucibot export`: finished runs as a dataset or as trajectories."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from lucibot.core.errors import UserError
+from lucibot.export import hdf5, lerobot, trajectory
+from lucibot.export.episode import FPS, Episode, read_episode
+from lucibot.settings import Parser
+from lucibot.store.run import RunDirectory
+
+FORMATS = ("lerobot", "hdf5", "trajectory")
+ROBOT = "free_actuators"
+"""What acts, as long as no arm does."""
+
+
+def command(argv: list[str]) -> int:
+    """`lucibot export`.
+
+    Raises:
+        UserError: no such run or format, a run that is not finished or did not succeed, runs that do not
+            fit together, a folder that exists.
+    """
+    p = Parser(
+        "lucibot export", "RUN... --format FORMAT --out DIR",
+        "Write finished runs as data: a LeRobot dataset (v3.0), HDF5 in robomimic's layout, or "
+        "trajectories as JSON, CSV and ROS 2 messages in MCAP.",
+    )  # fmt: skip
+    p.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="run directories")
+    p.add_argument("--format", choices=FORMATS, metavar="|".join(FORMATS), help="what is written")
+    p.add_argument("--out", type=Path, metavar="DIR", help="a new folder; with hdf5, a new file")
+    p.add_argument("--fps", type=int, metavar="INT",
+                   help=f"frames a second of a dataset (default: {FPS})")  # fmt: skip
+    p.add_argument("--failed", action="store_true", help="take runs that did not succeed as well")
+    a, _ = p.parse(argv)
+    for name in ("format", "out"):
+        if name not in a:
+            raise UserError(f"--{name} is missing; `lucibot export --help` says what there is")
+    if not 1 <= a.get("fps", FPS) <= 1000:
+        raise UserError(f"--fps {a['fps']}: expected 1 to 1000")
+    written = export(
+        a["runs"], a["format"], a["out"], fps=a.get("fps", FPS), failed=a.get("failed", False)
+    )
+    print(written)
+    return 0
+
+
+def export(
+    runs: list[Path], format: str, out: Path, *, fps: int = FPS, failed: bool = False
+) -> str:
+    """Write runs as data; returns what was written, in a line. Nothing is left of what fails.
+
+    Args:
+        out: where to, a folder or (HDF5) a file that does not exist yet.
+        fps: frames a second of a dataset.
+        failed: take runs that did not succeed as well.
+
+    Raises:
+        UserError: see `command`.
+    """
+    if out.exists():
+        raise UserError(f"--out {out} exists; choose another name")
+    for run in runs:
+        result = RunDirectory.open(run).result()
+        if not result.success and not failed:
+            raise UserError(
+                f"{run} did not succeed ({result.verdict}); --failed takes it all the same"
+            )
+    out.parent.mkdir(parents=True, exist_ok=True)
+    part = out.with_name(f".{out.name}.part")
+    shutil.rmtree(part, ignore_errors=True)
+    part.unlink(missing_ok=True)
+    try:
+        episodes = _episodes(runs, fps)
+        if format == "hdf5":
+            said = f"{hdf5.write(episodes, part)} frames"
+        elif format == "lerobot":
+            part.mkdir()
+            said = f"{lerobot.write(episodes, part, robot=ROBOT)} frames"
+        else:
+            part.mkdir()
+            said = f"{sum(trajectory.write(e, part) for e in episodes)} steps"
+        part.rename(out)
+    except BaseException:
+        shutil.rmtree(part, ignore_errors=True)
+        part.unlink(missing_ok=True)
+        raise
+    return f"{out}: {len(runs)} {'run' if len(runs) == 1 else 'runs'}, {said}"
+
+
+def _episodes(runs: list[Path], fps: int) -> Iterator[Episode]:
+    for run in runs:
+        print(f"reading {run}", file=sys.stderr, flush=True)
+        yield read_episode(run, fps=fps)

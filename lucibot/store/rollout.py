@@ -1,0 +1,62 @@
+"""`Rollout`: one trajectory as it was simulated, step by step."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rollout:
+    """S steps, and the start before them; T moments at which particles were looked at."""
+
+    times_s: np.ndarray
+    """(S + 1,) of simulated time."""
+    bodies: tuple[str, ...]
+    """Names of the R rigid objects."""
+    positions_m: np.ndarray
+    """(S + 1, R, 3) float32, world: origins of the mesh frames."""
+    quaternions: np.ndarray
+    """(S + 1, R, 4) float32 (w, x, y, z), mesh frame to world."""
+    joints: tuple[str, ...]
+    """Names of the J rigid objects that hang on a joint."""
+    joint_values: np.ndarray
+    """(S + 1, J) float32 [rad or m], 0 at the initial pose."""
+    actuators: tuple[str, ...]
+    """Names of the A actuators."""
+    held: np.ndarray
+    """(S + 1, A) bool: whether a hand held it in the step that led here; at the start none."""
+    targets_m: np.ndarray
+    """(S + 1, A, 3) float32, world: where each actuator was to be after the step that led here, NaN where
+    it was not held. Of a deformable one, where the particle that is grasped was to be."""
+    target_quaternions: np.ndarray
+    """(S + 1, A, 4) float32 (w, x, y, z), likewise; of a deformable one, its turn since it was taken."""
+    grasped: dict[str, np.ndarray]
+    """Of each deformable actuator, (S + 1,) int: the particle that is grasped, -1 where none is."""
+    particle_steps: np.ndarray
+    """(T,) int: after how many steps particles were looked at; always at the start and the end."""
+    particles: dict[str, np.ndarray]
+    """By object, (T, N, 3) float32 [m, world]."""
+
+    def save(self, path: Path) -> None:
+        np.savez_compressed(
+            path, times_s=self.times_s, positions_m=self.positions_m, quaternions=self.quaternions,
+            joint_values=self.joint_values, held=self.held, particle_steps=self.particle_steps,
+            targets_m=self.targets_m, target_quaternions=self.target_quaternions,
+            **{n: np.array(getattr(self, n), dtype=str) for n in ("bodies", "joints", "actuators")},
+            **{f"particles/{n}": p for n, p in self.particles.items()},
+            **{f"grasped/{n}": p for n, p in self.grasped.items()},
+        )  # fmt: skip
+
+    @classmethod
+    def load(cls, path: Path) -> Rollout:
+        with np.load(path) as z:
+            names = {n: tuple(z[n].tolist()) for n in ("bodies", "joints", "actuators")}
+            arrays = {n: z[n] for n in z.files if n not in names and "/" not in n}
+            of_objects = {
+                kind: {n.partition("/")[2]: z[n] for n in z.files if n.startswith(f"{kind}/")}
+                for kind in ("particles", "grasped")
+            }
+        return cls(**names, **arrays, **of_objects)
