@@ -153,11 +153,11 @@ class Checkpoint:
         """
         self.ensure_memory(device, dtype)
         of_transformers = cls.__module__.startswith("transformers")
-        told = {"dtype" if of_transformers else "torch_dtype": dtype}
+        told = {"dtype": dtype}
         if of_transformers:
             told["output_loading_info"] = True
         try:
-            with _quiet():
+            with quiet():
                 model = cls.from_pretrained(self.folder, local_files_only=True, **told, **more)
             if of_transformers:
                 model, found = model
@@ -296,7 +296,7 @@ def _first_line(e: BaseException) -> str:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Without the libraries' progress bars and warnings: what is wrong is raised."""
     restore = []
     for module in ("transformers", "diffusers"):

@@ -47,6 +47,32 @@ def run(ctx: Context) -> None:
             ctx.run.path / KEPT, ctx.config.judge, version=version_of("select"), task=ctx.task,
             view=first.view, scene=first.scene, services=ctx.services, note=ctx.note,
         )  # fmt: skip
+    try:
+        rows = _imagined(ctx, model, jobs, first, judging, count, most)
+    finally:
+        model.close()
+    write_json(ctx.folder / "candidates.json", {"kind": model.kind, "candidates": rows})
+    if not any(row["file"] for row in rows):
+        reasons = "; ".join(dict.fromkeys(row["trouble"] for row in rows))
+        raise (UserError if model.given else RunFailed)(
+            reasons if model.given else f"no video came of {len(rows)} candidates: {reasons}"
+        )
+
+
+def _imagined(
+    ctx: Context,
+    model: VideoModel,
+    jobs: Jobs,
+    first: VideoRequest,
+    judging: Judging | None,
+    count: int,
+    most: int,
+) -> list[dict]:
+    """A row for each candidate: `count` of them, and then one after another until one is usable.
+
+    Args:
+        most: so many at most.
+    """
     rows: list[dict] = []
     while len(rows) < most:
         more = range(len(rows), max(count, len(rows) + 1))
@@ -55,12 +81,7 @@ def run(ctx: Context) -> None:
         rows += new
         if judging is None or any([_usable(ctx, judging, row) for row in new]):
             break
-    write_json(ctx.folder / "candidates.json", {"kind": model.kind, "candidates": rows})
-    if not any(row["file"] for row in rows):
-        reasons = "; ".join(dict.fromkeys(row["trouble"] for row in rows))
-        raise (UserError if model.given else RunFailed)(
-            reasons if model.given else f"no video came of {len(rows)} candidates: {reasons}"
-        )
+    return rows
 
 
 def first_request(task: Task, scene: Path, prompt: Path, seed: int) -> VideoRequest:

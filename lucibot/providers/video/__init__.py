@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from lucibot.providers.video.command import CommandVideo
+from lucibot.providers.video.diffusers import DiffusersVideo
 from lucibot.providers.video.fal import FalVideo
 from lucibot.providers.video.file import FileVideo
 from lucibot.providers.video.kling import KlingVideo
@@ -11,11 +12,19 @@ from lucibot.providers.video.runway import RunwayVideo
 from lucibot.providers.video.storyboard import StoryboardVideo
 
 VideoConfig = (
-    StoryboardVideo | FileVideo | RunwayVideo | FalVideo | KlingVideo | CommandVideo | ReplayVideo
+    StoryboardVideo
+    | FileVideo
+    | RunwayVideo
+    | FalVideo
+    | KlingVideo
+    | DiffusersVideo
+    | CommandVideo
+    | ReplayVideo
 )
 
 __all__ = [
     "CommandVideo",
+    "DiffusersVideo",
     "FalVideo",
     "FileVideo",
     "KlingVideo",

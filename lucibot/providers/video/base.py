@@ -151,6 +151,10 @@ class VideoModel(Protocol):
         """
         ...
 
+    def close(self) -> None:
+        """Give back what it holds, memory above all: no more is asked for, for now."""
+        ...
+
 
 @runtime_checkable
 class FindsJobs(Protocol):
@@ -193,3 +197,5 @@ class Immediate:
 
     def poll(self, job: Job) -> JobStatus:
         return JobStatus(state=JobState.DONE)
+
+    def close(self) -> None: ...

@@ -156,6 +156,8 @@ class ServiceModel:
     def price_usd(self, request: VideoRequest) -> float | None:
         return self.config.price(self._prices)
 
+    def close(self) -> None: ...
+
     def key(self, variable: str) -> str:
         """
         Raises:
