@@ -28,25 +28,12 @@ Device = Literal["auto", "cpu", "cuda"]
 DType = Literal["auto", "float32", "float16", "bfloat16"]
 """What it computes with; "auto": bfloat16 on a GPU, float32 on a CPU."""
 
-INSTALL = "pip install 'lucibot[models]'"
 MARGIN = 1.2
 """Memory that a model needs to run, as a multiple of its weights, at least."""
 _BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
 _WEIGHTS = ("*.safetensors", "*.bin", "*.pt", "*.pth")
 
 Model = TypeVar("Model")
-
-
-def ensure_package(module: str, flag: str, install: str = INSTALL) -> None:
-    """
-    Args:
-        flag: the choice that needs it, for the message: "--perceive.depth marigold".
-
-    Raises:
-        UserError: the package is not installed.
-    """
-    if find_spec(module.partition(".")[0]) is None:
-        raise UserError(f"{flag} needs the package {module.partition('.')[0]}: {install}")
 
 
 def torch_device(device: str, flag: str) -> torch.device:
@@ -236,6 +223,24 @@ def _folder(name: str, flag: str, hint: str) -> Path:
         raise UserError(f"{flag} {name}: that is a file; give the checkpoint's folder")
     if name.startswith(("/", ".", "~")) or name.count("/") != 1:
         raise UserError(f"{flag} {name}: no such folder; give one, or a name on the hub{hint}")
+    return _fetched(name, flag, hint)
+
+
+def fetched_file(name: str, file: str, *, flag: str) -> Path:
+    """A file of a model of the hub, which was fetched before.
+
+    Raises:
+        UserError: it was not, or has no such file.
+    """
+    path = _fetched(name, flag, "") / file
+    if not path.is_file():
+        raise UserError(
+            f"{flag} {name}: {file} is not among what was fetched of it: `hf download {name} {file}`"
+        )
+    return path
+
+
+def _fetched(name: str, flag: str, hint: str) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 

@@ -4,7 +4,14 @@ from lucibot.providers.tracker.config import (
     CommandSegmenter,
     ComposedTracker,
     EmbeddedTracker,
+    Sam2Segmenter,
     TrackerConfig,
 )
 
-__all__ = ["CommandSegmenter", "ComposedTracker", "EmbeddedTracker", "TrackerConfig"]
+__all__ = [
+    "CommandSegmenter",
+    "ComposedTracker",
+    "EmbeddedTracker",
+    "Sam2Segmenter",
+    "TrackerConfig",
+]

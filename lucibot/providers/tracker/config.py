@@ -9,7 +9,8 @@ from pydantic import Field
 
 from lucibot.core.config import Config
 from lucibot.core.needs import Needs
-from lucibot.core.schema import Count, Fraction, Positive
+from lucibot.core.schema import Count, Fraction, Index, Positive
+from lucibot.providers.checkpoints import Device, DType
 
 if TYPE_CHECKING:
     from lucibot.providers.hand.config import HandConfig
@@ -76,7 +77,43 @@ class CommandSegmenter(Config):
         return SegmentByCommand(self)
 
 
-SegmenterConfig = CommandSegmenter
+@dataclass(frozen=True, kw_only=True)
+class Sam2Segmenter(Config):
+    """Masks by SAM 2, from points on the objects' true first masks or from these masks."""
+
+    NEEDS = Needs(
+        packages=("transformers",), extra="models", weights=("facebook/sam2.1-hiera-large",),
+        note="the authors' package sam2 does as well; a GPU makes it fast",
+    )  # fmt: skip
+
+    kind: Literal["sam2"] = "sam2"
+    model: str = "facebook/sam2.1-hiera-large"
+    """A folder that transformers has written, a name on the hub that has been fetched (`hf download
+    NAME`), or, for the package sam2, a .pt file."""
+    library: Literal["sam2", "transformers"] | None = None
+    """Who runs it; if not given, settled when the run begins: the authors' package "sam2" where it is
+    installed, else "transformers"."""
+    architecture: str = ""
+    """The package's config of a .pt file that is not named as it was published, such as
+    configs/sam2.1/sam2.1_hiera_l.yaml."""
+    prompt: Literal["points", "masks"] = "points"
+    """What it is told of the first frame: points on the objects, or their true masks."""
+    points: Annotated[Count, Field(le=64)] = 8
+    """Points on each object, spread over it."""
+    points_off: Annotated[Index, Field(le=64)] = 2
+    """Points on each of the other objects, which are said to be none of it."""
+    device: Device = "auto"
+    """Where it runs; "auto": on the GPU where there is one."""
+    dtype: DType = "auto"
+    """What it computes with; "auto": bfloat16 on a GPU, float32 on a CPU."""
+
+    def create(self) -> Segmenter:
+        from lucibot.providers.tracker.sam2 import SegmentBySam2
+
+        return SegmentBySam2(self)
+
+
+SegmenterConfig = CommandSegmenter | Sam2Segmenter
 HandLayerConfig = EmbeddedTracker
 
 
