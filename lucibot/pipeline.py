@@ -27,6 +27,7 @@ from lucibot.core.errors import UserError, unknown_name
 from lucibot.core.progress import Progress
 from lucibot.core.video import sha256_of
 from lucibot.providers.hand import default_hand
+from lucibot.providers.tracker import settled_tracker
 from lucibot.providers.verifier import PixelVerifier
 from lucibot.providers.video import StoryboardVideo
 from lucibot.services import Services
@@ -149,7 +150,7 @@ class StageConsole:
 def settled_run(task: Task, config: RunConfig) -> RunConfig:
     """`config` with what is left to the run settled, where another choice would give another result: a
     run keeps what it began with. The batch size of the search follows from the population, what
-    finds hands from what is installed."""
+    finds hands and who runs SAM 2 from what is installed."""
     o, p, s = config.optimize, config.perceive, config.select
     if isinstance(s.verifier, PixelVerifier) and s.verifier.hand is None:
         judge = dataclasses.replace(s.verifier, hand=default_hand())
@@ -158,7 +159,9 @@ def settled_run(task: Task, config: RunConfig) -> RunConfig:
     batch = o.environments or settled_batch(task, population, device=o.device)
     return dataclasses.replace(
         config, select=s, optimize=dataclasses.replace(o, environments=batch),
-        perceive=dataclasses.replace(p, hand=p.hand or default_hand()),
+        perceive=dataclasses.replace(
+            p, hand=p.hand or default_hand(), tracker=settled_tracker(p.tracker)
+        ),
     )  # fmt: skip
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -23,8 +23,10 @@ from lucibot.perception.poses import refine_poses
 from lucibot.perception.result import Perception
 from lucibot.perception.supervise import build_supervision
 from lucibot.pipeline import Context
+from lucibot.providers.answerer.base import Answerer
+from lucibot.providers.depth.base import DepthModel
 from lucibot.providers.hand import default_hand
-from lucibot.providers.hand.base import Hand
+from lucibot.providers.hand.base import Hand, HandDetector
 from lucibot.store.verdicts import chosen_video
 from lucibot.task import Task
 from lucibot.vision.clip import read_clip
@@ -50,11 +52,16 @@ def run(ctx: Context) -> None:
 def perceive(
     task: Task, view: SceneView, video: Video, config: PerceiveConfig, progress: Progress
 ) -> Perception:
-    """Reads everything that the search needs from `video`, given the known first moment."""
+    """Reads everything that the search needs from `video`, given the known first moment.
+
+    Raises:
+        UserError: a model lacks what it needs; told before the first of them begins.
+        RunFailed: a model did not find what it is there for.
+    """
     config.affordance.check()
-    tracks = config.tracker.create(config.hand).track(
-        task, view, video, progress=part(progress, 0, 0.7)
-    )
+    tracker = config.tracker.create(config.hand)
+    models = Models.of(config)
+    tracks = tracker.track(task, view, video, progress=part(progress, 0, 0.7))
     if task.spec.hands == "none":
         # What looks like one, a wooden spoon, is none.
         tracks = replace(tracks, hand=np.zeros_like(tracks.hand))
@@ -63,15 +70,32 @@ def perceive(
             tracks, masks=tracks.masks & ~video.unseen[:, None], hand=tracks.hand & ~video.unseen,
             unseen=video.unseen,
         )  # fmt: skip
-    return read_tracks(task, view, video, tracks, config, part(progress, 0.7, 1))
+    return read_tracks(task, view, video, tracks, config, part(progress, 0.7, 1), models)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Models:
+    """What is asked after the tracker; made before it, so that what they lack is told at once."""
+
+    depth: DepthModel
+    hands: HandDetector
+    answerer: Answerer
+
+    @classmethod
+    def of(cls, config: PerceiveConfig) -> Models:
+        return cls(
+            depth=config.depth.create(), hands=(config.hand or default_hand()).create(),
+            answerer=config.answerer.create(),
+        )  # fmt: skip
 
 
 def read_tracks(
     task: Task, view: SceneView, video: Video, tracks: Tracks, config: PerceiveConfig,
-    progress: Progress,
+    progress: Progress, models: Models | None = None,
 ) -> Perception:  # fmt: skip
     """All of perception after the tracker."""
-    depth_model = config.depth.create()
+    models = models or Models.of(config)
+    depth_model, answerer = models.depth, models.answerer
     measured = None
     if not depth_model.rests_on_poses:
         progress("estimating depth", 0.0)
@@ -95,7 +119,6 @@ def read_tracks(
         depth_of = KeptDepth(depth_model, task, view, video, tracks, seed=config.seed)
     progress("asking what happens when", 0.7)
     events = read_events(task, view, tracks, found.poses, video.fps, depth_of, config.events)
-    answerer = config.answerer.create()
     span = answerer.span(task, view, video, tracks, events)
     area_m = config.affordance.area_m
     grasps = {
@@ -125,14 +148,10 @@ def read_tracks(
     progress("looking for finger tips", 0.85)
     hands: list[list[Hand]] = [[] for _ in video.frames]
     at = frames_read(events.held, keyframes, video.fps, config.affordance)
-    found_hands = (
-        (config.hand or default_hand())
-        .create()
-        .detect(
-            video.frames[at],
-            hand_layer=tracks.hand[at],
-            contact_masks=tracks.masks[at][:, actuators],
-        )
+    found_hands = models.hands.detect(
+        video.frames[at],
+        hand_layer=tracks.hand[at],
+        contact_masks=tracks.masks[at][:, actuators],
     )
     for t, found_here in zip(at, found_hands, strict=True):
         hands[t] = found_here

@@ -6,6 +6,7 @@ from lucibot.providers.tracker.config import (
     EmbeddedTracker,
     Sam2Segmenter,
     TrackerConfig,
+    settled_tracker,
 )
 
 __all__ = [
@@ -14,4 +15,5 @@ __all__ = [
     "EmbeddedTracker",
     "Sam2Segmenter",
     "TrackerConfig",
+    "settled_tracker",
 ]

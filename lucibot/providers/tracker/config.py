@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
@@ -133,3 +134,16 @@ class ComposedTracker(Config):
 
 
 TrackerConfig = EmbeddedTracker | ComposedTracker
+
+
+def default_library() -> Literal["sam2", "transformers"]:
+    """What runs SAM 2 where nobody has said: the authors' package where it is installed."""
+    return "sam2" if find_spec("sam2") is not None else "transformers"
+
+
+def settled_tracker(config: TrackerConfig) -> TrackerConfig:
+    """`config` with what is left to the run settled: who runs SAM 2."""
+    segmenter = getattr(config, "segmenter", None)
+    if not isinstance(segmenter, Sam2Segmenter) or segmenter.library is not None:
+        return config
+    return replace(config, segmenter=replace(segmenter, library=default_library()))

@@ -9,7 +9,6 @@ written here: its processor needs torchvision, which nothing else here does.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from importlib.util import find_spec
 from typing import Protocol
 
 import numpy as np
@@ -25,7 +24,7 @@ from lucibot.providers.checkpoints import (
     within_memory,
 )
 from lucibot.providers.tracker.base import Segments
-from lucibot.providers.tracker.config import Sam2Segmenter
+from lucibot.providers.tracker.config import Sam2Segmenter, default_library
 from lucibot.providers.tracker.prompts import Prompt, prompts_of
 from lucibot.task import Task
 
@@ -131,11 +130,6 @@ class ByTransformers:
                 yield logits, score
             # What the last step holds goes before memory is given back.
             del model, session, out
-
-
-def default_library() -> str:
-    """The authors' package where it is installed."""
-    return "sam2" if find_spec("sam2") is not None else "transformers"
 
 
 def picture(frame: np.ndarray, side: int):
