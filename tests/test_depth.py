@@ -75,6 +75,7 @@ class CountingDepth:
     """A model that remembers which frames it was asked of."""
 
     rests_on_poses = False
+    batch = 16
 
     def __init__(self):
         self.asked: list[int] = []

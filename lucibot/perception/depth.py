@@ -11,9 +11,6 @@ from lucibot.core.video import Video
 from lucibot.providers.depth.base import DepthModel
 from lucibot.task import Task
 
-BATCH = 16
-"""Frames that a model is given at once, so that memory stays within bounds."""
-
 
 class KeptDepth:
     """Depth (F, H, W) float32 [m] of frames (F,), see `DepthModel`.
@@ -35,8 +32,9 @@ class KeptDepth:
     def __call__(self, frames: np.ndarray) -> np.ndarray:
         wanted = [int(t) for t in frames]
         missing = [t for t in dict.fromkeys(wanted) if t not in self._kept]
-        for first in range(0, len(missing), BATCH):
-            part = missing[first : first + BATCH]
+        batch = self._model.batch or max(len(missing), 1)
+        for first in range(0, len(missing), batch):
+            part = missing[first : first + batch]
             found = self._model.estimate(
                 *self._of, np.array(part), seed=self._seed, progress=self._progress
             )

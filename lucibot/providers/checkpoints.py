@@ -111,6 +111,25 @@ class Checkpoint:
         path = self.folder / file
         return json.loads(path.read_text()) if path.is_file() else {}
 
+    def image_processor(self) -> Any:
+        """What makes of pictures what a transformers model takes; without torchvision.
+
+        Raises:
+            UserError: the checkpoint says nothing of it.
+        """
+        from transformers import AutoImageProcessor
+
+        try:
+            with _quiet():
+                return AutoImageProcessor.from_pretrained(
+                    self.folder, local_files_only=True, backend="pil"
+                )
+        except (OSError, ValueError, ImportError) as e:
+            raise UserError(
+                f"{self.flag} {self.folder}: its preprocessor_config.json is missing or not one that "
+                f"is read here ({_first_line(e)}); fetch the checkpoint again, whole"
+            ) from e
+
     def ensure_memory(self, device: torch.device, dtype: torch.dtype) -> None:
         """
         Raises:

@@ -1,5 +1,5 @@
 """The depth family."""
 
-from lucibot.providers.depth.config import DepthConfig, FillDepth
+from lucibot.providers.depth.config import DepthConfig, FillDepth, MonocularDepth
 
-__all__ = ["DepthConfig", "FillDepth"]
+__all__ = ["DepthConfig", "FillDepth", "MonocularDepth"]

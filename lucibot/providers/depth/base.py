@@ -17,6 +17,8 @@ class DepthModel(Protocol):
     rests_on_poses: bool
     """Whether objects' depth follows from their poses, so that it cannot teach anything about them.
     A model that measures is asked before poses are refined, of every frame, and not again."""
+    batch: int
+    """Frames that it is given at once, at most; 0: all, and it minds its memory itself."""
 
     def estimate(
         self,

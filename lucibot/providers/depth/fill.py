@@ -26,6 +26,7 @@ from lucibot.vision.grid import nearest_depth, resize_mask
 
 class DepthByFilling:
     rests_on_poses = True
+    batch = 16
 
     def __init__(self, config: FillDepth):
         self.config = config
