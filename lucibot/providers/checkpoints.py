@@ -120,7 +120,7 @@ class Checkpoint:
         from transformers import AutoImageProcessor
 
         try:
-            with _quiet():
+            with quiet():
                 return AutoImageProcessor.from_pretrained(
                     self.folder, local_files_only=True, backend="pil"
                 )

@@ -1,5 +1,10 @@
 """The depth family."""
 
-from lucibot.providers.depth.config import DepthConfig, FillDepth, MonocularDepth
+from lucibot.providers.depth.config import (
+    DepthConfig,
+    FillDepth,
+    MarigoldDepth,
+    MonocularDepth,
+)
 
-__all__ = ["DepthConfig", "FillDepth", "MonocularDepth"]
+__all__ = ["DepthConfig", "FillDepth", "MarigoldDepth", "MonocularDepth"]

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from pydantic import Field
 
 from lucibot.core.config import Config
 from lucibot.core.needs import Needs
+from lucibot.core.schema import Count, Fraction, Index
 from lucibot.providers.checkpoints import Device, DType
 
 if TYPE_CHECKING:
@@ -56,4 +59,38 @@ class MonocularDepth(Config):
         return DepthByNetwork(self)
 
 
-DepthConfig = FillDepth | MonocularDepth
+@dataclass(frozen=True, kw_only=True)
+class MarigoldDepth(Config):
+    """Depth by a diffusion model (Marigold) that the known background steers while it denoises."""
+
+    NEEDS = Needs(
+        packages=("diffusers", "transformers", "accelerate"), extra="models",
+        weights=("prs-eth/marigold-depth-v1-1",), gpu_gib=16,
+        note="its checkpoints' licences differ by version",
+    )  # fmt: skip
+
+    kind: Literal["marigold"] = "marigold"
+    model: str = "prs-eth/marigold-depth-v1-1"
+    """A folder that diffusers has written, or a name on the hub that has been fetched (`hf download
+    NAME`)."""
+    steps: Annotated[Count, Field(le=1000)] = 50
+    """Of denoising, in the first frame."""
+    renewed: Annotated[Fraction, Field(gt=0)] = 0.2
+    """The share of these steps that each further frame is denoised anew, from where the one before
+    ended; 1: all of them, each by itself."""
+    resolution: Annotated[Index, Field(le=4096)] = 0
+    """At which it works, longer side [pixels]; 0: the checkpoint's own."""
+    low_memory: bool = False
+    """Compute again what would have to be kept for gradients: slower."""
+    device: Device = "auto"
+    """Where it runs; "auto": on the GPU where there is one."""
+    dtype: DType = "float32"
+    """What it computes with: gradients want more digits than a half has."""
+
+    def create(self) -> DepthModel:
+        from lucibot.providers.depth.marigold import DepthByDiffusion
+
+        return DepthByDiffusion(self)
+
+
+DepthConfig = FillDepth | MonocularDepth | MarigoldDepth
