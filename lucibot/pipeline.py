@@ -26,9 +26,10 @@ from lucibot.config import RunConfig
 from lucibot.core.errors import UserError, unknown_name
 from lucibot.core.progress import Progress
 from lucibot.core.video import sha256_of
+from lucibot.providers.answerer import VlmAnswerer
 from lucibot.providers.hand import default_hand
 from lucibot.providers.tracker import settled_tracker
-from lucibot.providers.verifier import PixelVerifier
+from lucibot.providers.verifier import PixelVerifier, VlmVerifier
 from lucibot.providers.video import StoryboardVideo
 from lucibot.services import Services
 from lucibot.sim.sharding import settled_batch
@@ -87,6 +88,8 @@ class Stage:
     asks: Callable[[RunConfig], tuple[str, ...]] = lambda config: ()
     """Later stages whose work it does as well with such a config: their version counts for it, and
     what they read of the task."""
+    reads_too: Callable[[RunConfig], tuple[str, ...]] = lambda config: ()
+    """Parts of the task that it reads with such a config."""
     keep: tuple[str, ...] = ()
     """Patterns of checkpoints that survive when the stage starts again."""
     last_words: bool = False
@@ -119,7 +122,8 @@ STAGES: tuple[Stage, ...] = (
     Stage(number=30, name="select", version=10, needs=("scene", "imagine"), config="select",
           reads=("scene", "roles", "hands", "goal", "instruction")),
     Stage(number=40, name="perceive", version=15, needs=("scene", "imagine", "select"),
-          config="perceive", reads=("scene", "roles", "hands")),
+          config="perceive", reads=("scene", "roles", "hands"),
+          reads_too=lambda c: ("instruction",) if isinstance(c.perceive.answerer, VlmAnswerer) else ()),
     Stage(number=50, name="optimize", version=7, needs=("scene", "perceive"), config="optimize",
           reads=("scene", "roles", "simulation"), seeded=True, keep=("checkpoints",),
           begins_early=True),
@@ -152,9 +156,7 @@ def settled_run(task: Task, config: RunConfig) -> RunConfig:
     run keeps what it began with. The batch size of the search follows from the population, what
     finds hands and who runs SAM 2 from what is installed."""
     o, p, s = config.optimize, config.perceive, config.select
-    if isinstance(s.verifier, PixelVerifier) and s.verifier.hand is None:
-        judge = dataclasses.replace(s.verifier, hand=default_hand())
-        s = dataclasses.replace(s, verifier=judge)
+    s = dataclasses.replace(s, verifier=_settled_judge(s.verifier))
     population = o.search.population if task.is_searched else 1
     batch = o.environments or settled_batch(task, population, device=o.device)
     return dataclasses.replace(
@@ -163,6 +165,14 @@ def settled_run(task: Task, config: RunConfig) -> RunConfig:
             p, hand=p.hand or default_hand(), tracker=settled_tracker(p.tracker)
         ),
     )  # fmt: skip
+
+
+def _settled_judge(judge: Any) -> Any:
+    if isinstance(judge, VlmVerifier):
+        return dataclasses.replace(judge, beside=_settled_judge(judge.beside))
+    if isinstance(judge, PixelVerifier) and judge.hand is None:
+        return dataclasses.replace(judge, hand=default_hand())
+    return judge
 
 
 def start_run(task: Task, config: RunConfig, *, seed: int, out: Path) -> RunDirectory:
@@ -375,7 +385,11 @@ class _Walk:
     def _folder(self, stage: Stage, *, make: bool = True) -> StageFolder:
         inputs = {n: self.folders[n].digest() for n in stage.needs}
         asked = [s for s in STAGES if s.name in stage.asks(self.config)]
-        reads = {*stage.reads, *(part for s in asked for part in s.reads)}
+        reads = {
+            *stage.reads,
+            *stage.reads_too(self.config),
+            *(part for s in asked for part in s.reads),
+        }
         fingerprint = digest(
             [stage.name, stage.version, *(s.version for s in asked), self._settled(stage), inputs,
              self.task.digest_of(*reads), self.seed if stage.seeded else None]

@@ -227,7 +227,8 @@ WHERE = {
     r"spec\.simulation\b": {"sim", "optimize", "objective/success", "stages/execute.py", "task", "authoring", "checks"},
     r"material\.(?!kind\b)\w+": {"sim", "optimize", "objective/success", "task", "authoring", "checks"},
     r"task\.instruction\b": {
-        "providers/prompt", "providers/verifier", "stages/report.py", "pipeline.py", "task", "authoring", "checks",
+        "providers/prompt", "providers/verifier", "providers/asking.py", "stages/report.py", "pipeline.py",
+        "task", "authoring", "checks",
     },
     r"storyboard\.toml": {"providers/video", "task", "authoring", "checks"},
 }  # fmt: skip

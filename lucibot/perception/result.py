@@ -9,7 +9,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from lucibot.core.answers import Answers
+from lucibot.core.answers import Answers, Beside
 from lucibot.core.events import Events
 from lucibot.core.tracks import Tracks
 from lucibot.objective.supervision import Supervision
@@ -56,12 +56,17 @@ class Perception:
             hand=np.packbits(t.hand), confidence=t.confidence, lost=t.lost, poses=t.poses,
             scale=self.scale, fit=self.fit, touched=e.touched, moving=e.moving, held=e.held,
             contact=e.contact, keyframe_contact=a.contact, around=a.around,
+            **({} if a.beside is None else {"contact_beside": a.beside.contact}),
         )  # fmt: skip
         meta = {
             "first_contact": a.first_contact, "goal": a.goal, "contact_pairs": a.contact_pairs,
             "around_pairs": a.around_pairs,
-            "reasons": a.reasons, "keyframes": self.supervision.keyframes.tolist(),
+            "reasons": a.reasons, "keyframes": self.supervision.keyframes.tolist(), "by": a.by,
         }  # fmt: skip
+        if (b := a.beside) is not None:
+            meta["beside"] = {
+                "by": b.by, "first_contact": b.first_contact, "goal": b.goal, "reasons": b.reasons
+            }  # fmt: skip
         (folder / "answers.json").write_text(json.dumps(meta, indent=1))
         for k, depth in enumerate(self.depth_m):
             # Tenths of a millimetre in 16 bits; 0 is unknown.
@@ -96,7 +101,9 @@ class Perception:
                 first_contact=meta["first_contact"], goal=meta["goal"], contact_pairs=pairs,
                 contact=data["keyframe_contact"],
                 around_pairs=tuple(tuple(p) for p in meta["around_pairs"]), around=data["around"],
-                reasons=meta["reasons"],
+                reasons=meta["reasons"], by=meta.get("by", "pixels"),
+                beside=Beside(**meta["beside"], contact=data["contact_beside"])
+                if "beside" in meta else None,
             ),
             depth_m=np.where(depth > 0, depth, np.nan),
             supervision=Supervision.load(folder / "supervision.npz"),

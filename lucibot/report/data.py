@@ -7,8 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
+from lucibot.core.answers import Beside
 from lucibot.core.camera import Camera
 from lucibot.core.prompt import Prompt
+from lucibot.providers.verifier.base import Opinion
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,6 +28,10 @@ class CandidateRow:
     usable: bool = False
     new_object: bool = False
     chosen: bool = False
+    by: str = ""
+    """Who judged it."""
+    beside: Opinion | None = None
+    """What another judge says of it."""
     reasons: tuple[str, ...] = ()
     pictures: tuple[tuple[np.ndarray, str], ...] = ()
     """(H, W, 3) uint8 RGB that show what the reasons speak of, each with a line of its own."""
@@ -135,6 +141,13 @@ class ReportData:
     contact_pairs: tuple[tuple[str, str], ...] = ()
     contact: np.ndarray | None = None
     """(K, pairs) bool"""
+    first_contact: int = 0
+    """Frame before the first keyframe."""
+    answered_by: str = ""
+    beside: Beside | None = None
+    """What another answerer says of the same."""
+    disputes: tuple[str, ...] = ()
+    """Where the two differ, a sentence each."""
     rollouts: Rollouts | None = None
     comparisons: tuple[Comparison, ...] = ()
     film: Path | None = None

@@ -27,6 +27,7 @@ from lucibot.providers.answerer.base import Answerer
 from lucibot.providers.depth.base import DepthModel
 from lucibot.providers.hand import default_hand
 from lucibot.providers.hand.base import Hand, HandDetector
+from lucibot.services import Services
 from lucibot.store.verdicts import chosen_video
 from lucibot.task import Task
 from lucibot.vision.clip import read_clip
@@ -40,7 +41,9 @@ def run(ctx: Context) -> None:
     """Reads the chosen video; writes what `Perception.save` does."""
     view = SceneView.load(ctx.inputs["scene"])
     video = read_clip(chosen_video(ctx.inputs["imagine"], ctx.inputs["select"]))
-    found = perceive(ctx.task, view, video, ctx.config, ctx.progress)
+    found = perceive(ctx.task, view, video, ctx.config, ctx.progress, ctx.services)
+    for text in (*found.answers.notes, *found.answers.disputes(video.fps)):
+        ctx.note(text)
     if without_hands(ctx.task, found.tracks):
         ctx.note(
             f"no hand is seen, and the task says that hands are {WANTED[ctx.task.spec.hands]}: the "
@@ -50,9 +53,13 @@ def run(ctx: Context) -> None:
 
 
 def perceive(
-    task: Task, view: SceneView, video: Video, config: PerceiveConfig, progress: Progress
-) -> Perception:
+    task: Task, view: SceneView, video: Video, config: PerceiveConfig, progress: Progress,
+    services: Services | None = None,
+) -> Perception:  # fmt: skip
     """Reads everything that the search needs from `video`, given the known first moment.
+
+    Args:
+        services: for members that ask others.
 
     Raises:
         UserError: a model lacks what it needs; told before the first of them begins.
@@ -60,7 +67,7 @@ def perceive(
     """
     config.affordance.check()
     tracker = config.tracker.create(config.hand)
-    models = Models.of(config)
+    models = Models.of(config, services)
     tracks = tracker.track(task, view, video, progress=part(progress, 0, 0.7))
     if task.spec.hands == "none":
         # What looks like one, a wooden spoon, is none.
@@ -82,10 +89,10 @@ class Models:
     answerer: Answerer
 
     @classmethod
-    def of(cls, config: PerceiveConfig) -> Models:
+    def of(cls, config: PerceiveConfig, services: Services | None = None) -> Models:
         return cls(
             depth=config.depth.create(), hands=(config.hand or default_hand()).create(),
-            answerer=config.answerer.create(),
+            answerer=config.answerer.create(services),
         )  # fmt: skip
 
 
@@ -138,12 +145,11 @@ def read_tracks(
         keyframes, span.first_contact, poses[:, actuators, :3], events.held,
         events.contact.any(1), config.keyframes,
     )  # fmt: skip
-    contact, why_contact = answerer.contact(task, view, video, tracks, events, keyframes)
+    contacts = answerer.contact(task, view, video, tracks, events, keyframes)
     around_pairs, around, why_around = read_around(task, view, tracks, span.goal)
-    answers = Answers(
-        first_contact=span.first_contact, goal=span.goal, contact_pairs=events.contact_pairs,
-        contact=contact, around_pairs=around_pairs, around=around,
-        reasons=span.reasons | held_reasons(task, events) | why_contact | why_around,
+    answers = Answers.joined(
+        span, contacts, held_reasons(task, events) | why_around, contact_pairs=events.contact_pairs,
+        around_pairs=around_pairs, around=around,
     )  # fmt: skip
     progress("looking for finger tips", 0.85)
     hands: list[list[Hand]] = [[] for _ in video.frames]

@@ -23,6 +23,7 @@ from lucibot.objective.success.judgement import Judgement
 from lucibot.perception.affordance import grasps_at
 from lucibot.perception.result import Perception
 from lucibot.pipeline import STAGES, Context, Stopped
+from lucibot.providers.verifier.base import read_opinion
 from lucibot.report.art import PALETTE, with_box, with_grasps, with_outlines
 from lucibot.report.data import (
     CandidateRow,
@@ -258,7 +259,8 @@ def _select(ctx: Context, folders: dict[str, Path]) -> dict:
             name=f"candidate {i}", video=_file(folders, c), match=c["match"],
             motion=c["motion"], goal=c["goal"], total=c["total"], usable=c["usable"],
             new_object=c["new_object"], chosen=i == verdicts["chosen"], reasons=tuple(c["reasons"]),
-            pictures=_pictures(folders, c),
+            pictures=_pictures(folders, c), by=c.get("by", ""),
+            beside=read_opinion(c["beside"]) if c.get("beside") else None,
         )
         for i, c in enumerate(verdicts["candidates"])
     )  # fmt: skip
@@ -281,6 +283,8 @@ def _perceive(ctx: Context, folders: dict[str, Path]) -> dict:
         "keyframe_images": _keyframe_pictures(ctx.task, perception, video),
         "answers": answers.reasons, "held": sup.held, "actuators": sup.actuators,
         "contact_pairs": answers.contact_pairs, "contact": answers.contact,
+        "first_contact": answers.first_contact, "answered_by": answers.by, "beside": answers.beside,
+        "disputes": tuple(answers.disputes(video.fps)),
     }  # fmt: skip
 
 

@@ -8,7 +8,7 @@ import json
 from lucibot.core.errors import RunFailed, UserError
 from lucibot.core.scene_view import SceneView
 from lucibot.pipeline import Context, version_of
-from lucibot.providers.verifier.base import USABLE_ABOVE, Verdict, rejected
+from lucibot.providers.verifier.base import USABLE_ABOVE, Opinion, Verdict, rejected
 from lucibot.providers.verifier.judging import Judging
 from lucibot.store.run import StageFolder, write_json
 from lucibot.store.verdicts import KEPT, VERDICTS
@@ -23,6 +23,9 @@ def run(ctx: Context) -> None:
     if forced is not None and rows[forced]["file"] is None:
         raise UserError(f"--force-video {forced}: it has no video ({rows[forced]['trouble']})")
     verdicts = _judged(ctx, rows)
+    for i, v in enumerate(verdicts):
+        if v.disputed:
+            ctx.note(f"the judges disagree about candidate {i}: {_points(v)}; {_points(v.beside)}")
     seen = [i for i, row in enumerate(rows) if row["file"] is not None]
     best = max(seen, key=lambda i: (verdicts[i].total, -verdicts[i].doubt))
     chosen = forced if forced is not None else best if verdicts[best].usable else None
@@ -48,6 +51,11 @@ def run(ctx: Context) -> None:
     if forced is not None and not verdicts[forced].usable:
         points = verdicts[forced].total
         ctx.note(f"candidate {forced} was forced; its {points:.1f} points reject it")
+
+
+def _points(opinion: Opinion) -> str:
+    said = "usable" if opinion.usable else "rejected"
+    return f"{opinion.by} gives {opinion.total:.1f} points ({said})"
 
 
 def _why(row: dict, verdict: Verdict) -> str:

@@ -1,5 +1,5 @@
-"""The answerer family."""
+"""The answerer family. `AnswererConfig` is the closed union of its members."""
 
-from lucibot.providers.answerer.config import AnswererConfig, PixelAnswerer
+from lucibot.providers.answerer.config import AnswererConfig, PixelAnswerer, VlmAnswerer
 
-__all__ = ["AnswererConfig", "PixelAnswerer"]
+__all__ = ["AnswererConfig", "PixelAnswerer", "VlmAnswerer"]

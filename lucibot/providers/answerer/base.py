@@ -10,7 +10,7 @@ from typing import Protocol
 
 import numpy as np
 
-from lucibot.core.answers import Span
+from lucibot.core.answers import Contacts, Span
 from lucibot.core.events import Events
 from lucibot.core.scene_view import SceneView
 from lucibot.core.tracks import Tracks
@@ -37,7 +37,6 @@ class Answerer(Protocol):
         tracks: Tracks,
         events: Events,
         keyframes: np.ndarray,
-    ) -> tuple[np.ndarray, dict[str, str]]:
-        """(K, pairs) bool, whether `events.contact_pairs` touch at `keyframes` (K,), and what that
-        rests on, one sentence for each pair by "contact A, B"."""
+    ) -> Contacts:
+        """Whether `events.contact_pairs` touch at `keyframes` (K,)."""
         ...

@@ -5,7 +5,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from lucibot.core.answers import Span
+from lucibot.core.answers import Contacts, Span
 from lucibot.core.errors import UserError
 from lucibot.core.events import Events
 from lucibot.core.scene_view import SceneView
@@ -43,7 +43,7 @@ class AnswerByPixels:
     def contact(
         self, task: Task, view: SceneView, video: Video, tracks: Tracks, events: Events,
         keyframes: np.ndarray,
-    ) -> tuple[np.ndarray, dict[str, str]]:  # fmt: skip
+    ) -> Contacts:  # fmt: skip
         """See `Answerer`: what most of the frames about a keyframe show."""
         reasons = {}
         for (a, b), seen in zip(events.contact_pairs, events.contact.T, strict=True):
@@ -55,7 +55,7 @@ class AnswerByPixels:
         contact = [
             events.contact[max(0, t - AROUND) : t + AROUND + 1].mean(0) >= 0.5 for t in keyframes
         ]
-        return np.stack(contact), reasons
+        return Contacts(contact=np.stack(contact), reasons=reasons)
 
     def _goal(self, task, grid, masks, moving, first, steady) -> tuple[int, str]:
         """The goal frame and what it rests on."""

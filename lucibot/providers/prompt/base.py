@@ -3,7 +3,6 @@ section 3.2). The words of each call site lie beside it in a file of their own."
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Protocol
 
 from lucibot.core.prompt import Prompt
@@ -18,16 +17,3 @@ class PromptWriter(Protocol):
         """A detailed prompt: a static camera, the hand and what it takes, or that no hand is seen
         where the task says so, what must stay, and a negative prompt."""
         ...
-
-
-def words(file: str) -> str:
-    """A text file of this folder."""
-    return Path(__file__).with_name(file).read_text().strip()
-
-
-def listed(names: list[str], nothing: str) -> str:
-    """Objects' names in words: "the knife and the dough"."""
-    spoken = [f"the {n.replace('_', ' ')}" for n in dict.fromkeys(names)]
-    if not spoken:
-        return nothing
-    return " and ".join(p for p in (", ".join(spoken[:-1]), spoken[-1]) if p)

@@ -8,7 +8,7 @@ from typing import Literal
 from lucibot.core.config import Config
 from lucibot.core.prompt import Prompt
 from lucibot.core.scene_view import SceneView
-from lucibot.providers.prompt.base import listed, words
+from lucibot.providers.asking import listed, words
 from lucibot.services import Services
 from lucibot.task import Task
 
@@ -30,10 +30,10 @@ class TemplateWriter:
     def write(self, task: Task, view: SceneView) -> Prompt:
         moving = {o.name for o in (*task.actuators, *task.targets)}
         things = [*task.objects, *task.spec.background]
-        text = words(f"template_{task.spec.hands}.txt").format(
+        text = words(__file__, f"template_{task.spec.hands}.txt").format(
             instruction=" ".join(task.instruction.split()),
             held=listed([o.name for o in task.actuators], "what it needs"),
             still=listed([t.name for t in things if t.name not in moving], "everything else"),
         )
-        negative = words(f"negative_{task.spec.hands}.txt")
+        negative = words(__file__, f"negative_{task.spec.hands}.txt")
         return Prompt(text=" ".join(text.split()), negative=negative)

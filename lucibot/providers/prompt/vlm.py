@@ -10,7 +10,7 @@ from pydantic import BaseModel, Field
 from lucibot.core.config import Config
 from lucibot.core.prompt import Prompt
 from lucibot.core.scene_view import SceneView
-from lucibot.providers.prompt.base import listed, words
+from lucibot.providers.asking import told, words
 from lucibot.services import ASKS_A_VLM, Services
 from lucibot.services.estimate import Outlook, Planned
 from lucibot.task import Task
@@ -49,16 +49,11 @@ class VlmWriter:
             )  # fmt: skip
             negative_prompt: str = Field(min_length=1, description="What it must not show.")
 
-        question = (
-            f"Instruction: {task.instruction}\n"
-            f"Taken in the hand: {listed([o.name for o in task.actuators], 'nothing in particular')}.\n"
-            f"To be changed: {listed([o.name for o in task.targets], 'nothing in particular')}.\n"
-            f"The prompt has at most {self.config.longest} characters."
-        )
+        question = f"{told(task)}\nThe prompt has at most {self.config.longest} characters."
         if task.spec.hands != "expected":
-            question += f"\n{words(f'vlm_{task.spec.hands}.txt')}"
+            question += f"\n{words(__file__, f'vlm_{task.spec.hands}.txt')}"
         written = self.vlm.ask(
-            Written, model=self.config.model, call_site="prompt", instructions=words("vlm.txt"),
+            Written, model=self.config.model, call_site="prompt", instructions=words(__file__, "vlm.txt"),
             question=question, pictures=[view.first_frame],
         )  # fmt: skip
         return Prompt(text=written.prompt.strip(), negative=written.negative_prompt.strip())

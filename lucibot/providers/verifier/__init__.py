@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from lucibot.providers.verifier.config import PixelVerifier
+from lucibot.providers.verifier.config import PixelVerifier, VlmVerifier
 
-VerifierConfig = PixelVerifier
+VerifierConfig = PixelVerifier | VlmVerifier
 
-__all__ = ["PixelVerifier", "VerifierConfig"]
+__all__ = ["PixelVerifier", "VerifierConfig", "VlmVerifier"]

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Protocol
+from dataclasses import dataclass, field, fields
+from typing import Any, Protocol
 
 from lucibot.core.scene_view import SceneView
 from lucibot.core.video import Video
@@ -11,6 +11,8 @@ from lucibot.task import Task
 
 USABLE_ABOVE = 12.0
 """The paper's threshold on the total of 15 points."""
+MOST = {"match": 6.0, "motion": 3.0, "goal": 6.0}
+"""The rubric's criteria, and the points that each can bring."""
 LOWEST = 5.0
 """The lowest total of the rubric (2 + 1 + 2)."""
 
@@ -28,9 +30,11 @@ class Shown:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Verdict:
-    """The paper's rubric for one video."""
+class Opinion:
+    """The paper's rubric for one video, as one judge gives it."""
 
+    by: str = "pixels"
+    """Who judged."""
     match: float
     """2 to 6 points: does the video match the description?"""
     motion: float
@@ -41,11 +45,6 @@ class Verdict:
     """An object appears that was not in the first frame: sends the total to the lowest score."""
     reasons: tuple[str, ...]
     """One sentence per deduction, with the measured value."""
-    doubt: float = 0.0
-    """How near what was measured came to a deduction that was not made: breaks ties. 1: just below."""
-    evidence: dict[str, float | str] = field(default_factory=dict)
-    """What is behind the points, by name: measurements, or a judge's own words."""
-    shown: tuple[Shown, ...] = ()
 
     @property
     def total(self) -> float:
@@ -54,6 +53,42 @@ class Verdict:
     @property
     def usable(self) -> bool:
         return self.total > USABLE_ABOVE
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict(Opinion):
+    """What counts, and what is behind it."""
+
+    doubt: float = 0.0
+    """How near what was measured came to a deduction that was not made: breaks ties. 1: just below."""
+    evidence: dict[str, float | str] = field(default_factory=dict)
+    """What is behind the points, by name: measurements, or a judge's own words."""
+    shown: tuple[Shown, ...] = ()
+    beside: Opinion | None = None
+    """What another judge says of the same video."""
+
+    def opinion(self) -> Opinion:
+        """What it says, without what is behind it."""
+        return Opinion(**{f.name: getattr(self, f.name) for f in fields(Opinion)})
+
+    @property
+    def disputed(self) -> bool:
+        """Whether the judge beside would decide otherwise."""
+        return self.beside is not None and self.beside.usable != self.usable
+
+    @classmethod
+    def from_dict(cls, told: dict[str, Any]) -> Verdict:
+        """From what `dataclasses.asdict` gives, as JSON has kept it."""
+        shown = tuple(Shown(**{**s, "box": s["box"] and tuple(s["box"])}) for s in told["shown"])
+        beside = told.get("beside")
+        if beside is not None:
+            beside = Opinion(**{**beside, "reasons": tuple(beside["reasons"])})
+        return cls(**{**told, "reasons": tuple(told["reasons"]), "shown": shown, "beside": beside})
+
+
+def read_opinion(told: dict[str, Any]) -> Opinion:
+    """From what `dataclasses.asdict` gives, as JSON has kept it."""
+    return Opinion(**{**told, "reasons": tuple(told["reasons"])})
 
 
 def rejected(reason: str) -> Verdict:

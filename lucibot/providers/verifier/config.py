@@ -10,10 +10,12 @@ from pydantic import Field
 from lucibot.core.config import Config
 from lucibot.core.schema import Count, Positive
 from lucibot.providers.hand.config import HandConfig
+from lucibot.services import ASKS_A_VLM, Services
+from lucibot.services.estimate import Outlook, Planned
 
 if TYPE_CHECKING:
     from lucibot.providers.verifier.pixels import Judge
-    from lucibot.services import Services
+    from lucibot.providers.verifier.vlm import VlmJudge
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,3 +54,37 @@ class PixelVerifier(Config):
         from lucibot.providers.verifier.pixels import Judge
 
         return Judge(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class VlmVerifier(Config):
+    """Asks a vision-language model for the paper's points; `--services.vlm` says where it is. The
+    embedded judge measures the same video beside it, and the report shows both."""
+
+    NEEDS = ASKS_A_VLM
+
+    kind: Literal["vlm"] = "vlm"
+    model: str
+    """The model's name at its server."""
+    frames: Annotated[Count, Field(le=500)] = 12
+    """Frames of the video that are shown, evenly spaced, beside the scene; no more than
+    --services.vlm.most-pictures allows."""
+    both: bool = False
+    """A video has to please the embedded judge as well: of each criterion the lower points count."""
+    fall_back: bool = False
+    """Where the model gives no verdict (it refuses, or twice no valid answer), the embedded one counts,
+    which says so; if not, the run ends there."""
+    beside: PixelVerifier = PixelVerifier()
+
+    def create(self, services: Services) -> VlmJudge:
+        from lucibot.providers.verifier.vlm import VlmJudge
+
+        return VlmJudge(self, services)
+
+    def planned(self, outlook: Outlook) -> list[Planned]:
+        return [
+            outlook.vlm(
+                "select", "verdicts", self.model, calls=outlook.videos, pictures=self.frames + 1,
+                letters=6000,
+            )
+        ]  # fmt: skip

@@ -15,7 +15,7 @@ from pathlib import Path
 from lucibot.core.scene_view import SceneView
 from lucibot.core.video import sha256_file
 from lucibot.providers.verifier import VerifierConfig
-from lucibot.providers.verifier.base import Shown, Verdict, Verifier
+from lucibot.providers.verifier.base import Verdict, Verifier
 from lucibot.services import Services
 from lucibot.store.configs import settled
 from lucibot.store.run import digest, write_json
@@ -69,11 +69,7 @@ class Judging:
         try:
             kept = json.loads(path.read_text())
             if kept["sha256"] == digest(kept["verdict"]):
-                told = kept["verdict"]
-                shown = tuple(
-                    Shown(**{**s, "box": s["box"] and tuple(s["box"])}) for s in told["shown"]
-                )
-                return Verdict(**{**told, "reasons": tuple(told["reasons"]), "shown": shown})
+                return Verdict.from_dict(kept["verdict"])
         except FileNotFoundError:
             return None
         except (ValueError, KeyError, TypeError):

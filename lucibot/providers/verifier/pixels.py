@@ -225,7 +225,10 @@ class Judge:
     def _goal(self, task, view, video, regions, seconds, reasons, evidence) -> float:
         c = self.config
         if not task.spec.goal:
-            reasons.append("the task names no goal relation, so none could be checked")
+            reasons.append(
+                "the task names no goal relation ([[goal]] in task.toml), so none could be checked; a "
+                f"model proposes one: lucibot tasks goals {task.folder} --model NAME"
+            )
             return 4.0  # Half of the points: a video without any other fault is usable.
         last = seconds >= seconds[-1] - c.held_s
         shares = []
