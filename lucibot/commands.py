@@ -96,7 +96,7 @@ def show(argv: list[str]) -> int:
 
 
 def tasks(argv: list[str]) -> int:
-    """`lucibot tasks list|check|new`."""
+    """`lucibot tasks list|check|new|goals|predicates`."""
     from lucibot import authoring
 
     return authoring.command(argv)

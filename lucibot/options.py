@@ -8,8 +8,11 @@ from pathlib import Path
 
 from lucibot.config import PRESETS, RunConfig
 from lucibot.core.errors import UserError, unknown_name
+from lucibot.providers.answerer import VlmAnswerer
+from lucibot.providers.prompt import VlmPrompt
+from lucibot.providers.verifier import VlmVerifier
 from lucibot.providers.video import VideoConfig
-from lucibot.settings import Parser, configured, listed, member_names
+from lucibot.settings import NONE, Parser, configured, listed, member_names, settings
 
 MOST_SEED = 2**32 - 1
 
@@ -22,6 +25,33 @@ def add_shorthands(p: Parser) -> None:
                    help="what this run may spend in all [USD]")  # fmt: skip
     p.add_argument("--cluster", dest="optimize.cluster", metavar="ADDRESS",
                    help='search on a Ray cluster: its address, or "auto"')  # fmt: skip
+
+    p.add_shorthand("vlm", "MODEL|none",
+                    "let this vision-language model write the prompt, judge the videos and answer what "
+                    "happens in the chosen one (--prompt, --select.verifier, --perceive.answerer vlm); "
+                    "none: nothing of it; --services.vlm.base-url says where it is")  # fmt: skip
+
+
+VLM_FAMILIES = {"prompt": ("template", VlmPrompt), "select.verifier": ("pixels", VlmVerifier),
+                "perceive.answerer": ("pixels", VlmAnswerer)}  # fmt: skip
+"""Where a vision-language model may be asked: the member that asks none, and the one that does."""
+
+
+def _with_vlm(given: dict[str, str]) -> dict[str, str]:
+    """What `--vlm` stands for; what is given beside it comes first."""
+    model = given.pop("vlm", None)
+    if model is None:
+        return given
+    if not model.strip():
+        raise UserError("--vlm needs the name of a model at its server, or none")
+    for path, (without, member) in VLM_FAMILIES.items():
+        own = {s.path for s in settings(member, None, path)}
+        below = {p for p in given if p.startswith(f"{path}.")}
+        if model == NONE:
+            given.setdefault(path, without)
+        elif given.get(path, "vlm") == "vlm" and below <= own:
+            given = {path: "vlm", f"{path}.model": model} | given
+    return given
 
 
 def preset(name: str) -> RunConfig:
@@ -45,12 +75,13 @@ def with_preset(config: RunConfig, name: str) -> RunConfig:
 
 
 def with_settings(config: RunConfig, given: Mapping[str, str]) -> RunConfig:
-    """`config` with the given settings; `video` may be a file, or several with commas between them.
+    """`config` with the given settings; `video` may be a file, or several with commas between them,
+    and `vlm` a model for all that may ask one.
 
     Raises:
         UserError: no such setting, or a value that it does not take.
     """
-    given, video = dict(given), given.get("video")
+    given, video = _with_vlm(dict(given)), given.get("video")
     models = member_names(VideoConfig)
     if video is not None and video not in models:
         for path in listed(video):

@@ -82,6 +82,11 @@ class Parser(argparse.ArgumentParser):
         options = vars(given)
         return options, {p: options.pop(p) for p in self._paths if p in options}
 
+    def add_shorthand(self, name: str, metavar: str, help: str) -> None:
+        """A flag that stands for several settings; `parse` gives it among them, by its name."""
+        self._paths.append(name)
+        self.add_argument(f"--{name}", dest=name, metavar=metavar, help=help)
+
     def add_settings(self, kind: Any, config: Any = None) -> None:
         """A flag for every setting of a config of type `kind`, listed with the values of `config`."""
         groups: dict[str, Any] = {}

@@ -26,7 +26,7 @@ class VlmConfig(Config):
     Where there is a cap, one of them is needed."""
     usd_per_million_out: float | None = None
     """Price of a million tokens answered [USD]."""
-    longest_answer: Count = 4096
+    longest_answer: Count = 8192
     """Tokens that an answer may have, thinking included."""
     image_px: Annotated[Count, Field(ge=32, le=16_384)] = 1024
     """Pictures are sent with at most so many pixels a side."""

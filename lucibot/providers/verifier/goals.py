@@ -7,6 +7,7 @@ holds, in [0, 1], NaN where a hand hides what it speaks of.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import cv2
 import numpy as np
@@ -63,14 +64,21 @@ def relations(task: Task) -> list[tuple[str, Relation]]:
     Raises:
         UserError: an unknown relation, key or object, or a missing or ill-typed value.
     """
-    found = []
-    kinds = {name: kind for name, (kind, _) in RELATIONS.items()}
-    for i, entry in enumerate(task.spec.goal):
-        where = f"{task.folder / 'task.toml'}: goal.{i}"
-        told = parse_kind(kinds, "relation", entry, where)
-        ensure_named(task, told, f"{where} ({entry['relation']})")
-        found.append((entry["relation"], told))
-    return found
+    return [
+        (entry["relation"], read_relation(task, entry, f"{task.folder / 'task.toml'}: goal.{i}"))
+        for i, entry in enumerate(task.spec.goal)
+    ]
+
+
+def read_relation(task: Task, entry: dict[str, Any], where: str) -> Relation:
+    """What one entry of `[[goal]]` tells its relation.
+
+    Raises:
+        UserError: as for `relations`.
+    """
+    told = parse_kind({n: kind for n, (kind, _) in RELATIONS.items()}, "relation", entry, where)
+    ensure_named(task, told, f"{where} ({entry['relation']})")
+    return told
 
 
 def measure(
