@@ -3,7 +3,7 @@ them; what does (a model's name) is a setting of the provider that asks."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -11,6 +11,7 @@ from pydantic import Field
 
 from lucibot.core.config import Config
 from lucibot.core.schema import Count, Positive
+from lucibot.store.configs import NO_EFFECT
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +43,7 @@ class VlmConfig(Config):
     given, by a schema until the server refuses one."""
     length_as: Literal["max_completion_tokens", "max_tokens"] | None = None
     """What the server calls the longest answer; if not given, the first until it refuses that."""
-    replay: Path | None = None
+    replay: Path | None = field(default=None, metadata=NO_EFFECT)
     """A run directory whose recorded answers stand for the server: no key, no network, nothing paid."""
     at_once: Annotated[Count, Field(le=256)] = 4
     """Calls under way at the same time."""

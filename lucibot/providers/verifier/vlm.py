@@ -61,9 +61,8 @@ class VlmJudge:
         return _stricter(verdict, measured) if self.config.both else verdict
 
     def _ask(self, task: Task, view: SceneView, video: Video) -> Said:
-        frames = evenly(
-            0, len(video) - 1, min(self.config.frames, self.vlm.config.most_pictures - 1)
-        )
+        most = min(self.config.frames, max(self.vlm.config.most_pictures - 1, 1))
+        frames = evenly(0, len(video) - 1, most)
         question = told(task)
         if task.spec.hands != "expected":
             question += f"\n{words(__file__, f'vlm_{task.spec.hands}.txt')}"
