@@ -32,8 +32,10 @@ class Needs:
     """Memory of a GPU with which it is of use [GiB]; 0 where none is needed."""
     settings: tuple[str, ...] = ()
     """Its settings that must be given, by their fields: a command, a folder."""
+    licence: str = ""
+    """Under what it may be used, where that is less than anything: said when a run chooses it."""
     note: str = ""
-    """What else is to be known, such as a licence: a sentence."""
+    """What else is to be known: a sentence."""
 
     @property
     def install(self) -> str:

@@ -13,6 +13,8 @@ from lucibot.core.answers import Answers, Beside
 from lucibot.core.events import Events
 from lucibot.core.tracks import Tracks
 from lucibot.objective.supervision import Supervision
+from lucibot.providers.hand.base import Hand
+from lucibot.providers.tracker.replay import unpacked
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +32,12 @@ class Perception:
     depth_m: np.ndarray
     """(K, H, W) float32 [m] at the keyframes, NaN where a hand is."""
     supervision: Supervision
+    measured_m: np.ndarray | None = None
+    """(T, H, W) float32 [m] of all frames, where depth was measured; not kept by `save`."""
+    hands_at: np.ndarray | None = None
+    """(R,) the frames in which hands were looked for; not kept by `save`."""
+    hands: list[list[Hand]] | None = None
+    """What was found there; not kept by `save`."""
 
     @property
     def poses(self) -> np.ndarray:
@@ -78,9 +86,6 @@ class Perception:
         meta = json.loads((folder / "answers.json").read_text())
         with np.load(folder / "tracks.npz") as z:
             data = {k: z[k] for k in z.files}
-        t, n, h, w = data["shape"]
-        masks = np.unpackbits(data["masks"], count=t * n * h * w).astype(bool).reshape(t, n, h, w)
-        hand = np.unpackbits(data["hand"], count=t * h * w).astype(bool).reshape(t, h, w)
         pictures = [
             cv2.imread(str(folder / f"depth_{k:02d}.png"), cv2.IMREAD_UNCHANGED)
             for k in range(len(meta["keyframes"]))
@@ -88,10 +93,7 @@ class Perception:
         pairs = tuple(tuple(p) for p in meta["contact_pairs"])
         depth = np.stack(pictures).astype(np.float32) / 1e4
         return cls(
-            tracks=Tracks(
-                masks=masks, hand=hand, confidence=data["confidence"], lost=data["lost"],
-                poses=data["poses"],
-            ),
+            tracks=unpacked(data),
             scale=data["scale"], fit=data["fit"],
             events=Events(
                 contact_pairs=pairs,

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import shlex
+import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from lucibot.core.errors import RunFailed, UserError
 
@@ -36,9 +38,20 @@ def run_program(
         RunFailed: it failed or took too long.
     """
     words = [w.format(**{n: str(p) for n, p in at.items()}) for w in shlex.split(command)]
+    run_words(flag, role, words, timeout_s)
+
+
+def run_words(
+    flag: str, role: str, words: Sequence[str], timeout_s: float, folder: Path | None = None
+) -> None:
+    """Run a program with its arguments; see `run_program`.
+
+    Args:
+        folder: where it runs; this process's own if not given.
+    """
     try:
         done = subprocess.run(
-            words, capture_output=True, text=True, errors="replace", timeout=timeout_s
+            words, capture_output=True, text=True, errors="replace", timeout=timeout_s, cwd=folder
         )
     except OSError as e:
         raise UserError(f"{flag}: {words[0]} cannot be started ({e.strerror})") from None
@@ -50,3 +63,43 @@ def run_program(
             f"{role} {words[0]} ended with status {done.returncode}: "
             f"{said[-1].strip() if said else 'it said nothing'}"
         )
+
+
+def python_of(checkout: Path, given: str, flag: str) -> str:
+    """The Python that runs a user's checkout: the one that is given, else that of an environment in it.
+
+    Args:
+        flag: the setting that gives it.
+
+    Raises:
+        UserError: there is none.
+    """
+    if given:
+        found = shutil.which(str(Path(given).expanduser()))
+        if found is None:
+            raise UserError(f"{flag} {given}: no such program; give the Python of its environment")
+        # Not resolved: an environment is known by the path of its Python.
+        return str(Path(found).absolute())
+    for place in (".venv", "venv", "env"):
+        python = checkout / place / "bin" / "python"
+        if python.exists():
+            return str(python)
+    raise UserError(f"{flag}: give the Python of the environment that {checkout} runs in")
+
+
+def checkout_folder(given: str, flag: str, files: Sequence[str], told: str) -> Path:
+    """A user's checkout of a repository, with what has to be in it.
+
+    Args:
+        told: how to come by it, for the message.
+
+    Raises:
+        UserError: it is missing, or incomplete.
+    """
+    folder = Path(given).expanduser().resolve()
+    if not given or not folder.is_dir():
+        raise UserError(f"{flag} {given}".rstrip() + f": give the folder of a checkout; {told}")
+    for file in files:
+        if not (folder / file).exists():
+            raise UserError(f"{flag} {given}: {file} is missing in it; {told}")
+    return folder

@@ -25,8 +25,10 @@ from lucibot.perception.supervise import build_supervision
 from lucibot.pipeline import Context
 from lucibot.providers.answerer.base import Answerer
 from lucibot.providers.depth.base import DepthModel
+from lucibot.providers.depth.replay import write_depth
 from lucibot.providers.hand import default_hand
 from lucibot.providers.hand.base import Hand, HandDetector
+from lucibot.providers.hand.replay import write_hands
 from lucibot.services import Services
 from lucibot.store.verdicts import chosen_video
 from lucibot.task import Task
@@ -50,6 +52,10 @@ def run(ctx: Context) -> None:
             "first motion stands for the first contact, and where to take hold is left to geometry"
         )
     found.save(ctx.folder)
+    # What a model took long for can be replayed.
+    if found.measured_m is not None:
+        write_depth(ctx.folder / "depth.npz", found.measured_m, view.background_depth_m)
+    write_hands(ctx.folder / "hands.npz", video.frames[found.hands_at], found.hands)
 
 
 def perceive(
@@ -103,16 +109,15 @@ def read_tracks(
     """All of perception after the tracker."""
     models = models or Models.of(config)
     depth_model, answerer = models.depth, models.answerer
-    measured = None
+    every = measured = None
     if not depth_model.rests_on_poses:
         progress("estimating depth", 0.0)
         depth_of = KeptDepth(
             depth_model, task, view, video, tracks, seed=config.seed,
             progress=part(progress, 0.0, 0.05),
         )  # fmt: skip
-        measured = _on_grid(
-            depth_of(np.arange(len(video))), fit_camera(view.camera, config.poses.width)
-        )
+        every = depth_of(np.arange(len(video)))
+        measured = _on_grid(every, fit_camera(view.camera, config.poses.width))
     found = refine_poses(
         task, view, tracks, video.fps, config.poses, depth_m=measured, seed=config.seed,
         progress=part(progress, 0.05, 0.7),
@@ -174,7 +179,8 @@ def read_tracks(
     )  # fmt: skip
     return Perception(
         tracks=tracks, scale=found.scale, fit=found.iou, events=events, answers=answers,
-        depth_m=depth, supervision=supervision,
+        depth_m=depth, supervision=supervision, measured_m=every, hands_at=np.asarray(at),
+        hands=found_hands,
     )  # fmt: skip
 
 

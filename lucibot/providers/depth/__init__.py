@@ -2,9 +2,18 @@
 
 from lucibot.providers.depth.config import (
     DepthConfig,
+    DepthLabDepth,
     FillDepth,
     MarigoldDepth,
     MonocularDepth,
+    ReplayDepth,
 )
 
-__all__ = ["DepthConfig", "FillDepth", "MarigoldDepth", "MonocularDepth"]
+__all__ = [
+    "DepthConfig",
+    "DepthLabDepth",
+    "FillDepth",
+    "MarigoldDepth",
+    "MonocularDepth",
+    "ReplayDepth",
+]

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
 from lucibot.core.config import Config
 from lucibot.core.needs import Needs
-from lucibot.core.schema import Count, Fraction, Index
+from lucibot.core.schema import Count, Fraction, Index, Positive
 from lucibot.providers.checkpoints import Device, DType
+from lucibot.store.configs import NO_EFFECT
 
 if TYPE_CHECKING:
     from lucibot.providers.depth.base import DepthModel
@@ -93,4 +95,51 @@ class MarigoldDepth(Config):
         return DepthByDiffusion(self)
 
 
-DepthConfig = FillDepth | MonocularDepth | MarigoldDepth
+@dataclass(frozen=True, kw_only=True)
+class DepthLabDepth(Config):
+    """Depth by a user's checkout of DepthLab, which fills in what is not known of a depth map."""
+
+    NEEDS = Needs(
+        settings=("checkout",), gpu_gib=16,
+        note="github.com/ant-research/DepthLab and its weights, in an environment of their own",
+        licence="DepthLab is Apache-2.0; the weights in its checkpoints folder have licences of their own",
+    )  # fmt: skip
+
+    kind: Literal["depthlab"] = "depthlab"
+    checkout: str = ""
+    """Its folder, with the weights in `checkpoints` as its README says."""
+    python: str = field(default="", metadata=NO_EFFECT)
+    """The Python of its environment; if not given, that of a `.venv` in the checkout."""
+    steps: Annotated[Count, Field(le=1000)] = 50
+    """Of denoising."""
+    resolution: Annotated[Index, Field(le=4096)] = 640
+    """At which it works, longer side [pixels]; 0: the picture's own."""
+    normalize_scale: Annotated[Fraction, Field(gt=0)] = 1.0
+    """Below 1 it can see depths beyond the known ones: objects are nearer than the background."""
+    strength: Fraction = 0.8
+    """1: the model alone; less: it begins from what is known, interpolated."""
+    timeout_s: Positive = field(default=24 * 3600.0, metadata=NO_EFFECT)
+
+    def create(self) -> DepthModel:
+        from lucibot.providers.depth.depthlab import DepthByDepthLab
+
+        return DepthByDepthLab(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReplayDepth(Config):
+    """Depth that an earlier run has estimated of the same video."""
+
+    NEEDS = Needs(settings=("file",))
+
+    kind: Literal["replay"] = "replay"
+    file: Path
+    """The earlier run's 40_perceive/*/depth.npz; runs whose depth is measured leave one."""
+
+    def create(self) -> DepthModel:
+        from lucibot.providers.depth.replay import DepthByReplay
+
+        return DepthByReplay(self)
+
+
+DepthConfig = FillDepth | MonocularDepth | MarigoldDepth | DepthLabDepth | ReplayDepth

@@ -5,6 +5,8 @@ from lucibot.providers.hand.config import (
     HandConfig,
     MediapipeHand,
     OutlineHand,
+    ReplayHand,
+    WilorHand,
     default_hand,
     key_points_by,
 )
@@ -14,6 +16,8 @@ __all__ = [
     "HandConfig",
     "MediapipeHand",
     "OutlineHand",
+    "ReplayHand",
+    "WilorHand",
     "default_hand",
     "key_points_by",
 ]

@@ -89,6 +89,12 @@ def read_hands(path: Path, frames: int) -> list[list[Hand]]:
             raise RunFailed(
                 f"the hand model's {name!r} have shape {told[name].shape}, not {wanted}"
             )
+    return hands_of(told)
+
+
+def hands_of(told: dict[str, np.ndarray]) -> list[list[Hand]]:
+    """The hands of T pictures in arrays as `read_hands` takes them, the surest first."""
+    frames, most = told["keypoints_px"].shape[:2]
     pixels = _numbers(told["keypoints_px"])
     metres = _numbers(told.get("keypoints_m", np.full((frames, most, KEYPOINTS, 3), np.nan)))
     score = np.clip(_numbers(told.get("score", np.ones((frames, most)))), 0, 1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from importlib.util import find_spec
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
@@ -11,6 +12,7 @@ from pydantic import Field
 from lucibot.core.config import Config
 from lucibot.core.needs import Needs
 from lucibot.core.schema import Count, Fraction, Positive
+from lucibot.store.configs import NO_EFFECT
 
 if TYPE_CHECKING:
     from lucibot.providers.hand.base import HandDetector
@@ -72,7 +74,51 @@ class CommandHand(Config):
         return HandsByCommand(self)
 
 
-HandConfig = OutlineHand | MediapipeHand | CommandHand
+@dataclass(frozen=True, kw_only=True)
+class WilorHand(Config):
+    """Key points by a user's checkout of WiLoR."""
+
+    NEEDS = Needs(
+        settings=("checkout",),
+        note="github.com/rolpotamias/WiLoR, its weights and MANO's, in an environment of their own",
+        licence="WiLoR is CC-BY-NC-ND 4.0: not for commercial use; it rests on Ultralytics (AGPL-3.0) and "
+        "MANO (research only)",
+    )  # fmt: skip
+
+    kind: Literal["wilor"] = "wilor"
+    checkout: str = ""
+    """Its folder, with weights in `pretrained_models` and MANO_RIGHT.pkl in `mano_data`."""
+    python: str = field(default="", metadata=NO_EFFECT)
+    """The Python of its environment; if not given, that of a `.venv` in the checkout."""
+    hands: Annotated[Count, Field(le=8)] = 2
+    """Hands that are kept in a picture, at most."""
+    least_score: Fraction = 0.3
+    """How sure its detector must be that there is a hand."""
+    timeout_s: Positive = field(default=3600.0, metadata=NO_EFFECT)
+
+    def create(self) -> HandDetector:
+        from lucibot.providers.hand.wilor import HandsByWilor
+
+        return HandsByWilor(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReplayHand(Config):
+    """Key points that an earlier run has read from the same pictures."""
+
+    NEEDS = Needs(settings=("file",))
+
+    kind: Literal["replay"] = "replay"
+    file: Path
+    """The earlier run's 40_perceive/*/hands.npz."""
+
+    def create(self) -> HandDetector:
+        from lucibot.providers.hand.replay import HandsByReplay
+
+        return HandsByReplay(self)
+
+
+HandConfig = OutlineHand | MediapipeHand | CommandHand | WilorHand | ReplayHand
 
 
 def mediapipe_is_installed() -> bool:
@@ -86,8 +132,8 @@ def default_hand() -> HandConfig:
 
 def key_points_by(config: HandConfig | None) -> KeyPoints | None:
     """Key points for the classification of a whole video, where a hand model gives them: an outline
-    is only known after it."""
-    if config is None or isinstance(config, OutlineHand):
+    is only known after it, and what was kept is of other pictures."""
+    if config is None or isinstance(config, OutlineHand | ReplayHand):
         return None
     detector = config.create()
     return lambda frames: [[h.keypoints_px for h in hands] for hands in detector.detect(frames)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
@@ -133,7 +134,24 @@ class ComposedTracker(Config):
         return TrackBySegments(self, hand)
 
 
-TrackerConfig = EmbeddedTracker | ComposedTracker
+@dataclass(frozen=True, kw_only=True)
+class ReplayTracker(Config):
+    """Masks, hands and poses that an earlier run has read from the same video."""
+
+    NEEDS = Needs(settings=("file",))
+
+    kind: Literal["replay"] = "replay"
+    file: Path
+    """The earlier run's 40_perceive/*/tracks.npz."""
+
+    def create(self, hand: HandConfig | None = None) -> Tracker:
+        """`hand` is not asked."""
+        from lucibot.providers.tracker.replay import TrackByReplay
+
+        return TrackByReplay(self)
+
+
+TrackerConfig = EmbeddedTracker | ComposedTracker | ReplayTracker
 
 
 def default_library() -> Literal["sam2", "transformers"]:

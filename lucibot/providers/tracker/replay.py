@@ -1,0 +1,65 @@
+"""Tracks that an earlier run has read from the same video."""
+
+from __future__ import annotations
+
+import zipfile
+
+import numpy as np
+
+from lucibot.core.errors import UserError
+from lucibot.core.progress import Progress, silent
+from lucibot.core.scene_view import SceneView
+from lucibot.core.tracks import Tracks
+from lucibot.core.video import Video
+from lucibot.providers.tracker.config import ReplayTracker
+from lucibot.task import Task
+
+FLAG = "--perceive.tracker.file"
+
+
+class TrackByReplay:
+    def __init__(self, config: ReplayTracker):
+        """
+        Raises:
+            UserError: the file is missing, or is none.
+        """
+        self.config = config
+        try:
+            with np.load(config.file) as z:
+                data = {n: z[n] for n in
+                        ("shape", "masks", "hand", "confidence", "lost", "poses")}  # fmt: skip
+            self._tracks = unpacked(data)
+        except FileNotFoundError:
+            raise UserError(
+                f"{FLAG} {config.file}: no such file; runs leave one in 40_perceive"
+            ) from None
+        except (zipfile.BadZipFile, ValueError, KeyError, EOFError, OSError) as e:
+            raise UserError(f"{FLAG} {config.file}: no tracks that a run has kept ({e})") from None
+
+    def track(
+        self, task: Task, view: SceneView, video: Video, *, progress: Progress = silent
+    ) -> Tracks:
+        """Masks, hands and refined poses as they were.
+
+        Raises:
+            UserError: they are of another video or task.
+        """
+        T, H, W = video.frames.shape[:3]
+        wanted = (T, len(view.names), H, W)
+        if self._tracks.masks.shape != wanted:
+            raise UserError(
+                f"{FLAG} {self.config.file}: it is of another video or task, {self._tracks.masks.shape} in "
+                f"place of {wanted} (frames, objects, height, width)"
+            )
+        return self._tracks
+
+
+def unpacked(data: dict[str, np.ndarray]) -> Tracks:
+    """Tracks of the arrays of a `tracks.npz`."""
+    t, n, h, w = data["shape"]
+    masks = np.unpackbits(data["masks"], count=t * n * h * w).astype(bool).reshape(t, n, h, w)
+    hand = np.unpackbits(data["hand"], count=t * h * w).astype(bool).reshape(t, h, w)
+    return Tracks(
+        masks=masks, hand=hand, confidence=data["confidence"], lost=data["lost"],
+        poses=data["poses"],
+    )  # fmt: skip
