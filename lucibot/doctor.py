@@ -97,7 +97,7 @@ def members() -> Iterator[Check]:
         for m in found:
             if lacks := troubles[m.kind]:
                 what = "; ".join(what for what, _ in lacks)
-                note = needs_of(m).note
+                note = "; ".join(filter(None, (needs_of(m).note, needs_of(m).licence)))
                 yield Check(
                     what=f"--{path} {m.kind}", found=f"lacks {what}{f' ({note})' if note else ''}",
                     mend="\n".join(dict.fromkeys(mend for _, mend in lacks)), there=False,

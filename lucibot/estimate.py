@@ -9,6 +9,7 @@ from typing import Any
 
 from lucibot.config import RunConfig
 from lucibot.core.errors import LuciBotError
+from lucibot.core.needs import needs_of
 from lucibot.pipeline import STAGES, kept_stages
 from lucibot.providers.video.jobs import Jobs
 from lucibot.services import Services
@@ -29,6 +30,8 @@ class Estimate:
     max_usd: float | None
     prices: str
     """Which table the prices are from."""
+    licences: tuple[str, ...] = ()
+    """Under what chosen members may be used, where that is less than anything."""
 
     @property
     def pays(self) -> bool:
@@ -64,7 +67,9 @@ class Estimate:
 
 
 def announce(found: Estimate, say: Callable[[str], None]) -> None:
-    """Say what is going to be paid, if anything is."""
+    """Say what is going to be paid, if anything is, and what licences limit."""
+    for line in found.licences:
+        say(line)
     if found.pays:
         for line in found.lines():
             say(line)
@@ -118,6 +123,9 @@ def estimate(
     return Estimate(
         planned=tuple(p for p in calls if p.calls), spent_usd=spent,
         max_usd=config.services.max_usd, prices=Prices.of(config.services).source,
+        licences=tuple(
+            dict.fromkeys(text for m in _configs(config) if (text := needs_of(type(m)).licence))
+        ),
     )  # fmt: skip
 
 

@@ -24,6 +24,7 @@ from typing import Any
 from lucibot.checks import ensure_sound
 from lucibot.config import RunConfig
 from lucibot.core.errors import UserError, unknown_name
+from lucibot.core.needs import needy
 from lucibot.core.progress import Progress
 from lucibot.core.video import sha256_of
 from lucibot.providers.answerer import VlmAnswerer
@@ -121,7 +122,7 @@ STAGES: tuple[Stage, ...] = (
           asks=lambda config: ("select",) if config.imagine.judge else ()),
     Stage(number=30, name="select", version=10, needs=("scene", "imagine"), config="select",
           reads=("scene", "roles", "hands", "goal", "instruction")),
-    Stage(number=40, name="perceive", version=15, needs=("scene", "imagine", "select"),
+    Stage(number=40, name="perceive", version=16, needs=("scene", "imagine", "select"),
           config="perceive", reads=("scene", "roles", "hands"),
           reads_too=lambda c: ("instruction",) if isinstance(c.perceive.answerer, VlmAnswerer) else ()),
     Stage(number=50, name="optimize", version=7, needs=("scene", "perceive"), config="optimize",
@@ -179,7 +180,8 @@ def start_run(task: Task, config: RunConfig, *, seed: int, out: Path) -> RunDire
     """Make the run directory of a new run.
 
     Raises:
-        UserError: the task is not sound; the device is not there; `out` is a file or lies below one.
+        UserError: the task is not sound; the device is not there; a model that is to look at the video
+            lacks what it needs; `out` is a file or lies below one.
     """
     ensure_possible(task, config)
     record = {
@@ -228,6 +230,20 @@ def ensure_possible(task: Task, config: RunConfig) -> None:
         except UserError as e:
             raise UserError(f"--optimize.{e}") from None
     ensure_sound(task, storyboard=isinstance(config.video, StoryboardVideo))
+
+
+def _ensure_models(config: RunConfig) -> None:
+    """What models of perception lack is told before anything is made or bought for them.
+
+    Raises:
+        UserError: a package, a checkpoint, a folder, a GPU or memory.
+    """
+    p = config.perceive
+    if needy(p.tracker):
+        p.tracker.create(p.hand)
+    for member in (p.depth, p.hand):
+        if member is not None and needy(member):
+            member.create()
 
 
 def _task_folder(run: RunDirectory, given: str | Path | None) -> Path:

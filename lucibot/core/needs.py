@@ -10,8 +10,10 @@ that is created asks `ensure_packages`, so that both say the same.
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from importlib import metadata
+from typing import Any
 
 from lucibot.core.errors import UserError
 
@@ -54,6 +56,14 @@ NOTHING = Needs()
 def needs_of(member: type) -> Needs:
     """What a config of this class needs."""
     return getattr(member, "NEEDS", NOTHING)
+
+
+def needy(config: Any) -> bool:
+    """Whether a config, or one that it holds, needs anything."""
+    return needs_of(type(config)) != NOTHING or any(
+        needy(value) for f in dataclasses.fields(config)
+        if dataclasses.is_dataclass(value := getattr(config, f.name))
+    )  # fmt: skip
 
 
 def ensure_packages(member: type, flag: str) -> None:
