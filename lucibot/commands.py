@@ -186,5 +186,7 @@ def _print_result(directory: RunDirectory) -> None:
     loss = "the replay diverged" if result.loss is None else f"loss {result.loss:.4f}"
     print(f"{result.task}: {result.verdict}, {loss}, {result.rollouts} rollouts, "
           f"{result.own_seconds:.0f} s{before}")  # fmt: skip
+    if result.cost_usd:
+        print(f"cost: {result.cost_usd:.2f} USD")
     print(f"report: {directory.path / 'report.html'}")
     print(f"result: {directory.path / RESULT}")

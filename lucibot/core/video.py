@@ -89,8 +89,8 @@ def why_no_video(path: Path) -> str | None:
 
 def _beginning(path: Path) -> str:
     with open(path, "rb") as f:
-        start = f.read(60).decode("utf-8", "replace").strip()
-    return f"it begins with {start!r}" if start.isprintable() else "it is cut off or damaged"
+        start = " ".join(f.read(2000).decode("utf-8", "replace").split())
+    return f"it is {start!r}" if start.isprintable() else "it is cut off or damaged"
 
 
 def write_video(path: Path, video: Video, *, crf: int = 18) -> None:

@@ -11,6 +11,7 @@ from lucibot.core.answers import Beside
 from lucibot.core.camera import Camera
 from lucibot.core.prompt import Prompt
 from lucibot.providers.verifier.base import Opinion
+from lucibot.services.ledger import Paid
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -157,6 +158,10 @@ class ReportData:
     timings: tuple[Timing, ...] = ()
     search_seconds: dict[str, float] = field(default_factory=dict)
     """Part of the search -> seconds of all workers together."""
+    paid: tuple[Paid, ...] = ()
+    """What was asked of others for money."""
+    max_usd: float | None = None
+    """The cap on that."""
     notes: tuple[str, ...] = ()
     """Fallbacks that were taken."""
     provenance: dict[str, str] = field(default_factory=dict)

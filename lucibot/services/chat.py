@@ -17,7 +17,7 @@ from pydantic import BaseModel
 
 from lucibot.core.errors import RunFailed, UserError
 from lucibot.services.config import VlmConfig
-from lucibot.services.keys import hidden, key
+from lucibot.services.keys import hidden, key, quoted
 from lucibot.services.ledger import Call
 from lucibot.services.retry import Again
 
@@ -175,8 +175,8 @@ class ChatServer:
             raise Again(f"{self.url} sent what is no answer")
         if isinstance(body.get("error"), dict):  # Some say so with a status of 200.
             call.void()
-            code, text = body["error"].get("code"), str(body["error"].get("message"))[:300]
-            said = hidden(f"{self.url} answers {code}: {text}")
+            code, text = body["error"].get("code"), quoted(str(body["error"].get("message")))
+            said = f"{self.url} answers {code}: {text}"
             if isinstance(code, int) and (code in BUSY or code >= 500):
                 raise Again(said)
             raise UserError(said)
@@ -195,7 +195,7 @@ class ChatServer:
         refusal = message.get("refusal") if isinstance(message, dict) else None
         text = _content(message)
         if text is None and refusal:
-            raise RunFailed(f"the model refuses: {str(refusal)[:300]}")
+            raise RunFailed(f"the model refuses: {quoted(str(refusal))}")
         if text is None and why == "length":
             raise RunFailed(
                 f"its {self.config.longest_answer} tokens were used up before it answered; thinking "
@@ -203,7 +203,7 @@ class ChatServer:
             )
         if text is None:
             raise RunFailed("an answer without content")
-        return Said(text=text, cut=why == "length")
+        return Said(text=hidden(text), cut=why == "length")
 
 
 def _with_schema(messages: list[dict], schema: str) -> list[dict]:
@@ -231,11 +231,11 @@ def _content(message: Any) -> str | None:
 def _words(e: Any) -> str:
     body = e.body if isinstance(e.body, dict) else {}
     said = body.get("message") or body.get("detail") or e.body or e.message
-    return " ".join(str(said).split())[:300]
+    return quoted(str(said))
 
 
 def _cause(e: BaseException) -> str:
-    return f"{e.__cause__ or e}"[:200]
+    return quoted(f"{e.__cause__ or e}", 200)
 
 
 def _retry_after(headers: Any) -> float | None:

@@ -40,3 +40,9 @@ def hidden(text: str) -> str:
     for value in values:
         text = text.replace(value, "[key]")
     return text
+
+
+def quoted(text: str, longest: int = 300) -> str:
+    """What others have said, on one line, for a message: hidden before it is cut, for what is left of
+    a key that was cut in two is not found any more."""
+    return " ".join(hidden(text).split())[:longest]

@@ -13,11 +13,27 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from lucibot.core.errors import RunFailed, UserError
 
 BEGUN, PAID, VOID = "begun", "paid", "void"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Paid:
+    """What all calls of one kind came to."""
+
+    what: str
+    calls: int
+    """Those that were made, or may have been."""
+    usd: float
+    """What they came to; where the end is not known, what they could have come to."""
+    unknown: int = 0
+    """Calls of which no price is known: they count nothing."""
+    open: int = 0
+    """Calls of which it is not known whether they were made."""
 
 
 class CapReached(RunFailed):
@@ -65,6 +81,28 @@ class Ledger:
         """
         with self._lock:
             return self._spent()
+
+    def paid(self) -> list[Paid]:
+        """What was paid for, a row for each kind of call, in the order in which they began.
+
+        Raises:
+            UserError: the ledger was damaged.
+        """
+        with self._lock:
+            entries = self._entries()
+        last = {e["call"]: e for e in entries}
+        kinds: dict[str, list[dict]] = {}
+        for e in entries:
+            if e.get("event") == BEGUN and last[e["call"]].get("event") != VOID:
+                kinds.setdefault(str(e.get("what")), []).append(last[e["call"]])
+        return [
+            Paid(
+                what=what, calls=len(calls), usd=sum(c["usd"] or 0.0 for c in calls),
+                unknown=sum(c["usd"] is None for c in calls),
+                open=sum(c.get("event") == BEGUN for c in calls),
+            )
+            for what, calls in kinds.items()
+        ]  # fmt: skip
 
     @contextmanager
     def call(self, what: str, *, usd: float | None) -> Iterator[Call]:
@@ -126,7 +164,7 @@ class Ledger:
         for i, line in enumerate(lines[:-1]):
             try:
                 entry = json.loads(line)
-                entries.append({"call": entry["call"], "usd": entry["usd"]})
+                entries.append({"call": entry["call"], "usd": entry["usd"], **entry})
             except (ValueError, KeyError, TypeError):
                 raise UserError(
                     f"{self.path}: line {i + 1} is damaged, so what was spent is not known; mend or "

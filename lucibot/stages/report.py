@@ -186,6 +186,7 @@ def _frame(ctx: Context, manifests: dict[str, dict]) -> dict:
             Timing(stage=n, seconds=m["seconds"], taken_over="taken_over_from" in m)
             for n, m in manifests.items()
         ),
+        "paid": tuple(ctx.services.ledger.paid()), "max_usd": ctx.services.config.max_usd,
         "notes": tuple(f"{n}: {text}" for n, m in manifests.items() for text in m["notes"]),
         "provenance": {
             "run": ctx.run.path.name, "seed": str(ctx.seed), "task digest": ctx.task.digest,

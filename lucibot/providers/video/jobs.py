@@ -39,7 +39,7 @@ from lucibot.providers.video.base import (
     VideoRequest,
 )
 from lucibot.services import Services
-from lucibot.services.keys import hidden
+from lucibot.services.keys import hidden, quoted
 from lucibot.store.run import digest, write_json
 
 RECORD = "job.json"
@@ -154,7 +154,7 @@ class Jobs:
         if status.state is JobState.DONE:
             record = self._fetch(Job(id=record["job"], request=request), folder, record, name)
         else:
-            said = hidden(status.message) or "the service gives no reason"
+            said = quoted(status.message) or "the service gives no reason"
             record = {**record, "state": str(status.state), "message": said}
             _write(folder, record)
             self.note(f"{name}: {status.state}: {said}")
@@ -215,7 +215,8 @@ class Jobs:
             _write(folder, record)
             return self._take(request, folder, record)
         # The cap is asked before anything else, so that what it stops leaves no intent.
-        with self.services.ledger.call(f"video {self.model.kind}", usd=usd) as call:
+        what = f"video {self.model.kind} {record['identity'].get('model', '')}".strip()
+        with self.services.ledger.call(what, usd=usd) as call:
             _write(folder, record)
             try:
                 record = self._take(request, folder, {**record, "call": call.name})
@@ -233,7 +234,7 @@ class Jobs:
             job = self.model.submit(request)
         except Refused as e:
             return _write(
-                folder, {**record, "state": str(JobState.REFUSED), "message": hidden(str(e))}
+                folder, {**record, "state": str(JobState.REFUSED), "message": quoted(str(e))}
             )
         return _write(folder, {**record, "state": SUBMITTED, "job": job})
 
@@ -277,7 +278,7 @@ class Jobs:
                 break
         else:
             raise RunFailed(
-                f"{name}: what job {job.id} gave is no video, {DOWNLOADS} times ({hidden(wrong)}); the job is "
+                f"{name}: what job {job.id} gave is no video, {DOWNLOADS} times ({quoted(wrong, 120)}); the job is "
                 "kept, and a resumed run fetches it again"
             )
         record = {**record, "state": FETCHED, "file": f"raw/{file.relative_to(part).as_posix()}",

@@ -27,7 +27,7 @@ from lucibot.core.schema import Count, NonNegative, Positive
 from lucibot.providers.video.base import NotTaken, Refused, VideoRequest, chosen_settings
 from lucibot.services import Services
 from lucibot.services.estimate import Outlook, Planned
-from lucibot.services.keys import hidden, key
+from lucibot.services.keys import hidden, key, quoted
 from lucibot.services.prices import Prices
 from lucibot.services.retry import Again, GaveUp, with_retries
 from lucibot.store.configs import NO_EFFECT
@@ -180,7 +180,7 @@ class ServiceModel:
                 if e.verdict == "busy":
                     raise Again(said, after_s=e.after_s) from None
                 if e.verdict == "refused":
-                    raise Refused(hidden(e.words)) from None
+                    raise Refused(quoted(e.words)) from None
                 if e.verdict in ("user", "gone"):
                     raise UserError(f"--video {self.kind}: {said}{self._advice(e)}") from None
                 raise RunFailed(f"{said}; {UNKNOWN}") from None
@@ -260,7 +260,7 @@ class ServiceModel:
         return with_retries(once, tries=self.config.tries, first_wait_s=self.config.first_wait_s)
 
     def _said(self, e: Answer) -> str:
-        return hidden(f"{self.label} answers {e.status}: {' '.join(e.words.split())[:300]}")
+        return f"{self.label} answers {e.status}: {quoted(e.words)}"
 
     def _advice(self, e: Answer) -> str:
         if e.status in (401, 403):
@@ -383,6 +383,10 @@ def named_values(text: str, flag: str) -> dict[str, Any]:
     return out
 
 
+def _text(body: str | bytes) -> str:
+    return body if isinstance(body, str) else body.decode("utf-8", "replace")
+
+
 def json_object(body: Any) -> dict[str, Any]:
     """
     Args:
@@ -395,9 +399,9 @@ def json_object(body: Any) -> dict[str, Any]:
         try:
             body = json.loads(body)
         except ValueError:
-            raise Silence(f"sent what is no JSON ({str(body[:60])!r})") from None
+            raise Silence(f"sent what is no JSON ({quoted(_text(body), 60)!r})") from None
     if not isinstance(body, dict):
-        raise Silence(f"sent JSON that is no object ({json.dumps(body)[:60]})")
+        raise Silence(f"sent JSON that is no object ({quoted(json.dumps(body), 60)})")
     return body
 
 
@@ -415,5 +419,5 @@ def entry(body: Any, *path: str | int, of: type = str) -> Any:
             found = None
     if not isinstance(found, of) or found == "":
         where = ".".join(map(str, path))
-        raise Silence(f"sent an answer without {where} ({json.dumps(body)[:120]})")
+        raise Silence(f"sent an answer without {where} ({quoted(json.dumps(body), 120)})")
     return found
