@@ -135,8 +135,7 @@ def _lacks(member: type, path: str) -> list[tuple[str, str]]:
     if needs.gpu_gib and (free := _gpu_gib()) < needs.gpu_gib:
         there = f"the one here has {free:.0f}" if free else "there is none here"
         found.append((f"a GPU with {needs.gpu_gib:g} GiB ({there})",
-                      f"use such a machine, or the low-memory settings of --{path} {member.kind} "
-                      "(`lucibot run --help`)"))  # fmt: skip
+                      "use a machine with one, or settings that need less: `lucibot run --help`"))  # fmt: skip
     return found
 
 

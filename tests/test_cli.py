@@ -92,6 +92,40 @@ def test_doctor_says_what_mends_each_missing_thing(capsys, monkeypatch, tmp_path
     assert doctor.report() == 1 and "BAD numpy" in capsys.readouterr().out
 
 
+def test_doctor_says_what_each_member_lacks_and_the_command_that_mends_it(monkeypatch, tmp_path):
+    from lucibot import doctor
+
+    for variable in ("RUNWAYML_API_SECRET", "KLING_ACCESS_KEY"):
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setenv("KLING_SECRET_KEY", "planted-0123456789")
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("lucibot.core.needs.version", lambda n: None if n == "runwayml" else "1")
+    monkeypatch.setattr(doctor, "_gpu_gib", lambda: 8.0)
+
+    def found() -> dict:
+        return {c.what: c for c in doctor.members()}
+
+    runway, kling = found()["--video runway"], found()["--video kling"]
+    assert runway.fine and not runway.there
+    assert runway.mend.splitlines() == [
+        "pip install 'lucibot[runway]'", "export RUNWAYML_API_SECRET=..."
+    ]  # fmt: skip
+    assert kling.found == "lacks the key KLING_ACCESS_KEY"
+    weights = found()["--video diffusers"]
+    assert "a GPU with 24 GiB (the one here has 8)" in weights.found
+    assert "hf download Wan-AI/Wan2.2-TI2V-5B-Diffusers" in weights.mend
+    (tmp_path / "models--Wan-AI--Wan2.2-TI2V-5B-Diffusers/snapshots/a/vae").mkdir(parents=True)
+    assert "hf download" not in found()["--video diffusers"].mend
+    assert "storyboard, file" in found()["--video"].found
+    assert "planted" not in "".join(c.found + c.mend for c in found().values())
+    # Every member of a family with a choice is named, ready or not; a new one is there by itself.
+    from lucibot.providers.video import VideoConfig
+    from lucibot.store.configs import classes
+
+    said = " ".join(f"{c.what} {c.found}" for c in doctor.members())
+    assert all(f" {m.kind}" in said for m in classes(VideoConfig))
+
+
 def test_help_imports_nothing_heavy():
     code = (
         "import sys; from lucibot.cli import main; main(['--help']); "
@@ -105,7 +139,7 @@ def test_commands_and_their_settings_import_nothing_heavy():
     code = (
         "import sys, lucibot.commands, lucibot.sweep; "
         "print(*[m for m in ('torch', 'jax', 'genesis', 'numba', 'scipy', 'trimesh', 'mitsuba', 'av', "
-        "'matplotlib', 'openai') if m in sys.modules])"
+        "'matplotlib', 'openai', 'httpx', 'diffusers', 'transformers') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0 and done.stdout.split() == []
