@@ -297,3 +297,34 @@ def test_a_service_that_hands_over_nothing_is_asked_in_vain(tmp_path, httpserver
     with pytest.raises(RunFailed, match=r"sent an answer without data\.task_result\.videos"):
         make(tmp_path, config, 1)
     assert sum(r.method == "POST" for r, _ in httpserver.log) == 1
+
+
+def test_the_recipe_for_a_new_service_is_a_member(tmp_path, httpserver, monkeypatch):
+    """The example of docs/extending.md, as it stands there, against a server that does what it says."""
+    text = (Path(__file__).parents[1] / "docs/extending.md").read_text()
+    section = text.partition("## A new video model")[2]
+    code = section.partition("```python\n")[2].partition("```")[0]
+    folder = tmp_path / "recipe"
+    folder.mkdir()
+    (folder / "recipe_of_a_service.py").write_text(code)
+    monkeypatch.syspath_prepend(str(folder))
+    import recipe_of_a_service as recipe
+
+    monkeypatch.setenv("EXAMPLE_KEY", "planted-example-key")
+    write_video(tmp_path / "clip.mp4", Video(frames=np.zeros((4, 32, 32, 3), np.uint8), fps=4))
+    key = {"Authorization": "Bearer planted-example-key"}
+    url = httpserver.url_for("/api")
+    httpserver.expect_request("/api/jobs", "POST", headers=key).respond_with_json({"id": "j1"})
+    ready = {"state": "ready", "url": httpserver.url_for("/clip.mp4")}
+    httpserver.expect_request("/api/jobs/j1", headers=key).respond_with_json(ready)
+    httpserver.expect_request("/clip.mp4").respond_with_data((tmp_path / "clip.mp4").read_bytes())
+    config = recipe.MineVideo(base_url=url, usd=0.25, poll_s=0.01)
+    (made,) = make(tmp_path, config, 1)
+    assert why_no_video(made.raw) is None
+    assert Services(tmp_path / "services").ledger.spent_usd() == 0.25
+    posted = [json.loads(r.get_data()) for r, _ in httpserver.log if r.method == "POST"]
+    assert len(posted) == 1 and posted[0]["style"] == "plain"
+    # Elsewhere it is the same service, and another style another video.
+    other = recipe.MineVideo(base_url="http://elsewhere", style="plain")
+    assert make(tmp_path, other, 1) == [made]
+    assert config.NEEDS.keys == ("EXAMPLE_KEY",)

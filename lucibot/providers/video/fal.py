@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -27,6 +27,7 @@ from lucibot.providers.video.service import (
     told,
 )
 from lucibot.services import Services
+from lucibot.store.configs import NO_EFFECT
 
 KEY = "FAL_KEY"
 
@@ -62,9 +63,9 @@ class FalVideo(ServiceVideo):
     commas between; an empty name leaves one out."""
     extra: str = ""
     """More arguments of the model, NAME=VALUE with commas between, such as resolution=720p."""
-    upload: bool = False
+    upload: bool = field(default=False, metadata=NO_EFFECT)
     """Upload the first frame to fal's storage; else it is sent within the request."""
-    queue_url: str | None = None
+    queue_url: str | None = field(default=None, metadata=NO_EFFECT)
     """Where the queue is, if not at fal, such as http://localhost:8000."""
 
     def check(self) -> None:

@@ -9,7 +9,7 @@ import json
 import threading
 import time
 import urllib.request
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import quote
@@ -32,6 +32,7 @@ from lucibot.providers.video.service import (
 )
 from lucibot.services import Services
 from lucibot.services.keys import keep_out
+from lucibot.store.configs import NO_EFFECT
 
 ACCESS, SECRET = "KLING_ACCESS_KEY", "KLING_SECRET_KEY"
 LIVES_S = 1800
@@ -64,11 +65,11 @@ class KlingVideo(ServiceVideo):
     """Quality, and price."""
     extra: str = ""
     """More fields of the request, NAME=VALUE with commas between, such as cfg_scale=0.5."""
-    base_url: str = "https://api-singapore.klingai.com"
+    base_url: str = field(default="https://api-singapore.klingai.com", metadata=NO_EFFECT)
     """Where the service is; accounts belong to a region."""
-    path: str = "/v1/videos/image2video"
+    path: str = field(default="/v1/videos/image2video", metadata=NO_EFFECT)
     """Where it takes jobs."""
-    auth: Literal["jwt", "bearer"] = "jwt"
+    auth: Literal["jwt", "bearer"] = field(default="jwt", metadata=NO_EFFECT)
     """"jwt": a token signed with the secret key, as Kling wants; "bearer": the access key as it is, as
     some servers in front of it want."""
 

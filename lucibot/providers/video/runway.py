@@ -6,7 +6,7 @@ from __future__ import annotations
 import math
 import re
 import typing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -31,6 +31,7 @@ from lucibot.providers.video.service import (
     told,
 )
 from lucibot.services import Services
+from lucibot.store.configs import NO_EFFECT
 
 KEY = "RUNWAYML_API_SECRET"
 USD_PER_CREDIT = 0.01
@@ -55,7 +56,7 @@ class RunwayVideo(ServiceVideo):
     most like the task's camera."""
     extra: str = ""
     """More arguments of the SDK's image_to_video.create, NAME=VALUE with commas between."""
-    base_url: str | None = None
+    base_url: str | None = field(default=None, metadata=NO_EFFECT)
     """Where the service is, if not where the SDK says (RUNWAYML_BASE_URL)."""
 
     def check(self) -> None:
