@@ -9,8 +9,8 @@ Importing this package starts nothing and imports nothing heavy. From Python:
     done = lucibot.resume(done.path, again="optimize")
 
 `run` and `resume` do what the commands do; `load_task`, `task_names` and `Task` are task folders;
-`RunConfig` and `PRESETS` all settings; `RunDirectory` and `Result` what a run leaves; `UserError`
-and `RunFailed` the two ways in which it fails.
+`RunConfig` and `PRESETS` all settings; `RunDirectory` and `Result` what a run leaves; `embed` makes
+vectors of pictures; `UserError` and `RunFailed` are the two ways in which things fail.
 """
 
 from importlib import import_module
@@ -18,7 +18,7 @@ from importlib import import_module
 __version__ = "0.1.0"
 
 _DOOR = {
-    "run": "lucibot.api", "resume": "lucibot.api",
+    "run": "lucibot.api", "resume": "lucibot.api", "embed": "lucibot.api",
     "load_task": "lucibot.task", "task_names": "lucibot.task", "Task": "lucibot.task",
     "RunConfig": "lucibot.config", "PRESETS": "lucibot.config",
     "RunDirectory": "lucibot.store.run", "Result": "lucibot.store.result",

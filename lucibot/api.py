@@ -6,11 +6,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from lucibot.config import RunConfig
+from lucibot.core.errors import UserError
 from lucibot.estimate import announce, estimate
 from lucibot.options import preset as preset_named
 from lucibot.options import read_seed, with_settings
 from lucibot.pipeline import StageConsole, open_run, reconfigure, run_stages, settled_run, start_run
+from lucibot.providers.embedder import ColourEmbedder, EmbedderConfig
 from lucibot.store.run import RunDirectory
 from lucibot.task import Task, load_task
 
@@ -85,6 +89,28 @@ def resume(
             announce(estimate(loaded, config, seed=seed, run=directory, until=until), console.say)
         run_stages(directory, loaded, config, seed=seed, console=console, until=until, again=again)
     return directory
+
+
+def embed(images: np.ndarray, embedder: EmbedderConfig | None = None) -> np.ndarray:
+    """Pictures as vectors whose products say how alike they are, from -1 to 1.
+
+    Args:
+        images: (N, H, W, 3) uint8 RGB.
+        embedder: of `lucibot.providers.embedder`; if not given, `ColourEmbedder`, which needs no
+            weights.
+
+    Returns:
+        (N, D) float32 unit vectors.
+
+    Raises:
+        UserError: the images are of another shape or type; the embedder lacks what it needs.
+    """
+    images = np.asarray(images)
+    if images.ndim != 4 or images.shape[-1] != 3 or images.dtype != np.uint8:
+        raise UserError(
+            f"embed takes images (N, H, W, 3) of uint8, not {images.shape} of {images.dtype}"
+        )
+    return (embedder or ColourEmbedder()).create().embed(images)
 
 
 def _with(

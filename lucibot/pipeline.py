@@ -184,6 +184,7 @@ def start_run(task: Task, config: RunConfig, *, seed: int, out: Path) -> RunDire
             lacks what it needs; `out` is a file or lies below one.
     """
     ensure_possible(task, config)
+    _ensure_models(config)
     record = {
         "task": str(task.folder), "task_digest": task.digest, "instruction": task.instruction,
         "seed": seed, "config": to_dict(config), "files": _contents(config, {}),
