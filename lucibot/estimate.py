@@ -50,9 +50,10 @@ class Estimate:
         if not self.pays:
             return [*told, "nothing is paid"]
         known = sum(p.usd or 0.0 for p in self.planned)
-        total = f"in all at most {known:.2f} USD"
+        calls = sum(p.left for p in self.planned)
+        total = f"in all at most {known:.2f} USD for up to {calls} calls"
         if self.usd is None:
-            total += ", and what has no known price (--video.usd, --services.prices FILE)"
+            total += ", and what has no known price (--video.usd, --services.prices FILE; 0 for what is free)"
         if self.spent_usd:
             total += f"; {self.spent_usd:.2f} USD are spent already"
         if self.max_usd is None:
@@ -67,10 +68,10 @@ class Estimate:
 
 
 def announce(found: Estimate, say: Callable[[str], None]) -> None:
-    """Say what is going to be paid, if anything is, and what licences limit."""
+    """Say what is going to be asked of others, if anything is, and what licences limit."""
     for line in found.licences:
         say(line)
-    if found.pays:
+    if found.planned:
         for line in found.lines():
             say(line)
 

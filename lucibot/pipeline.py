@@ -32,7 +32,7 @@ from lucibot.providers.hand import default_hand
 from lucibot.providers.tracker import settled_tracker
 from lucibot.providers.verifier import PixelVerifier, VlmVerifier
 from lucibot.providers.video import StoryboardVideo
-from lucibot.services import Services
+from lucibot.services import Services, ensure_vlm
 from lucibot.sim.sharding import settled_batch
 from lucibot.store.configs import agrees, files, from_dict, settled, to_dict
 from lucibot.store.result import RESULT
@@ -180,11 +180,14 @@ def start_run(task: Task, config: RunConfig, *, seed: int, out: Path) -> RunDire
     """Make the run directory of a new run.
 
     Raises:
-        UserError: the task is not sound; the device is not there; a model that is to look at the video
-            lacks what it needs; `out` is a file or lies below one.
+        UserError: the task is not sound; the device is not there; a model that is to be asked or to look
+            at the video lacks what it needs; `out` is a file or lies below one.
     """
     ensure_possible(task, config)
     _ensure_models(config)
+    chosen = (config.prompt, config.select.verifier, config.perceive.answerer)
+    if any(getattr(m, "kind", "") == "vlm" for m in chosen):
+        ensure_vlm(config.services.vlm)
     record = {
         "task": str(task.folder), "task_digest": task.digest, "instruction": task.instruction,
         "seed": seed, "config": to_dict(config), "files": _contents(config, {}),

@@ -15,6 +15,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+import lucibot
 from lucibot.authoring.goals import _with_goal, as_text
 from lucibot.cli import main
 from lucibot.config import PRESETS, RunConfig
@@ -600,3 +601,40 @@ def test_a_goal_goes_to_the_end_where_no_success_is_told():
     goal = as_text(GOAL[:1])
     assert tomllib.loads(_with_goal('title = "x"\n', goal)) == {"title": "x", "goal": GOAL[:1]}
     assert _with_goal("a = 1\n[[ success ]]\n", goal) == f"a = 1\n{goal}\n[[ success ]]\n"
+
+
+def whole(task, out, **settings) -> RunDirectory:
+    """A run of a small task up to what is read from its chosen video."""
+    vlm = {f"services.vlm.{k.replace('_', '-')}": str(v) for k, v in settings.items()}
+    return lucibot.run(
+        task, out=out, until="perceive", settings={"vlm": "m", "scene.renderer": "raster", **vlm}
+    )
+
+
+@pytest.mark.slow
+def test_a_whole_run_asks_no_more_than_it_says_and_can_be_replayed(
+    server, small_task, tmp_path, monkeypatch
+):
+    """Minutes: from the scene to the answers, everything that may ask a model does. Then the same
+    again without server and key, from what the first run has kept."""
+    key = "sk-planted-0123456789abcdef"
+    monkeypatch.setenv("OPENAI_API_KEY", key)
+    task = small_task("cut_dough", tmp_path / "cut_dough", width=320, height=240, fps=10)
+    told = {"usd_per_million_in": 2.0, "usd_per_million_out": 8.0}
+    first = whole(task, tmp_path / "runs", base_url=server.http.url_for("/v1"), **told)
+    asked = len(server.asked())
+    assert 10 <= asked <= 12
+    files = [p for p in first.path.rglob("*") if p.is_file()]
+    assert len(files) > 20 and not [p for p in files if key.encode() in p.read_bytes()]
+    spent = Services(first.path / "services").ledger.spent_usd()
+    assert spent == pytest.approx(asked * (500 * 2e-6 + 50 * 8e-6))
+    monkeypatch.delenv("OPENAI_API_KEY")
+    again = whole(task, tmp_path / "more", replay=first.path)
+    assert len(server.asked()) == asked
+    assert Services(again.path / "services").ledger.spent_usd() == 0
+    for name in ("15_prompt/*/prompt.json", "40_perceive/*/answers.json"):
+        (one,), (other,) = first.path.glob(name), again.path.glob(name)
+        assert one.read_text() == other.read_text()
+    assert json.loads(one.read_text())["beside"]["by"] == "pixels"
+    page = (again.path / "report.html").read_text()
+    assert "vlm m" in page and "Two answers" in page

@@ -31,6 +31,8 @@ class CandidateRow:
     chosen: bool = False
     by: str = ""
     """Who judged it."""
+    seen: str = ""
+    """What the judge says that happens in it."""
     beside: Opinion | None = None
     """What another judge says of it."""
     reasons: tuple[str, ...] = ()

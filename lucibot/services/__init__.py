@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from lucibot.core.needs import Needs
 from lucibot.services.config import ServicesConfig, VlmConfig
-from lucibot.services.services import Services
+from lucibot.services.services import Services, ensure_vlm
 
 ASKS_A_VLM = Needs(
     packages=("openai",), extra="vlm", keys=("OPENAI_API_KEY",),
@@ -16,4 +16,4 @@ ASKS_A_VLM = Needs(
 )  # fmt: skip
 """What every member needs that asks a vision-language model."""
 
-__all__ = ["ASKS_A_VLM", "Services", "ServicesConfig", "VlmConfig"]
+__all__ = ["ASKS_A_VLM", "Services", "ServicesConfig", "VlmConfig", "ensure_vlm"]

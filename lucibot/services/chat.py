@@ -7,7 +7,6 @@ refuses of these is asked otherwise, from then on always.
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -16,12 +15,12 @@ from typing import Any, NoReturn
 from pydantic import BaseModel
 
 from lucibot.core.errors import RunFailed, UserError
-from lucibot.services.config import VlmConfig
-from lucibot.services.keys import hidden, key, quoted
+from lucibot.services.config import OPENAI, VlmConfig
+from lucibot.services.keys import hidden, quoted, server_key
 from lucibot.services.ledger import Call
 from lucibot.services.retry import Again
+from lucibot.services.services import NO_CLIENT
 
-OPENAI = "https://api.openai.com/v1"
 BUSY = (408, 409, 425, 429)
 """Status codes, beside 500 and above, after which the same call may succeed."""
 REFUSED = (400, 415, 422, 500, 501)
@@ -65,22 +64,15 @@ class ChatServer:
         try:
             import openai
         except ImportError:
-            raise UserError(
-                "a vision-language model needs the package openai: pip install 'lucibot[vlm]'"
-            ) from None
+            raise UserError(NO_CLIENT) from None
         self.config, self._openai = config, openai
         self.url = config.base_url or OPENAI
         self._manner = Manner(
             form=config.answer_as or FORMS[0], length=config.length_as or "max_completion_tokens"
         )
         self._client = openai.OpenAI(
-            api_key=self._key(), base_url=self.url, timeout=config.timeout_s, max_retries=0
+            api_key=server_key(config), base_url=self.url, timeout=config.timeout_s, max_retries=0
         )
-
-    def _key(self) -> str:
-        if self.config.base_url is not None and not os.environ.get(self.config.key_variable):
-            return "none"  # A server of one's own asks for none; the client wants some text.
-        return key(self.config.key_variable, wanted_for=f"the model server {self.url}")
 
     def send(
         self, model: str, messages: list[dict], answer: type[BaseModel], schema: str, call: Call,

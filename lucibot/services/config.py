@@ -13,6 +13,8 @@ from lucibot.core.config import Config
 from lucibot.core.schema import Count, Positive
 from lucibot.store.configs import NO_EFFECT
 
+OPENAI = "https://api.openai.com/v1"
+
 
 @dataclass(frozen=True, kw_only=True)
 class VlmConfig(Config):

@@ -6,6 +6,7 @@ import os
 import threading
 
 from lucibot.core.errors import UserError
+from lucibot.services.config import OPENAI, VlmConfig
 
 SHORTEST = 6
 """A shorter value is no key; hiding it would tear words apart."""
@@ -31,6 +32,18 @@ def keep_out(value: str) -> None:
     """Let `hidden` hide this as well: what is made from a key and as good as one, such as a token."""
     with _lock:
         _used.add(value)
+
+
+def server_key(config: VlmConfig) -> str:
+    """The key of a model server; "none" where it is one's own and asks for none.
+
+    Raises:
+        UserError: it is not set.
+    """
+    if config.base_url is not None and not os.environ.get(config.key_variable):
+        return "none"  # The client wants some text.
+    where = config.base_url or OPENAI
+    return key(config.key_variable, wanted_for=f"the model server {where}")
 
 
 def hidden(text: str) -> str:

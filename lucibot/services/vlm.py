@@ -18,8 +18,8 @@ from pydantic import BaseModel, ValidationError
 
 from lucibot.core.errors import LuciBotError, RunFailed, UserError
 from lucibot.services.answers import Answers, Recording
-from lucibot.services.chat import OPENAI, ChatServer
-from lucibot.services.config import VlmConfig
+from lucibot.services.chat import ChatServer
+from lucibot.services.config import OPENAI, VlmConfig
 from lucibot.services.keys import hidden
 from lucibot.services.ledger import Ledger
 from lucibot.services.pictures import data_url, sizes, tokens_of

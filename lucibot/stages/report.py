@@ -260,7 +260,7 @@ def _select(ctx: Context, folders: dict[str, Path]) -> dict:
             name=f"candidate {i}", video=_file(folders, c), match=c["match"],
             motion=c["motion"], goal=c["goal"], total=c["total"], usable=c["usable"],
             new_object=c["new_object"], chosen=i == verdicts["chosen"], reasons=tuple(c["reasons"]),
-            pictures=_pictures(folders, c), by=c.get("by", ""),
+            pictures=_pictures(folders, c), by=c.get("by", ""), seen=str(c["evidence"].get("seen", "")),
             beside=read_opinion(c["beside"]) if c.get("beside") else None,
         )
         for i, c in enumerate(verdicts["candidates"])

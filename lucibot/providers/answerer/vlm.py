@@ -154,7 +154,7 @@ class AnswerByVlm:
         )
         reasons = {}
         for (a, b), seen in zip(pairs, contact.T, strict=True):
-            at = [f"keyframe {k}: {answers[k].seen}" for k in np.flatnonzero(seen)]
+            at = [f"keyframe {k}: {answers[k].seen.rstrip('. ')}." for k in np.flatnonzero(seen)]
             reasons[f"contact {a}, {b}"] = (
                 f"By {self.by}: {' '.join(at)}" if at else f"By {self.by}: at no keyframe."
             )
