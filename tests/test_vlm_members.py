@@ -8,6 +8,8 @@ import dataclasses
 import json
 import re
 import shutil
+import threading
+import time
 import tomllib
 from collections.abc import Callable
 from types import SimpleNamespace
@@ -446,6 +448,24 @@ def test_answers_tell_where_the_measured_ones_are_others(
         assert words in page
     alone = dataclasses.replace(joined, beside=None)
     assert alone.disputes(FPS) == []
+
+
+def test_nobody_waits_for_a_model_where_a_run_is_ended(task, view, video, monkeypatch):
+    """The embedded judge is stopped, as by Ctrl-C, while the server has not answered yet."""
+    answered = threading.Event()
+
+    class Stopped:
+        def judge(self, *told):
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(PixelVerifier, "create", lambda self, services=None: Stopped())
+    vlm = SimpleNamespace(config=VlmConfig(), ask=lambda *a, **k: answered.wait(60))
+    made = VlmVerifier(model="m").create(SimpleNamespace(vlm=vlm))
+    began = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        made.judge(task, view, video)
+    assert time.monotonic() - began < 30
+    answered.set()
 
 
 def test_sheets_hold_frames_in_order_each_with_its_number():

@@ -131,6 +131,18 @@ def test_a_server_that_refuses_a_parameter_is_asked_otherwise(
     assert s.ledger.spent_usd() == pytest.approx(2 * PAID)
 
 
+def test_a_server_that_does_not_heed_the_schema_is_told_it_in_words(services, httpserver):
+    httpserver.expect_ordered_request(CHAT).respond_with_json(reply("I see a knife."))
+    httpserver.expect_request(CHAT).respond_with_json(reply(KNIFE))
+    s = services()
+    ask(s)
+    ask(s, "And now?")
+    first, repair, later = sent(httpserver)
+    assert "dough" not in json.dumps(first["messages"]) and len(repair["messages"]) == 4
+    assert "dough" in later["messages"][0]["content"]
+    assert later["response_format"]["type"] == "json_schema"
+
+
 def test_how_a_server_is_asked_can_be_set(services, httpserver):
     serve(httpserver, all_of_them)
     ask(services(answer_as="text", length_as="max_tokens"), "Once?")

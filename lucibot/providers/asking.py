@@ -5,13 +5,39 @@ The words of each call site lie beside it, in a text file that anyone can read a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Generic, TypeVar
 
 import numpy as np
 
 from lucibot.core.video import Video
 from lucibot.task import Task
+
+T = TypeVar("T")
+
+
+class Later(Generic[T]):
+    """Work in a thread that nobody waits for where a run is ended meanwhile."""
+
+    def __init__(self, work: Callable[[], T]):
+        self._work, self._found, self._error = work, None, None
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        try:
+            self._found = self._work()
+        except BaseException as e:  # It is raised where the result is wanted.
+            self._error = e
+
+    def result(self) -> T:
+        """What came of it; raises what the work has raised."""
+        self._thread.join()
+        if self._error is not None:
+            raise self._error
+        return self._found
 
 
 def words(beside: str, file: str) -> str:

@@ -45,6 +45,8 @@ class Manner:
     """What the longest answer is called."""
     system: bool = True
     """Whether instructions have a role of their own."""
+    told: bool = False
+    """Whether the schema is told in words as well."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,11 +114,15 @@ class ChatServer:
                 raise Again(hidden(f"{self.url} sent what is no JSON ({e})")) from None
         return self._read(body, call, price)
 
+    def tell_schema(self) -> None:
+        """From now on in words as well: some servers take a schema and do not heed it."""
+        self._manner = replace(self._manner, told=True)
+
     def _post(self, model, messages, answer, schema: str, manner: Manner) -> Any:
         """The body of the answer."""
         completions = self._client.chat.completions.with_raw_response
         told: dict[str, Any] = {"model": model, manner.length: self.config.longest_answer}
-        if manner.form != "schema":
+        if manner.form != "schema" or manner.told:
             messages = _with_schema(messages, schema)
         if not manner.system:
             messages = _without_system(messages)

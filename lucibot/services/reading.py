@@ -10,6 +10,7 @@ from pydantic import BaseModel, ValidationError
 
 A = TypeVar("A", bound=BaseModel)
 
+NO_OBJECT = "it holds no JSON object"
 THOUGHT = re.compile(r".*</(?:think|thinking|thought|reasoning)>", re.DOTALL | re.IGNORECASE)
 """What some models write before their answer."""
 
@@ -20,7 +21,7 @@ def read_answer(answer: type[A], text: str) -> tuple[str, str]:
     text = without_thought(text)
     found = objects(text)
     if not found:
-        return "", "it holds no JSON object"
+        return "", NO_OBJECT
     for one in reversed(found):
         try:
             answer.model_validate_json(one)

@@ -24,7 +24,7 @@ from lucibot.services.keys import hidden
 from lucibot.services.ledger import Ledger
 from lucibot.services.pictures import data_url, sizes, tokens_of
 from lucibot.services.prices import Prices
-from lucibot.services.reading import read_answer, without_thought
+from lucibot.services.reading import NO_OBJECT, read_answer, without_thought
 from lucibot.services.retry import GaveUp, with_retries
 
 A = TypeVar("A", bound=BaseModel)
@@ -115,6 +115,8 @@ class Vlm:
         text, wrong = self._call(what, model, messages, answer, schema, picture_tokens)
         if not wrong:
             return text
+        if wrong == NO_OBJECT or "Field required" in wrong:
+            self._server.tell_schema()
         repair = [
             {"role": "assistant", "content": without_thought(text) or "-"},
             {"role": "user", "content": f"That is not a valid answer: {wrong}. Answer again, with one "

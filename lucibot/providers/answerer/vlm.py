@@ -8,8 +8,8 @@ models tell badly. The measured answers cost nothing and are always read as well
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Literal, TypeVar
 
 import numpy as np
@@ -23,7 +23,7 @@ from lucibot.core.tracks import Tracks
 from lucibot.core.video import Video
 from lucibot.providers.answerer.config import VlmAnswerer
 from lucibot.providers.answerer.sheets import sheets
-from lucibot.providers.asking import evenly, told, words
+from lucibot.providers.asking import Later, evenly, told, words
 from lucibot.services import Services
 from lucibot.task import Task
 
@@ -147,8 +147,8 @@ class AnswerByVlm:
             )  # fmt: skip
             return {int(k): at for k, at in zip(batch, _in_order(said, frames), strict=True)}
 
-        with ThreadPoolExecutor(calls) as pool:
-            answers = {k: at for found in pool.map(ask, batches) for k, at in found.items()}
+        asked = [Later(functools.partial(ask, batch)) for batch in batches]
+        answers = {k: at for one in asked for k, at in one.result().items()}
         contact = np.array(
             [[name in answers[k].touching for name in names] for k in range(len(keyframes))]
         )

@@ -7,14 +7,13 @@ video meanwhile. Both verdicts are kept.
 from __future__ import annotations
 
 import dataclasses
-from concurrent.futures import ThreadPoolExecutor
 
 from pydantic import BaseModel, Field
 
 from lucibot.core.errors import RunFailed
 from lucibot.core.scene_view import SceneView
 from lucibot.core.video import Video
-from lucibot.providers.asking import captions, evenly, told, words
+from lucibot.providers.asking import Later, captions, evenly, told, words
 from lucibot.providers.verifier.base import MOST, Opinion, Verdict
 from lucibot.providers.verifier.config import VlmVerifier
 from lucibot.services import Services
@@ -48,16 +47,15 @@ class VlmJudge:
         Raises:
             RunFailed: the model gives no verdict, and `fall_back` is off.
         """
-        with ThreadPoolExecutor(1) as pool:
-            asked = pool.submit(self._ask, task, view, video)
-            measured = self._beside.judge(task, view, video)
-            try:
-                verdict = self._verdict(asked.result(), measured)
-            except RunFailed as e:
-                if not self.config.fall_back:
-                    raise
-                why = f"the model gave no verdict ({e}): this one is measured"
-                return dataclasses.replace(measured, reasons=(why, *measured.reasons))
+        asked = Later(lambda: self._ask(task, view, video))
+        measured = self._beside.judge(task, view, video)
+        try:
+            verdict = self._verdict(asked.result(), measured)
+        except RunFailed as e:
+            if not self.config.fall_back:
+                raise
+            why = f"the model gave no verdict ({e}): this one is measured"
+            return dataclasses.replace(measured, reasons=(why, *measured.reasons))
         return _stricter(verdict, measured) if self.config.both else verdict
 
     def _ask(self, task: Task, view: SceneView, video: Video) -> Said:
