@@ -5,6 +5,7 @@ this machine that answers any of the members' questions."""
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import re
 import shutil
@@ -494,6 +495,24 @@ def planned(task, config: RunConfig) -> list:
     return [p for m in members for p in m.planned(outlook)]
 
 
+HOSTED = {
+    "type", "properties", "required", "additionalProperties", "description", "title", "enum", "const",
+    "anyOf", "items", "$defs", "$ref", "minimum", "maximum",
+}  # fmt: skip
+"""What hosted services take in a schema that answers are held to."""
+
+
+def keywords(schema: dict) -> set[str]:
+    """Those of a schema, at any depth."""
+    found = set(schema)
+    for name in ("properties", "$defs"):
+        for inner in schema.get(name, {}).values():
+            found |= keywords(inner)
+    for inner in (*schema.get("anyOf", ()), *([schema["items"]] if "items" in schema else ())):
+        found |= keywords(inner)
+    return found
+
+
 @pytest.mark.parametrize("bad_first", [False, True])
 def test_a_run_makes_no_more_calls_than_it_says_and_fewer_than_forty(
     services, server, measured, task, view, video, bad_first
@@ -515,12 +534,47 @@ def test_a_run_makes_no_more_calls_than_it_says_and_fewer_than_forty(
     assert total == 12
     # An answer that is not valid is asked for once more.
     assert len(server.asked()) == total * (1 + bad_first) < 40
+    for body in server.asked():
+        assert not keywords(body["response_format"]["json_schema"]["schema"]) - HOSTED
     begun = [json.loads(x) for x in s.ledger.path.read_text().splitlines()]
     sites = {"prompt": 0, "judge": 1, "span": 2, "contacts": 3}
     if not bad_first:
         for call in (b for b in begun if b["event"] == "begun"):
             site = call["what"].removeprefix("vlm ").split(" ")[0].rstrip(":")
             assert 0 < call["usd"] <= stated[sites[site]].usd_each, call["what"]
+
+
+def test_what_all_members_asked_can_be_replayed_without_a_server(
+    services, server, measured, task, view, video, tmp_path, monkeypatch
+):
+    def said(s: Services) -> list:
+        config = chosen()
+        answerer = config.perceive.answerer.create(s)
+        found = answerer.contact(task, view, video, None, EVENTS, np.array([12, 20, 31, 40, 55]))
+        return [
+            config.prompt.create(s).write(task, view),
+            config.select.verifier.create(s).judge(task, view, video),
+            answerer.span(task, view, video, None, EVENTS), found.contact.tolist(), found.reasons,
+        ]  # fmt: skip
+
+    recorded = said(services())
+    asked = len(server.asked())
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    config = ServicesConfig(max_usd=0.0, vlm=VlmConfig(replay=tmp_path / "services" / "answers"))
+    assert said(Services(tmp_path / "other", config)) == recorded
+    assert len(server.asked()) == asked == 7
+    # What is replayed is held to the schema of today.
+    (prompt,) = [
+        p for p in (tmp_path / "services" / "answers").glob("*") if "calmly" in p.read_text()
+    ]
+    kept = json.loads(prompt.read_text())
+    content = '{"prompt": "short", "negative_prompt": "cuts"}'
+    kept |= {"content": content, "sha256": hashlib.sha256(content.encode()).hexdigest()}
+    prompt.write_text(json.dumps(kept))
+    with pytest.raises(
+        UserError, match=r"prompt \(m\): the answer .* of another version of LuciBot"
+    ):
+        said(Services(tmp_path / "third", config))
 
 
 def test_one_flag_chooses_a_model_everywhere_and_each_place_can_differ():
@@ -587,6 +641,7 @@ def test_a_goal_is_proposed_shown_and_written_when_asked_for(server, without_goa
     assert after[:start] + after[end:] == before
     assert main(goals(server, without_goal, "--write")) == 2
     assert "has a goal already" in capsys.readouterr().err
+    assert not keywords(server.asked()[0]["response_format"]["json_schema"]["schema"]) - HOSTED
     asked = server.asked()[0]["messages"][1]["content"]
     assert "Cut the block of dough" in asked[0]["text"] and asked[1]["type"] == "image_url"
 

@@ -15,7 +15,7 @@ from pydantic import BaseModel, Field, create_model, model_validator
 
 from lucibot.core.errors import UserError
 from lucibot.core.progress import silent
-from lucibot.providers.asking import told, words
+from lucibot.providers.asking import Text, told, words
 from lucibot.providers.renderer import PhotoRenderer, RasterRenderer
 from lucibot.providers.verifier.goals import RELATIONS, read_relation
 from lucibot.services import Services
@@ -89,7 +89,7 @@ def _answer(task: Task) -> type[BaseModel]:
     union = reduce(lambda a, b: a | b, kinds)
 
     class Proposal(BaseModel):
-        reason: str = Field(min_length=1, description="What is seen when the task is done.")
+        reason: Text = Field(description="What is seen when the task is done.")
         goal: list[union]
 
         @model_validator(mode="after")

@@ -8,14 +8,25 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Annotated, Generic, TypeVar
 
 import numpy as np
+from pydantic import AfterValidator
 
 from lucibot.core.video import Video
 from lucibot.task import Task
 
 T = TypeVar("T")
+
+
+def _some(text: str) -> str:
+    if not text.strip():
+        raise ValueError("must not be empty")
+    return text
+
+
+Text = Annotated[str, AfterValidator(_some)]
+"""Text of an answer. Its length is checked here: hosted services refuse schemas that speak of it."""
 
 
 class Later(Generic[T]):

@@ -49,7 +49,7 @@ class VlmConfig(Config):
     """A run directory whose recorded answers stand for the server: no key, no network, nothing paid."""
     at_once: Annotated[Count, Field(le=256)] = 4
     """Calls under way at the same time."""
-    timeout_s: Positive = 120.0
+    timeout_s: Positive = 300.0
     """Seconds after which a call that is not answered is tried again."""
     tries: Annotated[Count, Field(le=100)] = 5
     """Tries of one call, where the server is busy, broken or out of reach."""

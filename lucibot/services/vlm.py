@@ -97,7 +97,13 @@ class Vlm:
             else:
                 tokens = tokens_of(len(shown), sum(w * h for w, h in shown), c.px_per_token)
                 text = self._valid(what, model, messages, answer, schema, tokens)
-            said = answer.model_validate_json(text)
+            try:
+                said = answer.model_validate_json(text)
+            except ValidationError:
+                raise UserError(
+                    f"{what}: the answer in {c.replay} is one of another version of LuciBot; ask a server "
+                    "(--services.vlm.replay none)"
+                ) from None
             self._answers.put(
                 sent, text, call_site=call_site, model=model, question=question_key
             )  # fmt: skip
@@ -144,12 +150,12 @@ class Vlm:
                     said = self._server.send(model, messages, answer, schema, call, price)
                 except LuciBotError as e:
                     raise type(e)(f"{what}: {hidden(str(e))}") from None
-            if said.cut:
-                return said.text, (
+            found, wrong = read_answer(answer, said.text)
+            if wrong and said.cut:
+                wrong = (
                     f"it was cut off at the longest answer that is allowed ({c.longest_answer} "
                     "tokens, --services.vlm.longest-answer); be brief"
                 )
-            found, wrong = read_answer(answer, said.text)
             return found or said.text, wrong
 
         try:

@@ -60,6 +60,7 @@ class VlmAnswerer(Config):
     """Where the model gives no answer (it refuses, finds no such moment, or twice gives no valid answer),
     the measured one counts, which says so; if not, the run ends there."""
     beside: PixelAnswerer = PixelAnswerer()
+    """The embedded answerer."""
 
     def create(self, services: Services) -> Answerer:
         from lucibot.providers.answerer.vlm import AnswerByVlm

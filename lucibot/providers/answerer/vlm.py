@@ -23,7 +23,7 @@ from lucibot.core.tracks import Tracks
 from lucibot.core.video import Video
 from lucibot.providers.answerer.config import VlmAnswerer
 from lucibot.providers.answerer.sheets import sheets
-from lucibot.providers.asking import Later, evenly, told, words
+from lucibot.providers.asking import Later, Text, evenly, told, words
 from lucibot.services import Services
 from lucibot.task import Task
 
@@ -165,7 +165,7 @@ def _coarse(shown: np.ndarray) -> type[BaseModel]:
     number = Literal[tuple(int(t) for t in shown)]
 
     class Found(BaseModel):
-        seen: str = Field(min_length=1, description="What happens, step by step.")
+        seen: Text = Field(description="What happens, step by step.")
         first_contact_reason: str
         first_contact: number | None
         goal_reason: str
@@ -184,7 +184,7 @@ def _coarse(shown: np.ndarray) -> type[BaseModel]:
 def _finer(shown: np.ndarray) -> type[BaseModel]:
     number = Literal[tuple(int(t) for t in shown)]
     return create_model(
-        "Moment", reason=(str, Field(min_length=1)), frame=(number, ...)
+        "Moment", reason=(Text, ...), frame=(number, ...)
     )  # fmt: skip
 
 
@@ -193,7 +193,7 @@ def _touching(frames: list[int], names: list[str]) -> type[BaseModel]:
 
     class Frame(BaseModel):
         frame: Literal[tuple(frames)]
-        seen: str = Field(min_length=1, description="Where the objects are to each other.")
+        seen: Text = Field(description="Where the objects are to each other.")
         touching: list[Literal[tuple(names)]]
 
     class Touching(BaseModel):

@@ -5,15 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, field_validator
 
 from lucibot.core.config import Config
 from lucibot.core.prompt import Prompt
 from lucibot.core.scene_view import SceneView
-from lucibot.providers.asking import told, words
+from lucibot.providers.asking import Text, told, words
 from lucibot.services import ASKS_A_VLM, Services
 from lucibot.services.estimate import Outlook, Planned
 from lucibot.task import Task
+
+SHORTEST = 40
+"""Characters; less is no detailed prompt."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,12 +45,20 @@ class VlmWriter:
         self.config, self.vlm = config, services.vlm
 
     def write(self, task: Task, view: SceneView) -> Prompt:
+        longest = self.config.longest
+
         class Written(BaseModel):
-            prompt: str = Field(
-                min_length=40, max_length=self.config.longest,
-                description="What the video shows, in detail.",
-            )  # fmt: skip
-            negative_prompt: str = Field(min_length=1, description="What it must not show.")
+            prompt: Text = Field(description="What the video shows, in detail.")
+            negative_prompt: Text = Field(description="What it must not show.")
+
+            @field_validator("prompt")
+            @classmethod
+            def _detailed(cls, text: str) -> str:
+                if not SHORTEST <= len(text) <= longest:
+                    raise ValueError(
+                        f"must have {SHORTEST} to {longest} characters, and has {len(text)}"
+                    )
+                return text
 
         question = f"{told(task)}\nThe prompt has at most {self.config.longest} characters."
         if task.spec.hands != "expected":

@@ -75,6 +75,7 @@ class VlmVerifier(Config):
     """Where the model gives no verdict (it refuses, or twice no valid answer), the embedded one counts,
     which says so; if not, the run ends there."""
     beside: PixelVerifier = PixelVerifier()
+    """The embedded judge."""
 
     def create(self, services: Services) -> VlmJudge:
         from lucibot.providers.verifier.vlm import VlmJudge

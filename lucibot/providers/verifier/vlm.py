@@ -13,7 +13,7 @@ from pydantic import BaseModel, Field
 from lucibot.core.errors import RunFailed
 from lucibot.core.scene_view import SceneView
 from lucibot.core.video import Video
-from lucibot.providers.asking import Later, captions, evenly, told, words
+from lucibot.providers.asking import Later, Text, captions, evenly, told, words
 from lucibot.providers.verifier.base import MOST, Opinion, Verdict
 from lucibot.providers.verifier.config import VlmVerifier
 from lucibot.services import Services
@@ -23,16 +23,16 @@ from lucibot.task import Task
 class Said(BaseModel):
     """A reason comes before what rests on it: so models think first."""
 
-    seen: str = Field(min_length=1, description="What happens, step by step.")
+    seen: Text = Field(description="What happens, step by step.")
     new_object_reason: str = Field(
         description="What is new and in which frames, or that nothing is."
     )
     new_object: bool = Field(description="Whether an object appears that was not there at first.")
-    match_reason: str = Field(min_length=1)
+    match_reason: Text
     match: float = Field(ge=2, le=6)
-    motion_reason: str = Field(min_length=1)
+    motion_reason: Text
     motion: float = Field(ge=1, le=3)
-    goal_reason: str = Field(min_length=1)
+    goal_reason: Text
     goal: float = Field(ge=2, le=6)
 
 
