@@ -91,6 +91,8 @@ class Paid:
         state, why = (self.ends or {}).get(job.request.index, (JobState.DONE, ""))
         return JobStatus(state=state, message=why)
 
+    def close(self): ...
+
     def fetch(self, job: Job, folder: Path, progress):
         (folder / "clip.mp4").write_bytes(b"half")
         self._here("fetch")

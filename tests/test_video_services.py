@@ -360,6 +360,9 @@ FAULTS: dict[str, tuple[dict[str, list], str, int, int]] = {
     "no status at poll": ({"poll": [("says", "{}")]}, "done", 1, 1),
     "a strange status": ({"poll": [("says", '{"status": "ODD", "data": {"task_status": "odd"}}')]},
                          "done", 1, 1),
+    "null at poll": ({"poll": [("says", "null")]}, "done", 1, 1),
+    "a number as status": ({"poll": [("says", '{"status": 1, "data": {"task_status": 1}}')]},
+                           "done", 1, 1),
     "never JSON at poll": ({"poll": [("says", "<html>")] * 3}, "kept", 1, 1),
     "broken download": ({"download": [("status", 500)]}, "done", 1, 1),
     "cut download": ({"download": [("cut",)]}, "done", 1, 1),
@@ -478,6 +481,25 @@ def test_a_run_killed_between_submit_and_fetch_buys_nothing_twice(world, point):
     lost = point == "submit" and not isinstance(world.service, Kling)
     assert len(world.service.taken) == (2 if lost else 1)
     assert bool([n for n in world.notes if "not known" in n]) == lost
+
+
+def test_an_interrupt_ends_the_waiting_to_try_again(world):
+    def interrupt(number, frame):
+        raise KeyboardInterrupt
+
+    world.service.faults = {"poll": [("status", 429)] * 9}
+    before = signal.signal(signal.SIGALRM, interrupt)
+    signal.setitimer(signal.ITIMER_REAL, 1.0)
+    begin = time.monotonic()
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            world.make(first_wait_s=60.0)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert time.monotonic() - begin < 20
+    world.service.faults = {}
+    assert world.make()[0].raw is not None and len(world.service.taken) == 1
 
 
 def test_a_missing_key_is_named_and_one_that_is_not_needed_is_not_asked_for(world, monkeypatch):

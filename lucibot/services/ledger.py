@@ -117,14 +117,14 @@ class Ledger:
             if self.max_usd is not None:
                 if usd is None:
                     raise UserError(
-                        f"{what}: no price is known, so --services.max-usd {self.max_usd:g} cannot "
-                        "be kept; give its price, or no cap"
+                        f"{what}: no price is known, so --max-usd {self.max_usd:g} cannot "
+                        "be kept; give its price (--services.prices FILE), or no cap (--max-usd none)"
                     )
                 if spent + usd > self.max_usd:
                     raise CapReached(
                         f"{what} could cost {usd:.4g} USD, and {spent:.4g} of the "
                         f"{self.max_usd:g} USD that this run may spend are spent: the call was not "
-                        "made; raise --services.max-usd to go on"
+                        "made; raise --max-usd to go on"
                     )
             name = secrets.token_hex(6)
             self._write({"call": name, "event": BEGUN, "what": what, "usd": usd})

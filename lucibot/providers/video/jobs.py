@@ -116,7 +116,9 @@ class Jobs:
             try:
                 made = dict(zip(order, pool.map(one, order), strict=True))
             except BaseException:
-                self._stop.set()  # Interrupted: whoever waits for a service stops waiting.
+                # Interrupted: whoever waits for a service stops waiting.
+                self._stop.set()
+                self.model.close()
                 raise
         for fingerprint in order:
             if fingerprint in errors:

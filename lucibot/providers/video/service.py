@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import http.client
 import json
+import threading
 import urllib.error
 import urllib.request
 from collections.abc import Callable
@@ -148,6 +149,7 @@ class ServiceModel:
         self.config, self._prices = config, services.prices
         self.at_once, self.poll_s = config.at_once, config.poll_s
         self.patience_s = config.patience_s
+        self._closed = threading.Event()
 
     def identity(self, request: VideoRequest) -> dict[str, Any]:
         settings = chosen_settings(self.config, but=("candidates", "model"))
@@ -156,7 +158,13 @@ class ServiceModel:
     def price_usd(self, request: VideoRequest) -> float | None:
         return self.config.price(self._prices)
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Whoever waits to try again stops waiting."""
+        self._closed.set()
+
+    def _sleep(self, seconds: float) -> None:
+        if self._closed.wait(seconds):
+            raise RunFailed(f"{self.label}: stopped while waiting to try again")
 
     def key(self, variable: str) -> str:
         """
@@ -257,7 +265,9 @@ class ServiceModel:
         return self.ask(once)
 
     def _tried(self, once: Callable[[], T]) -> T:
-        return with_retries(once, tries=self.config.tries, first_wait_s=self.config.first_wait_s)
+        return with_retries(
+            once, tries=self.config.tries, first_wait_s=self.config.first_wait_s, sleep=self._sleep
+        )
 
     def _said(self, e: Answer) -> str:
         return f"{self.label} answers {e.status}: {quoted(e.words)}"
