@@ -8,11 +8,11 @@ import dataclasses
 import hashlib
 import json
 import re
-import shutil
 import threading
 import time
 import tomllib
 from collections.abc import Callable
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -44,7 +44,7 @@ from lucibot.services import Services, ServicesConfig, VlmConfig
 from lucibot.services.estimate import Outlook
 from lucibot.stages import select
 from lucibot.store.run import RunDirectory
-from lucibot.task import load_task, tasks_folder
+from lucibot.task import load_task
 
 pytest.importorskip("openai", reason="openai is not installed: pip install 'lucibot[vlm]'")
 
@@ -607,19 +607,21 @@ GOAL = [{"relation": "pieces", "object": "dough", "count": 2},
         {"relation": "moved", "object": "knife", "least": 0.3}]  # fmt: skip
 
 
-@pytest.fixture
-def without_goal(tmp_path):
-    """A copy of a shipped task, with a smaller camera and no [[goal]], and its text."""
-    folder = tmp_path / "cut_dough"
-    shutil.copytree(tasks_folder() / "cut_dough", folder)
-    text = (folder / "task.toml").read_text()
-    for key, value in {"width": 160, "height": 120}.items():
-        text = re.sub(rf"(?m)^{key} = .*$", f"{key} = {value}", text, count=1)
-    text, found = re.subn(r"\[\[goal\]\]\n(?:\w.*\n)+\n", "", text)
+def without(folder: Path) -> Path:
+    """Takes [[goal]] out of a task folder."""
+    text, found = re.subn(r"\[\[goal\]\]\n(?:\w.*\n)+\n", "", (folder / "task.toml").read_text())
     assert found
-    text = text.replace("[[success]]", "# What is measured.\n[[success]]", 1)
     (folder / "task.toml").write_text(text)
     return folder
+
+
+@pytest.fixture
+def without_goal(tmp_path, small_task):
+    """A shipped task with a small camera and no [[goal]]."""
+    small_task("cut_dough", tmp_path / "cut_dough", width=160, height=120, fps=10)
+    path = without(tmp_path / "cut_dough") / "task.toml"
+    path.write_text(path.read_text().replace("[[success]]", "# What is measured.\n[[success]]", 1))
+    return path.parent
 
 
 def test_a_goal_is_proposed_shown_and_written_when_asked_for(server, without_goal, capsys):
@@ -694,7 +696,9 @@ def test_a_whole_run_asks_no_more_than_it_says_and_can_be_replayed(
     again without server and key, from what the first run has kept."""
     key = "sk-planted-0123456789abcdef"
     monkeypatch.setenv("OPENAI_API_KEY", key)
-    task = small_task("cut_dough", tmp_path / "cut_dough", width=320, height=240, fps=10)
+    small_task("cut_dough", tmp_path / "cut_dough", width=320, height=240, fps=10)
+    task = load_task(without(tmp_path / "cut_dough"))
+    assert not task.spec.goal
     told = {"usd_per_million_in": 2.0, "usd_per_million_out": 8.0}
     first = whole(task, tmp_path / "runs", base_url=server.http.url_for("/v1"), **told)
     asked = len(server.asked())
@@ -712,4 +716,5 @@ def test_a_whole_run_asks_no_more_than_it_says_and_can_be_replayed(
         assert one.read_text() == other.read_text()
     assert json.loads(one.read_text())["beside"]["by"] == "pixels"
     page = (again.path / "report.html").read_text()
+    assert "lucibot tasks goals" in page, "the embedded judge says how to get a goal"
     assert "vlm m" in page and "Two answers" in page

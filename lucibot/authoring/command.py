@@ -93,7 +93,7 @@ class _GoalSettings(Config):
 def _goals(argv: list[str]) -> int:
     """Show what a model proposes; write it if that is asked for."""
     from lucibot.authoring.goals import as_text, propose, write_goal
-    from lucibot.services import Services
+    from lucibot.services import Services, ensure_vlm
     from lucibot.task import load_task
 
     p = Parser(
@@ -118,6 +118,7 @@ def _goals(argv: list[str]) -> int:
             f"{task.folder / 'task.toml'} has a goal already; edit it, or remove it first"
         )
     config = configured(_GoalSettings(), given).services
+    ensure_vlm(config.vlm)
     services = Services(options.get("out", Path("runs")) / "goals" / task.name, config)
     entries, reason = propose(task, services, options["model"])
     print("\n".join(f"# {line}" for line in textwrap.wrap(reason, 92)))
