@@ -367,6 +367,21 @@ def test_pictures_stay_within_their_budget(services, httpserver):
     assert cv2.imdecode(jpeg, cv2.IMREAD_COLOR).shape == (86, 115, 3)
 
 
+def test_a_model_that_bills_more_for_pictures_is_reckoned_with(services, httpserver):
+    httpserver.expect_request(CHAT).respond_with_json(reply(KNIFE))
+    told = {"usd_per_million_in": None, "usd_per_million_out": None}
+    picture = np.zeros((480, 640, 3), np.uint8)
+
+    def could_cost(model: str, **changes) -> float:
+        s = services(folder=model, **told, **changes)
+        ask(s, model=model, pictures=[picture])
+        return json.loads(s.ledger.path.read_text().splitlines()[0])["usd"]
+
+    # It bills 14,167 tokens for such a picture, the others fewer than 800.
+    assert could_cost("gpt-4o-mini") > 14_167 * 0.15e-6 + 1000 * 0.6e-6
+    assert could_cost("gpt-4o") < 1200 * 2.5e-6 + 1000 * 10e-6
+
+
 def test_what_was_answered_can_be_replayed_without_a_server(
     services, httpserver, tmp_path, monkeypatch
 ):

@@ -38,8 +38,8 @@ class VlmConfig(Config):
     most_megapixels: Positive = 8.0
     """Of all pictures of one call together; where there would be more, they are shrunk."""
     px_per_token: Positive = 500.0
-    """Pixels that make a token, for what a call could cost. Lower where a model counts more: gpt-4o-mini
-    some 20."""
+    """Pixels that make a token, for what a call could cost; the price table may say that a model's are
+    fewer."""
     answer_as: Literal["schema", "object", "text"] | None = None
     """How an answer's form is asked for: by a JSON schema, as any JSON object, or in words alone; if not
     given, by a schema until the server refuses one."""

@@ -70,8 +70,9 @@ class Outlook:
         v = self.services.vlm
         pictures = min(pictures, v.most_pictures)
         pixels = min(pictures * v.image_px**2, v.most_megapixels * 1e6)
-        tokens_in = letters // 2 + tokens_of(pictures, pixels, v.px_per_token)
-        usd = Prices.of(self.services).vlm_usd(model, tokens_in, v.longest_answer)
+        prices = Prices.of(self.services)
+        tokens_in = letters // 2 + tokens_of(pictures, pixels, prices.px_per_token(model))
+        usd = prices.vlm_usd(model, tokens_in, v.longest_answer)
         if v.replay is not None:
             return Planned(stage=stage, what=what, by=f"replayed {model}", calls=0, usd_each=0.0)
         return Planned(stage=stage, what=what, by=f"vlm {model}", calls=calls, usd_each=usd)

@@ -36,6 +36,8 @@ class VlmPrice(Spec):
 
     usd_per_million_in: Usd
     usd_per_million_out: Usd
+    px_per_token: Annotated[Finite, Field(gt=0)] | None = None
+    """Pixels of a picture that are billed as a token, where they are fewer than of other models."""
 
 
 class Table(Spec):
@@ -90,6 +92,11 @@ class Prices:
         else:
             return None
         return (tokens_in * per[0] + tokens_out * per[1]) / 1e6
+
+    def px_per_token(self, model: str) -> float:
+        """Pixels that make a token, for what a call could cost: by the settings, or fewer by the table."""
+        price, told = self.table.vlm.get(model), self.services.vlm.px_per_token
+        return min(price.px_per_token, told) if price and price.px_per_token else told
 
 
 @functools.cache

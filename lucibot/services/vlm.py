@@ -95,7 +95,8 @@ class Vlm:
             if self._recording is not None:
                 text = self._recording.answer(question_key, what)
             else:
-                tokens = tokens_of(len(shown), sum(w * h for w, h in shown), c.px_per_token)
+                pixels = sum(w * h for w, h in shown)
+                tokens = tokens_of(len(shown), pixels, self._prices.px_per_token(model))
                 text = self._valid(what, model, messages, answer, schema, tokens)
             try:
                 said = answer.model_validate_json(text)
