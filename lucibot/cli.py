@@ -21,6 +21,7 @@ usage: lucibot COMMAND ...
   sweep TASK...   run tasks over seeds and presets, and list the results
   show RUN        print a run's result and where its report is
   runs [DIR]      list the runs below a folder
+  robot RUN       let an arm follow what a run has learned
   export RUN...   write finished runs as a dataset or as trajectories
   tasks           list, check or make task folders
   twin PHOTO      make a task folder from a photo of a real scene
@@ -53,6 +54,12 @@ def _runs(argv: list[str]) -> int:
     from lucibot.runs import command
 
     return command(argv)
+
+
+def _robot(argv: list[str]) -> int:
+    from lucibot.commands import robot
+
+    return robot(argv)
 
 
 def _export(argv: list[str]) -> int:
@@ -92,7 +99,7 @@ def _doctor(argv: list[str]) -> int:
 
 
 COMMANDS: dict[str, Callable[[list[str]], int]] = {
-    "run": _run, "resume": _resume, "sweep": _sweep, "show": _show, "runs": _runs, "export": _export,
+    "run": _run, "resume": _resume, "sweep": _sweep, "show": _show, "runs": _runs, "export": _export, "robot": _robot,
     "tasks": _tasks, "twin": _twin, "bench": _bench, "doctor": _doctor,
 }  # fmt: skip
 

@@ -116,6 +116,13 @@ def export(argv: list[str]) -> int:
     return command(argv)
 
 
+def robot(argv: list[str]) -> int:
+    """`lucibot robot`."""
+    from lucibot.robot.command import command
+
+    return command(argv)
+
+
 def bench(argv: list[str]) -> int:
     """`lucibot bench`."""
     from lucibot.benchmark.command import command

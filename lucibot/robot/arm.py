@@ -1,0 +1,196 @@
+"""An arm as a folder of data: a model file, which joints move, limits, a home and a gripper."""
+
+from __future__ import annotations
+
+import importlib.util
+import tomllib
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+from pydantic import Field, model_validator
+
+from lucibot.core.errors import UserError, unknown_name
+from lucibot.core.schema import Extents, Length, Number, Position, Positive, Spec, Words, parse
+
+HERE = Path(__file__).parent / "arms"
+SHIPPED = "genesis:"
+"""Before a model file that Genesis ships."""
+
+Joints = Annotated[list[str], Field(min_length=4, max_length=9)]
+Numbers = Annotated[list[Number], Field(min_length=4, max_length=9)]
+Limits = Annotated[list[Positive], Field(min_length=4, max_length=9)]
+
+
+class GripperSpec(Spec):
+    """Two parallel fingers. In the frame of the tip they close along y, and the hand comes along z."""
+
+    tcp_m: Position
+    """Where what is grasped is, in the frame of the tip."""
+    opening_m: Length
+    """Between the open fingers."""
+    finger_joints: list[str] = Field(default_factory=list)
+    """Joints of the model that move one finger each; without any, boxes stand for the gripper."""
+    finger_m: Extents
+    """Width, thickness and length of one finger."""
+    palm_m: Extents
+    """Likewise of what is behind the fingers."""
+
+
+class ArmSpec(Spec):
+    """`arm.toml`."""
+
+    title: Words
+    model: Words
+    """MJCF or URDF: a file of the arm's folder, or genesis:PATH among the assets that Genesis ships."""
+    tip: Words
+    """The body that carries the gripper."""
+    joints: Joints
+    """From the base to the tip."""
+    home_rad: Numbers
+    velocity_rad_s: Limits
+    acceleration_rad_s2: Limits
+    reach_m: Length
+    """How far from its shoulder the tip comes, about."""
+    gripper: GripperSpec
+
+    @model_validator(mode="after")
+    def _as_many(self) -> ArmSpec:
+        for name in ("home_rad", "velocity_rad_s", "acceleration_rad_s2"):
+            if len(getattr(self, name)) != len(self.joints):
+                raise ValueError(f"{name} has {len(getattr(self, name))} numbers for "
+                                 f"{len(self.joints)} joints")  # fmt: skip
+        return self
+
+
+@dataclass(frozen=True, kw_only=True)
+class Chain:
+    """J hinges one after the other, from the base's frame to the point between the fingers."""
+
+    fixed: np.ndarray
+    """(J + 1, 4, 4): from each joint's frame back to the one before at angle 0, then to the TCP."""
+    axes: np.ndarray
+    """(J, 3) unit, each in its joint's own frame."""
+    lower: np.ndarray
+    """(J,) [rad]"""
+    upper: np.ndarray
+    """(J,) [rad]"""
+
+
+class Arm:
+    """A loaded arm.
+
+    Raises:
+        UserError: the folder or its model lacks something.
+    """
+
+    def __init__(self, folder: Path):
+        path = folder / "arm.toml"
+        try:
+            self.spec = parse(ArmSpec, tomllib.loads(path.read_text()), str(path))
+        except FileNotFoundError:
+            raise UserError(f"{folder} is no arm: it has no arm.toml") from None
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as e:
+            raise UserError(f"{path}: {e}") from None
+        self.name, self.folder = folder.name, folder
+
+    @cached_property
+    def model_path(self) -> Path:
+        if not self.spec.model.startswith(SHIPPED):
+            path = self.folder / self.spec.model
+        else:
+            found = importlib.util.find_spec("genesis")
+            if found is None or not found.submodule_search_locations:
+                raise UserError(f"{self.name}: its model comes with genesis-world, which is absent")
+            path = (
+                Path(found.submodule_search_locations[0])
+                / "assets"
+                / self.spec.model[len(SHIPPED) :]
+            )
+        if not path.is_file():
+            raise UserError(f"{self.folder / 'arm.toml'}: model {self.spec.model}: no such file")
+        return path
+
+    def model(self) -> Any:
+        """A fresh `mujoco.MjSpec` without what is only to be looked at."""
+        import mujoco
+
+        try:
+            spec = mujoco.MjSpec.from_file(str(self.model_path))
+        except ValueError as e:
+            raise UserError(f"{self.model_path}: {' '.join(str(e).split())[:200]}") from None
+        for geom in list(spec.geoms):
+            if not geom.classname.name.startswith("visual") and (geom.contype or geom.conaffinity):
+                continue
+            spec.delete(geom)
+        return spec
+
+    @cached_property
+    def chain(self) -> Chain:
+        """Read from the model, whatever its base stands on."""
+        import mujoco
+
+        model = self.model().compile()
+        try:
+            body = model.body(self.spec.tip).id
+            joints = [model.joint(n).id for n in self.spec.joints]
+        except KeyError as e:
+            raise UserError(
+                f"{self.folder / 'arm.toml'}: {self.model_path.name} has no such body or joint ({e})"
+            ) from None
+        tcp = np.eye(4)
+        tcp[:3, 3] = self.spec.gripper.tcp_m
+        fixed, axes, found, after = [], [], [], tcp
+        while body:
+            here = np.eye(4)
+            turn = np.zeros(9)
+            mujoco.mju_quat2Mat(turn, model.body_quat[body])
+            here[:3, :3], here[:3, 3] = turn.reshape(3, 3), model.body_pos[body]
+            moved = [j for j in joints if model.jnt_bodyid[j] == body]
+            if moved:
+                (j,) = moved
+                if model.jnt_type[j] != mujoco.mjtJoint.mjJNT_HINGE:
+                    raise UserError(f"{self.name}: joint {model.joint(j).name} is no hinge")
+                # The joint's frame lies at its own anchor.
+                anchor = np.eye(4)
+                anchor[:3, 3] = model.jnt_pos[j]
+                back = np.eye(4)
+                back[:3, 3] = -model.jnt_pos[j]
+                fixed.append(back @ after)
+                axes.append(model.jnt_axis[j] / np.linalg.norm(model.jnt_axis[j]))
+                found.append(j)
+                after = here @ anchor
+            else:
+                after = here @ after
+            body = model.body_parentid[body]
+        fixed.append(after)
+        if found[::-1] != joints:
+            raise UserError(
+                f"{self.folder / 'arm.toml'}: joints are not those from the base to {self.spec.tip}"
+            )
+        limits = model.jnt_range[joints]
+        return Chain(fixed=np.stack(fixed[::-1]), axes=np.stack(axes[::-1]), lower=limits[:, 0],
+                     upper=limits[:, 1])  # fmt: skip
+
+
+def arm_names() -> list[str]:
+    """Arms that come with the package."""
+    return sorted(p.parent.name for p in HERE.glob("*/arm.toml"))
+
+
+def load_arm(name: str | Path) -> Arm:
+    """An arm by its name, or by its folder.
+
+    Raises:
+        UserError: there is none.
+    """
+    folder = Path(name)
+    if folder.is_dir() and (folder / "arm.toml").is_file():
+        return Arm(folder)
+    if str(name) in arm_names():
+        return Arm(HERE / str(name))
+    if folder.is_dir():
+        raise UserError(f"{folder} is no arm: it has no arm.toml")
+    raise unknown_name("arm", str(name), arm_names())

@@ -1,0 +1,194 @@
+"""Whether an arm that carries something is in itself or in its surroundings, by MuJoCo's collision core.
+
+What is carried may touch what it likes but the arm: how the task is done was found in the simulation. The
+arm may not. Neighbouring links, and what is carried and the last two links, are not looked at: there the hand's
+room was asked for when the grasp was taken. Every thing is made of its convex pieces, or is its convex hull.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import trimesh
+
+from lucibot.robot.arm import Arm
+from lucibot.task import BackgroundSpec, ObjectSpec, Task
+
+ARM, SCENE, TOOL = 1, 2, 4
+"""Bits of what may touch what: the arm all, the others the arm alone."""
+TOUCH_M = 1e-3
+"""Shapes that are in each other by less do not count: convex hulls are a little larger than things."""
+
+
+class CollisionWorld:
+    """One arm at one place, among the things of a task.
+
+    Args:
+        T_world_base: (4, 4) of the arm's base.
+        carried: the object in the hand, and (4, 4) the TCP in its frame; None for empty fingers.
+    """
+
+    def __init__(
+        self, arm: Arm, T_world_base: np.ndarray, task: Task,
+        carried: tuple[ObjectSpec, np.ndarray] | None = None, opening_m: float | None = None,
+    ):  # fmt: skip
+        import mujoco
+
+        self._mujoco, spec = mujoco, arm.model()
+        base = spec.worldbody.first_body()
+        # A model may turn its first body itself.
+        T = T_world_base @ _matrix(base.pos, base.quat)
+        base.pos, base.quat = T[:3, 3], _quaternion(T)
+        for geom in spec.geoms:
+            geom.contype, geom.conaffinity = ARM, ARM | SCENE | TOOL
+        gripper, tip = arm.spec.gripper, spec.body(arm.spec.tip)
+        width = gripper.opening_m if opening_m is None else min(opening_m, gripper.opening_m)
+        if not gripper.finger_joints:
+            self._add_gripper(tip, gripper, width)
+        self._others: dict[str, int] = {}
+        # A wall that the task's physics leaves out is still a wall.
+        for thing in (*task.spec.background, *task.objects):
+            if isinstance(thing, ObjectSpec) and not thing.is_rigid:
+                continue
+            if carried is not None and thing.name == carried[0].name:
+                continue
+            moves = isinstance(thing, ObjectSpec)
+            T = thing.T_world_object
+            body = spec.worldbody.add_body(
+                name=f"scene {thing.name}", pos=T[:3, 3], quat=_quaternion(T), mocap=moves
+            )
+            for i, piece in enumerate(_pieces(task, thing)):
+                _add_hull(spec, body, f"{thing.name} {i}", piece, SCENE, ARM)
+        if carried is not None:
+            thing, T_obj_tcp = carried
+            T_tip_tcp = np.eye(4)
+            T_tip_tcp[:3, 3] = gripper.tcp_m
+            T = T_tip_tcp @ np.linalg.inv(T_obj_tcp)
+            body = tip.add_body(name="carried", pos=T[:3, 3], quat=_quaternion(T))
+            for i, piece in enumerate(_pieces(task, thing)):
+                _add_hull(spec, body, f"carried {i}", piece, TOOL, ARM)
+            for child in (tip, *tip.bodies):
+                if child.name != "carried":
+                    spec.add_exclude(bodyname1="carried", bodyname2=child.name)
+        self._model = spec.compile()
+        self._data = mujoco.MjData(self._model)
+        self._angles = [self._model.joint(n).qposadr[0] for n in arm.spec.joints]
+        for name in gripper.finger_joints:
+            joint = self._model.joint(name)
+            share = width / gripper.opening_m
+            self._data.qpos[joint.qposadr[0]] = joint.range[0] + share * np.ptp(joint.range)
+        for thing in task.objects:
+            body = f"scene {thing.name}"
+            if thing.is_rigid and (carried is None or thing.name != carried[0].name):
+                self._others[thing.name] = self._model.body(body).mocapid[0]
+
+    def hits(
+        self, angles: Sequence[float], poses: Mapping[str, np.ndarray] | None = None
+    ) -> list[tuple[str, str]]:
+        """Pairs of bodies that are in each other.
+
+        Args:
+            angles: (J,) [rad].
+            poses: (7,) position and quaternion (w, x, y, z) of other things by name; where they begin
+                if not given.
+        """
+        d = self._data
+        d.qpos[self._angles] = angles
+        for name, pose in (poses or {}).items():
+            if name in self._others:
+                d.mocap_pos[self._others[name]] = pose[:3]
+                d.mocap_quat[self._others[name]] = pose[3:]
+        self._mujoco.mj_kinematics(self._model, d)
+        self._mujoco.mj_collision(self._model, d)
+        found = set()
+        for c in range(d.ncon):
+            contact = d.contact[c]
+            if contact.dist < -TOUCH_M:
+                pair = [self._model.body(self._model.geom_bodyid[g]).name for g in contact.geom]
+                found.add(tuple(sorted(n.removeprefix("scene ") for n in pair)))
+        return sorted(found)
+
+    def shapes(self, angles: Sequence[float]) -> list[trimesh.Trimesh]:
+        """The arm's own shapes as they stand in the world, to look at."""
+        m, d = self._model, self._data
+        d.qpos[self._angles] = angles
+        self._mujoco.mj_kinematics(m, d)
+        found = []
+        for g in range(m.ngeom):
+            if m.geom_contype[g] != ARM:
+                continue
+            shape = _shape(self._mujoco, m, g)
+            if shape is not None:
+                T = np.eye(4)
+                T[:3, :3], T[:3, 3] = d.geom_xmat[g].reshape(3, 3), d.geom_xpos[g]
+                found.append(shape.apply_transform(T))
+        return found
+
+    def _add_gripper(self, tip, gripper, width_m: float) -> None:
+        """Boxes in place of a gripper that the model lacks."""
+        box = self._mujoco.mjtGeom.mjGEOM_BOX
+        fw, ft, fl = gripper.finger_m
+        pw, pt, pl = gripper.palm_m
+        x, y, z = gripper.tcp_m
+        bits = {"contype": ARM, "conaffinity": ARM | SCENE | TOOL}
+        tip.add_geom(type=box, size=[pw / 2, pt / 2, pl / 2], pos=[x, y, z - fl - pl / 2], **bits)
+        for side in (-1, 1):
+            middle = [x, y + side * (width_m + ft) / 2, z + 0.15 * fw - fl / 2]
+            tip.add_geom(type=box, size=[fw / 2, ft / 2, fl / 2 + 0.15 * fw], pos=middle, **bits)
+
+
+def _pieces(task: Task, thing: ObjectSpec | BackgroundSpec) -> list[trimesh.Trimesh]:
+    """Convex pieces of a thing, in its own frame."""
+    named = getattr(getattr(thing, "material", thing), "collision", None) or []
+    if not named:
+        return [task.mesh(thing)]
+    pieces = []
+    for file in named:
+        piece = task.read_mesh(file)
+        piece.apply_scale(getattr(thing, "scale", 1.0))
+        pieces.append(piece)
+    return pieces
+
+
+def _add_hull(spec, body, name: str, mesh: trimesh.Trimesh, contype: int, conaffinity: int) -> None:
+    import mujoco
+
+    hull = mesh.convex_hull
+    spec.add_mesh(name=name, uservert=np.asarray(hull.vertices, np.float32).reshape(-1),
+                  userface=np.asarray(hull.faces, np.int32).reshape(-1))  # fmt: skip
+    body.add_geom(type=mujoco.mjtGeom.mjGEOM_MESH, meshname=name, contype=contype,
+                  conaffinity=conaffinity, mass=0.0)  # fmt: skip
+
+
+def _shape(mujoco, m, g: int) -> trimesh.Trimesh | None:
+    kind, size = m.geom_type[g], m.geom_size[g]
+    if kind == mujoco.mjtGeom.mjGEOM_MESH:
+        i = m.geom_dataid[g]
+        v = slice(m.mesh_vertadr[i], m.mesh_vertadr[i] + m.mesh_vertnum[i])
+        f = slice(m.mesh_faceadr[i], m.mesh_faceadr[i] + m.mesh_facenum[i])
+        return trimesh.Trimesh(m.mesh_vert[v].copy(), m.mesh_face[f].copy(), process=False)
+    if kind == mujoco.mjtGeom.mjGEOM_BOX:
+        return trimesh.creation.box(2 * size)
+    if kind == mujoco.mjtGeom.mjGEOM_CAPSULE:
+        return trimesh.creation.capsule(height=2 * size[1], radius=size[0], count=[16, 16])
+    if kind == mujoco.mjtGeom.mjGEOM_CYLINDER:
+        return trimesh.creation.cylinder(radius=size[0], height=2 * size[1])
+    if kind == mujoco.mjtGeom.mjGEOM_SPHERE:
+        return trimesh.creation.icosphere(radius=size[0], subdivisions=2)
+    return None
+
+
+def _matrix(position, quaternion) -> np.ndarray:
+    from scipy.spatial.transform import Rotation
+
+    T = np.eye(4)
+    T[:3, :3] = Rotation.from_quat(np.roll(quaternion, -1)).as_matrix()
+    T[:3, 3] = position
+    return T
+
+
+def _quaternion(T: np.ndarray) -> np.ndarray:
+    from scipy.spatial.transform import Rotation
+
+    return np.roll(Rotation.from_matrix(T[:3, :3]).as_quat(), 1)

@@ -1,0 +1,192 @@
+"""Where two fingers can hold a mesh: antipodal pairs near the affordance (paper, section 3.4).
+
+A grasp is a frame in the mesh's own frame: y from one contact to the other, z the way in which the hand
+comes, the origin half-way between the contacts.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import trimesh
+
+from lucibot.robot.arm import GripperSpec
+
+NEAR_M = 0.02
+"""Contacts lie so near to where finger tips were seen, if any do."""
+WIDENED_M = (0.04, 0.08, np.inf)
+"""Else so near, one after the other."""
+FRICTION = 0.5
+"""Of the fingers: a contact holds whose normal is at most atan(FRICTION) off the line between the two."""
+APPROACHES = 16
+"""Ways to come, evenly about the line between the contacts."""
+CLEARANCE_M = 0.002
+"""What an open finger keeps from the mesh."""
+SAMPLED = 4000
+"""Points of the mesh that stand for it where the hand is asked for room."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Grasps:
+    """G of them, the best first."""
+
+    frames: np.ndarray
+    """(G, 4, 4) of the TCP in the mesh's frame."""
+    width_m: np.ndarray
+    """(G,) between the contacts."""
+    quality: np.ndarray
+    """(G,) in [0, 1]: 1 where both normals lie on the line between the contacts."""
+    off_m: np.ndarray
+    """(G,) from the middle of the contacts to where the hand's is; 0 where no tip was seen."""
+    within_m: float
+    """How near to the seen finger tips contacts were taken."""
+
+    def __len__(self) -> int:
+        return len(self.frames)
+
+
+def sample_grasps(
+    mesh: trimesh.Trimesh,
+    area_m: np.ndarray,
+    gripper: GripperSpec,
+    *,
+    count: int = 64,
+    seed: int = 0,
+) -> Grasps:
+    """Antipodal grasps of a closed mesh.
+
+    Args:
+        area_m: (M, 3) where finger tips were seen, in the mesh's frame; may be empty.
+        count: how many at most, spread over contacts and ways to come.
+    """
+    rng = np.random.default_rng(seed)
+    points, face = trimesh.sample.sample_surface(mesh, 3000, seed=seed)
+    normals = mesh.face_normals[face]
+    away = _distance(points, area_m) if len(area_m) else np.zeros(len(points))
+    middle = area_m.mean(0) if len(area_m) else None
+    for within in (NEAR_M, *WIDENED_M) if len(area_m) else (np.inf,):
+        near = np.flatnonzero(away <= within)
+        near = rng.permutation(near)[:400]
+        a, b, quality = _pairs(mesh, points[near], normals[near], gripper.opening_m)
+        found = _frames(mesh, a, b, quality, middle, gripper, count, within, seed)
+        if len(found):
+            return found
+    return found
+
+
+def _pairs(mesh, points, normals, opening_m) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Contacts (P, 3) each that face each other, and how well."""
+    if not len(points):
+        return np.zeros((0, 3)), np.zeros((0, 3)), np.zeros(0)
+    far, hit, cos = _through(mesh, points, -normals)
+    width = np.linalg.norm(far - points, axis=1)
+    fine = hit & (width <= opening_m) & (width > 5e-4)
+    cone = 1 / np.hypot(1, FRICTION)
+    fine &= cos >= cone
+    # The first contact's normal lies on the line by the way it was found.
+    return points[fine], far[fine], ((1 + cos[fine]) / 2 - (1 + cone) / 2) / (1 - (1 + cone) / 2)
+
+
+def _through(mesh, points, ways) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Where rays that start on the surface and go inwards come out: places (P, 3), whether they do,
+    and the cosine between the way and the normal there."""
+    inside = points + 1e-5 * ways
+    hits, ray, triangle = mesh.ray.intersects_location(inside, ways, multiple_hits=True)
+    far = np.full(points.shape, np.nan)
+    found, cos = np.zeros(len(points), bool), np.zeros(len(points))
+    depth = np.linalg.norm(hits - inside[ray], axis=1)
+    for i in np.argsort(-depth, kind="stable"):  # The nearest is written last.
+        far[ray[i]], found[ray[i]] = hits[i], True
+        cos[ray[i]] = mesh.face_normals[triangle[i]] @ ways[ray[i]]
+    return far, found, cos
+
+
+def _frames(mesh, a, b, quality, middle, gripper, count, within, seed) -> Grasps:
+    """Hands on the pairs that find room, in an order that spreads over pairs."""
+    cloud = np.concatenate([
+        mesh.vertices, trimesh.sample.sample_surface(mesh, SAMPLED, seed=seed + 1)[0],
+    ])  # fmt: skip
+    width, centre = np.linalg.norm(b - a, axis=1), (a + b) / 2
+    off = np.linalg.norm(centre - middle, axis=1) if middle is not None else np.zeros(len(a))
+    rows: list[tuple[float, int, np.ndarray]] = []
+    order = np.argsort(-(quality - off / 0.02), kind="stable")
+    for i in order:
+        if len(rows) >= 4 * count:
+            break
+        frames = _about(a[i], b[i])
+        free = [f for f in frames if _has_room(f, cloud, width[i], gripper)]
+        rows += [(quality[i] - off[i] / 0.02 - 0.5 * k, i, f) for k, f in enumerate(_spread(free))]
+    rows = sorted(rows, key=lambda r: -r[0])[:count]
+    index = np.array([i for _, i, _ in rows], int)
+    return Grasps(
+        frames=np.stack([f for *_, f in rows]) if rows else np.zeros((0, 4, 4)),
+        width_m=width[index], quality=quality[index], off_m=off[index], within_m=float(within),
+    )  # fmt: skip
+
+
+def _about(a: np.ndarray, b: np.ndarray) -> list[np.ndarray]:
+    """Frames about the line from a to b, (4, 4) each."""
+    y = (b - a) / np.linalg.norm(b - a)
+    other = np.eye(3)[np.argmin(np.abs(y))]
+    u = np.cross(y, other)
+    u /= np.linalg.norm(u)
+    v = np.cross(y, u)
+    frames = []
+    for angle in 2 * np.pi * np.arange(APPROACHES) / APPROACHES:
+        z = np.cos(angle) * u + np.sin(angle) * v
+        T = np.eye(4)
+        T[:3, :3] = np.stack([np.cross(y, z), y, z], 1)
+        T[:3, 3] = (a + b) / 2
+        frames.append(T)
+    return frames
+
+
+def _spread(frames: list[np.ndarray]) -> list[np.ndarray]:
+    """The same, those that follow one another far apart."""
+    n = len(frames)
+    order = sorted(range(n), key=lambda i: int(f"{i:08b}"[::-1], 2))
+    return [frames[i] for i in order]
+
+
+def _has_room(T: np.ndarray, cloud: np.ndarray, width_m: float, gripper: GripperSpec) -> bool:
+    """Whether open fingers and palm are clear of the mesh; its points (N, 3) in its frame."""
+    p = (cloud - T[:3, 3]) @ T[:3, :3]
+    fw, ft, fl = gripper.finger_m
+    pw, pt, pl = gripper.palm_m
+    # Open as far as they go, each finger is so far from the middle; they reach a little beyond the contact.
+    inner, beyond = gripper.opening_m / 2 - CLEARANCE_M, 0.3 * fw
+    x, y, z = np.abs(p[:, 0]), np.abs(p[:, 1]), p[:, 2]
+    finger = (x < fw / 2) & (y > inner) & (y < inner + ft) & (z > -fl) & (z < beyond)
+    palm = (x < pw / 2) & (y < pt / 2) & (z > -fl - pl) & (z < -fl + CLEARANCE_M)
+    return not (finger | palm).any()
+
+
+def pinches(place_m: np.ndarray, along: np.ndarray | None, count: int = 24) -> Grasps:
+    """Grasps of what yields, at (3,) in the world's frame as it lies: from above and aslant.
+
+    Args:
+        along: (3,) the way in which it runs there, across which fingers close; None where it is a lump.
+    """
+    frames = []
+    for tilt in (0.0, 0.5, -0.5):
+        for turn in np.pi * np.arange(count // 3) / (count // 3):
+            y = np.array([np.cos(turn), np.sin(turn), 0.0])
+            side = np.cross(y, [0, 0, -1.0])
+            z = np.cos(tilt) * np.array([0, 0, -1.0]) + np.sin(tilt) * side
+            T = np.eye(4)
+            T[:3, :3], T[:3, 3] = np.stack([np.cross(y, z), y, z], 1), place_m
+            frames.append(T)
+    frames = np.stack(frames)
+    across = np.ones(len(frames)) if along is None else 1 - np.abs(frames[:, :3, 1] @ along)
+    order = np.argsort(-across, kind="stable")
+    n = len(frames)
+    return Grasps(frames=frames[order], width_m=np.zeros(n), quality=across[order],
+                  off_m=np.zeros(n), within_m=0.0)  # fmt: skip
+
+
+def _distance(points: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """(N,) from each point to the nearest of others."""
+    from scipy.spatial import cKDTree
+
+    return cKDTree(others).query(points)[0]

@@ -1,0 +1,329 @@
+"""The arm: its kinematics against libraries that are not ours, grasps on shapes whose grasps are known, and
+ways through scenes in which it is known what is in the way."""
+
+import json
+
+import mujoco
+import numpy as np
+import pytest
+import torch
+import trimesh
+
+from lucibot.cli import main
+from lucibot.core.errors import UserError
+from lucibot.robot.arm import arm_names, load_arm
+from lucibot.robot.collision import CollisionWorld
+from lucibot.robot.grasps import FRICTION, NEAR_M, sample_grasps
+from lucibot.robot.kinematics import Kinematics, cheapest
+from lucibot.robot.plan import OFF_M, Hold, NoPlan, plan_hold, slowdown
+from lucibot.task import load_task
+
+
+@pytest.fixture(scope="module", params=arm_names())
+def arm(request):
+    return load_arm(request.param)
+
+
+@pytest.fixture(scope="module")
+def panda():
+    return load_arm("franka")
+
+
+def frame(position, approach=(0, 0, -1), y=(0, 1, 0)):
+    T = np.eye(4)
+    T[:3, :3] = np.stack([np.cross(y, approach), y, approach], 1)
+    T[:3, 3] = position
+    return T
+
+
+# Kinematics ---------------------------------------------------------------------------------------
+
+
+def test_the_hand_is_where_pinocchio_says(arm):
+    import pinocchio as pin
+
+    solver = Kinematics(arm.chain)
+    q = solver.random(20, 1)
+    T, J = solver.jacobian(q)
+    built = pin.buildModelFromMJCF(str(arm.model_path))
+    model = built[0] if isinstance(built, tuple) else built
+    data = model.createData()
+    tcp = np.eye(4)
+    tcp[:3, 3] = arm.spec.gripper.tcp_m
+    # Pinocchio leaves out how a model turns its first body.
+    first = mujoco.MjSpec.from_file(str(arm.model_path)).worldbody.first_body()
+    turn = np.zeros(9)
+    mujoco.mju_quat2Mat(turn, first.quat / np.linalg.norm(first.quat))
+    turn = turn.reshape(3, 3)
+    ids = [model.joints[model.getJointId(n)] for n in arm.spec.joints]
+    for i in range(len(q)):
+        every = pin.neutral(model)
+        for joint, angle in zip(ids, q[i], strict=True):
+            every[joint.idx_q] = angle
+        pin.framesForwardKinematics(model, data, every)
+        tip = model.getFrameId(arm.spec.tip)
+        there = data.oMf[tip].homogeneous @ tcp
+        np.testing.assert_allclose(T[i, :3, 3], turn @ there[:3, 3], atol=1e-9)
+        np.testing.assert_allclose(T[i, :3, :3], turn @ there[:3, :3], atol=1e-9)
+        # Of the tip: the TCP is carried by it.
+        spatial = pin.computeFrameJacobian(model, data, every, tip, pin.LOCAL_WORLD_ALIGNED)
+        spatial = spatial[:, [j.idx_v for j in ids]]
+        arm_m = data.oMf[tip].rotation @ tcp[:3, 3]
+        carried = spatial[:3] - np.cross(arm_m, spatial[3:], axis=0)
+        np.testing.assert_allclose(J[i, :3], turn @ carried, atol=1e-9)
+        np.testing.assert_allclose(J[i, 3:], turn @ spatial[3:], atol=1e-9)
+    lower = model.lowerPositionLimit[[j.idx_q for j in ids]]
+    np.testing.assert_allclose(arm.chain.lower, lower, atol=1e-9)
+
+
+def test_angles_are_found_within_the_limits(arm):
+    solver = Kinematics(arm.chain)
+    wanted = solver.random(40, 2)
+    T = solver.tcp(wanted)
+    found = torch.zeros(len(T), dtype=torch.bool)
+    for k in range(10):
+        s = solver.solve(solver.random(len(T), 3 + k), T)
+        there = (s.off_m < 1e-4) & (s.off_rad < 1e-3)
+        # What it says it is off, it is.
+        np.testing.assert_allclose(
+            (solver.tcp(s.angles) - T)[:, :3, 3].norm(dim=1), s.off_m, atol=1e-9
+        )
+        assert (s.angles >= solver.lower).all() and (s.angles <= solver.upper).all()
+        found |= there
+    assert found.double().mean() >= 0.95
+    near = solver.solve((wanted + 0.05).clamp(solver.lower, solver.upper), T, iterations=12)
+    assert ((near.off_m < 1e-4) & (near.off_rad < 1e-3)).all()
+    # What is out of reach is not, and comes as near as it gets.
+    far = T[:1].clone()
+    far[:, :3, 3] = torch.tensor([3.0, 0, 0.3])
+    s = solver.solve(solver.random(1, 5), far)
+    assert 1.5 < s.off_m < 2.6
+
+
+def test_a_half_turn_off_is_a_half_turn_off():
+    T, target = torch.eye(4, dtype=torch.float64)[None], torch.eye(4, dtype=torch.float64)[None]
+    T, target = T.clone(), target.clone()
+    for angle in (1e-9, 0.3, 3.1):
+        target[0, :2, :2] = torch.tensor(
+            [[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]
+        )
+        e = Kinematics._error(T, target)[0]
+        np.testing.assert_allclose(e, [0, 0, 0, 0, 0, 0.1 * angle], atol=1e-9)
+
+
+def test_the_cheapest_way_is_the_cheapest_of_all_ways():
+    g = torch.Generator().manual_seed(0)
+    angles = torch.rand((4, 3, 2), dtype=torch.float64, generator=g)
+    fine = torch.ones(4, 3, dtype=torch.bool)
+    fine[2, 1] = False
+    ways = torch.cartesian_prod(*[torch.arange(3)] * 4)
+    rows = torch.arange(4)
+    costs = torch.stack([
+        (angles[rows, w].diff(dim=0).square().sum() if fine[rows, w].all() else torch.tensor(torch.inf))
+        for w in ways
+    ])  # fmt: skip
+    assert cheapest(angles, fine, longest_rad=9).tolist() == ways[costs.argmin()].tolist()
+    fine[2] = False
+    assert cheapest(angles, fine, longest_rad=9) is None
+    assert cheapest(angles, ~torch.zeros_like(fine), longest_rad=1e-6) is None
+
+
+# Grasps -------------------------------------------------------------------------------------------
+
+
+def test_a_plate_is_taken_across_and_within_the_opening(panda):
+    plate = trimesh.creation.box((0.12, 0.01, 0.2))
+    tips = np.array([[0.05, 0.005, 0.08], [0.05, -0.005, 0.08]])
+    found = sample_grasps(plate, tips, panda.spec.gripper)
+    assert len(found) and found.within_m == NEAR_M
+    cone = np.arctan(FRICTION)
+    for T, width in zip(found.frames, found.width_m, strict=True):
+        np.testing.assert_allclose(T[:3, :3].T @ T[:3, :3], np.eye(3), atol=1e-9)
+        assert np.linalg.det(T[:3, :3]) > 0
+        # Across the thin side; both contacts in the friction cone and near the tips.
+        assert np.arccos(min(abs(T[1, 1]), 1)) <= cone and width <= 0.0115
+        ends = T[:3, 3] + np.outer([-0.5, 0.5], width * T[:3, 1])
+        assert np.linalg.norm(ends[:, None] - tips, axis=-1).min() < NEAR_M + 1e-3
+        # The palm is outside: the hand comes from where the plate ends within a finger's length.
+        behind = T[:3, 3] - 0.046 * T[:3, 2]
+        assert (np.abs(behind) > np.array([0.06, 0.005, 0.1])).any()
+
+
+def test_what_is_wider_than_the_opening_is_not_taken(panda):
+    cube = trimesh.creation.box((0.1, 0.1, 0.1))
+    assert not len(sample_grasps(cube, np.zeros((0, 3)), panda.spec.gripper))
+
+
+def test_where_no_pair_is_near_the_tips_it_is_looked_for_farther_away(panda):
+    # A ball too large for the hand, with a stick.
+    ball = trimesh.creation.icosphere(radius=0.06)
+    stick = trimesh.creation.cylinder(radius=0.008, height=0.2)
+    stick.apply_translation([0, 0, 0.14])
+    mallet = trimesh.boolean.union([ball, stick]) if trimesh.boolean.engines_available else None
+    if mallet is None:
+        mallet = trimesh.util.concatenate([ball, stick])
+    found = sample_grasps(mallet, np.array([[0.0, 0.06, 0.0]]), panda.spec.gripper)
+    assert len(found) and found.within_m > NEAR_M and (found.frames[:, 2, 3] > 0.04).all()
+
+
+# Collisions and plans -----------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def task(small_task, tmp_path_factory):
+    return small_task("stack_cups", tmp_path_factory.mktemp("t") / "stack_cups", width=160, height=120, fps=10)  # fmt: skip
+
+
+def test_what_is_in_the_arm_is_said(panda, task):
+    base = np.eye(4)
+    base[:3, 3] = [-0.45, 0.0, 0.0]
+    world = CollisionWorld(panda, base, task)
+    home = panda.spec.home_rad
+    assert world.hits(home) == []
+    low = np.array(home)
+    low[1] = 1.4  # Bent forwards, into the table.
+    assert any("table" in pair for pair in world.hits(low))
+    # A cup that is where the hand is, and is not when it has gone.
+    T = base @ Kinematics(panda.chain).tcp(torch.tensor([home]))[0].numpy()
+    cup = {"red_cup": np.array([*T[:3, 3] - [0, 0, 0.03], 1, 0, 0, 0])}
+    assert any("red_cup" in pair for pair in world.hits(home, cup))
+    assert world.hits(home, {"red_cup": np.array([5.0, 0, 0, 1, 0, 0, 0])}) == []
+    # What is carried may touch the table, but not the arm.
+    obj = task.object("yellow_cup")
+    carrying = CollisionWorld(panda, base, task, (obj, np.linalg.inv(frame([0, 0, 0.3]))))
+    assert any("carried" in pair for pair in carrying.hits(home)) is False
+    inside = CollisionWorld(panda, base, task, (obj, frame([0.09, 0, 0.25], approach=(0, 0, 1))))
+    assert any("carried" in pair for pair in inside.hits(home))
+
+
+def way_of(task, name, stations):
+    others = {
+        o.name: np.array([*o.T_world_object[:3, 3], 1, 0, 0, 0])
+        for o in task.objects
+        if o.name != name
+    }
+    return Hold(
+        actuator=name, steps=np.arange(len(stations)), times_s=0.1 * np.arange(len(stations)),
+        frames=np.stack(stations), others=[others] * len(stations),
+    )  # fmt: skip
+
+
+def lifted(task, name, n=6, height=0.1):
+    T = task.object(name).T_world_object
+    ways = []
+    for s in np.linspace(0, 1, n):
+        M = T.copy()
+        M[:3, 3] += [0, 0, height * s]
+        ways.append(M)
+    return way_of(task, name, ways)
+
+
+def test_an_arm_follows_a_cup_and_hits_nothing(arm, task):
+    hold = lifted(task, "yellow_cup")
+    plan = plan_hold(task, hold, np.zeros((0, 3)), arm)
+    assert plan.angles.shape == (8, len(plan.joints)) and len(plan.times_s) == 8
+    assert plan.off_m.max() < OFF_M and (np.diff(plan.times_s) > 0).all() and plan.slower >= 1
+    solver = Kinematics(arm.chain)
+    T = plan.T_world_base @ solver.tcp(torch.as_tensor(plan.angles)).numpy()
+    # At every station the cup is where it is to be, by the grasp; checked by MuJoCo's own kinematics.
+    np.testing.assert_allclose(T[1:-1] @ np.linalg.inv(plan.T_obj_tcp), hold.frames, atol=2e-3)
+    model = arm.model()
+    model = model.compile()
+    data = mujoco.MjData(model)
+    for angle, name in zip(plan.angles[3], plan.joints, strict=True):
+        data.joint(name).qpos[0] = angle
+    mujoco.mj_kinematics(model, data)
+    tip = data.body(arm.spec.tip)
+    tcp = tip.xpos + tip.xmat.reshape(3, 3) @ arm.spec.gripper.tcp_m
+    np.testing.assert_allclose((plan.T_world_base @ [*tcp, 1])[:3], T[3, :3, 3], atol=1e-9)
+    world = CollisionWorld(
+        arm,
+        plan.T_world_base,
+        task,
+        (task.object("yellow_cup"), plan.T_obj_tcp),
+        opening_m=plan.width_m,
+    )
+    for q, others in zip(plan.angles[1:-1], hold.others, strict=True):
+        assert world.hits(q, others) == []
+    # The joints keep their limits of speed.
+    speed = np.abs(np.diff(plan.angles, axis=0)) / np.diff(plan.times_s)[:, None]
+    assert (speed <= arm.spec.velocity_rad_s).all()
+
+
+def test_what_the_arm_cannot_do_is_put_down_to_a_stage(panda, task):
+    away = [frame([x, 0, 0.2]) for x in np.linspace(0, 3, 6)]
+    base = np.eye(4)
+    with pytest.raises(NoPlan, match="reaches") as e:
+        plan_hold(
+            task, way_of(task, "yellow_cup", away), np.zeros((0, 3)), panda, T_world_base=base
+        )
+    assert e.value.stage == "kinematics"
+    big = panda.spec.gripper.model_copy(update={"opening_m": 1e-3})
+    narrow = load_arm("franka")
+    narrow.spec = panda.spec.model_copy(update={"gripper": big})
+    with pytest.raises(NoPlan, match="1 mm") as e:
+        plan_hold(task, lifted(task, "yellow_cup"), np.zeros((0, 3)), narrow)
+    assert e.value.stage == "grasp"
+
+
+def test_a_way_that_is_too_fast_is_slowed_down(panda):
+    times = np.linspace(0, 1, 11)
+    angles = np.zeros((11, 7))
+    angles[:, 0] = 3 * times**3 * (10 - 15 * times + 6 * times**2)
+    slower = slowdown(times, angles, panda)
+    assert slower == pytest.approx(3 * 1.875 / panda.spec.velocity_rad_s[0], rel=0.02)
+    assert slowdown(4 * times, angles, panda) == 1
+
+
+# Arms as folders, and the command -----------------------------------------------------------------
+
+
+def test_an_arm_is_a_folder(tmp_path, panda):
+    text = (panda.folder / "arm.toml").read_text()
+    for broken, words in (
+        (None, "no arm.toml"),
+        ("title = 3", "title"),
+        (text.replace('"joint7"]', '"joint8"]'), "no such body or joint"),
+        (text.replace("panda.xml", "pandas.xml"), "no such file"),
+        (text.replace("0.785]", "0.785, 1.0]"), "home_rad"),
+        (text.replace('["joint1", "joint2"', '["joint2", "joint1"'), "from the base"),
+    ):
+        folder = tmp_path / "mine"
+        folder.mkdir(exist_ok=True)
+        if broken is not None:
+            (folder / "arm.toml").write_text(broken)
+        with pytest.raises(UserError, match=words):
+            _ = load_arm(folder).chain
+    with pytest.raises(UserError, match="franka"):
+        load_arm("frank")
+    # A model of one's own beside it.
+    links = "".join(f'<body pos="0 0 0.1"><joint name="j{i}" axis="0 {i % 2} {1 - i % 2}" range="-2 2"/>'
+                    '<geom size="0.02"/>' for i in range(5))  # fmt: skip
+    (folder / "stick.xml").write_text(
+        f'<mujoco><compiler angle="radian"/><worldbody><body name="b"><geom size="0.05"/>{links}'
+        f'<body name="tip" pos="0 0 0.1"><geom size="0.02"/></body>{"</body>" * 5}</body></worldbody></mujoco>'
+    )
+    (folder / "arm.toml").write_text(
+        'title = "A stick"\nmodel = "stick.xml"\ntip = "tip"\nreach_m = 0.6\n'
+        + "joints = " + json.dumps([f"j{i}" for i in range(5)])
+        + "".join(f"\n{n} = [{', '.join(['1.0'] * 5)}]" for n in ("home_rad", "velocity_rad_s", "acceleration_rad_s2"))
+        + "\n[gripper]\ntcp_m = [0.0, 0.0, 0.1]\nopening_m = 0.05\nfinger_m = [0.02, 0.01, 0.04]\npalm_m = [0.05, 0.1, 0.05]\n"
+    )  # fmt: skip
+    T = Kinematics(load_arm(folder).chain).tcp(torch.zeros((1, 5), dtype=torch.float64))
+    np.testing.assert_allclose(T[0, :3, 3], [0, 0, 0.7], atol=1e-12)
+
+
+def test_bad_words_of_the_command_are_said(tmp_path, capsys):
+    for argv, words in (
+        ([str(tmp_path)], "run"),
+        ([str(tmp_path), "--arm", "frank"], "franka"),
+        ([str(tmp_path), "--base", "1,2"], "X,Y,Z,DEG"),
+    ):
+        assert main(["robot", *argv]) == 2
+        assert words in capsys.readouterr().err
+
+
+def test_shipped_tasks_name_the_things_an_arm_meets(panda):
+    task = load_task("scoop_sand")
+    world = CollisionWorld(panda, np.diag([1.0, 1, 1, 1]), task)
+    assert world.hits(panda.spec.home_rad) is not None
