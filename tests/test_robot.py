@@ -327,3 +327,45 @@ def test_shipped_tasks_name_the_things_an_arm_meets(panda):
     task = load_task("scoop_sand")
     world = CollisionWorld(panda, np.diag([1.0, 1, 1, 1]), task)
     assert world.hits(panda.spec.home_rad) is not None
+
+
+def test_what_hits_is_what_coal_says(panda, task):
+    import coal
+
+    def hull(mesh):
+        points = coal.StdVec_Vec3s()
+        for v in mesh.convex_hull.vertices:
+            points.append(v)
+        return coal.Convex.convexHull(points, False, "")
+
+    base = np.eye(4)
+    base[:3, 3] = [-0.45, 0.0, 0.0]
+    world = CollisionWorld(panda, base, task)
+    scene = []
+    for thing in (*task.spec.background, *task.objects):
+        pieces = [task.mesh(thing)]
+        if thing.name.endswith("cup"):
+            pieces = [task.read_mesh(f).apply_scale(thing.scale) for f in thing.material.collision]
+        T = thing.T_world_object
+        scene += [(thing.name, hull(p), coal.Transform3s(T[:3, :3], T[:3, 3])) for p in pieces]
+    home = np.array(panda.spec.home_rad)
+    moved = zip(world.shapes(home), world.shapes(home + 0.1), strict=True)
+    stands = [np.allclose(a.vertices, b.vertices) for a, b in moved]
+    told, agreed = 0, 0
+    for q in home + 0.7 * np.random.default_rng(0).normal(size=(20, 7)):
+        q = np.clip(q, panda.chain.lower, panda.chain.upper)
+        least = {}
+        for i, shape in enumerate(world.shapes(q)):
+            if stands[i]:
+                continue  # The base: what stands on the table touches it.
+            mine = hull(shape)
+            for name, other, T in scene:
+                apart = coal.distance(mine, coal.Transform3s.Identity(), other, T,
+                                      coal.DistanceRequest(), coal.DistanceResult())  # fmt: skip
+                least[name] = min(least.get(name, 9), apart)
+        hit = {n for pair in world.hits(q) for n in pair}
+        for name, apart in least.items():
+            if abs(apart + 1e-3) > 2e-3:
+                assert (name in hit) == (apart < 0), (name, apart)
+                told, agreed = told + 1, agreed + (apart < 0)
+    assert told > 40 and agreed > 3
