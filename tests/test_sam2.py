@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -12,7 +13,7 @@ from transformers import CLIPVisionConfig, CLIPVisionModel, Sam2VideoConfig, Sam
 from lucibot.core.errors import RunFailed, UserError
 from lucibot.core.scene_view import SceneView
 from lucibot.core.video import Video
-from lucibot.providers.tracker import ComposedTracker, Sam2Segmenter
+from lucibot.providers.tracker import ComposedTracker, Sam2Segmenter, settled_tracker
 from lucibot.providers.tracker import sam2 as member
 from lucibot.providers.tracker.base import Segments
 from lucibot.providers.tracker.composed import ensure_followed
@@ -212,3 +213,100 @@ def test_a_segmenter_that_does_not_know_the_objects_is_told_apart(view):
         check(masks, gone)
     gone[3, 0] = False
     check(masks, gone)
+
+
+# The surface of the authors' package. Its model follows each prompt as the picture moves to the right,
+# a pixel a frame, and looks at the last five frames; object 1 is gone in the third.
+PACKAGE = {
+    "sam2/__init__.py": "",
+    "sam2/utils/__init__.py": "",
+    "sam2/utils/misc.py": "def tqdm(*a, **k): raise AssertionError('a bar is drawn')",
+    "sam2/sam2_video_predictor.py": """
+import os
+import numpy as np, torch
+from PIL import Image
+def tqdm(*a, **k): raise AssertionError('a bar is drawn')
+class Predictor:
+    image_size, num_maskmem, max_obj_ptrs_in_encoder = 32, 3, 5
+    def init_state(self, folder):
+        (name,) = os.listdir(folder)
+        self.first = np.array(Image.open(os.path.join(folder, name)))
+        return {"images": None, "num_frames": 1, "output_dict_per_obj": {}}
+    def _add(self, state, obj_id, mask):
+        state["output_dict_per_obj"][obj_id] = {
+            "cond_frame_outputs": {0: self._out(9.0)}, "non_cond_frame_outputs": {}, "mask": mask}
+    def _out(self, score): return {"object_score_logits": torch.tensor([[score]])}
+    def add_new_mask(self, state, frame_idx, obj_id, mask): self._add(state, obj_id, mask)
+    def add_new_points_or_box(self, state, frame_idx, obj_id, points, labels):
+        mask = np.zeros(self.first.shape[:2], bool)
+        for (u, v), on in zip(points.astype(int), labels):
+            if on: mask[v - 2:v + 3, u - 2:u + 3] = True
+        self._add(state, obj_id, mask)
+    def propagate_in_video(self, state, start_frame_idx):
+        from sam2 import sam2_video_predictor
+        objects = state["output_dict_per_obj"]
+        for t in sam2_video_predictor.tqdm(range(state["num_frames"]), desc="propagate"):
+            picture = state["images"][t]
+            assert picture.shape == (3, 32, 32) and picture.dtype == torch.float32
+            logits = []
+            for k, o in objects.items():
+                if t:
+                    o["non_cond_frame_outputs"][t] = self._out(-9.0 if (k, t) == (1, 2) else 3.0)
+                assert len(o["non_cond_frame_outputs"]) <= 5
+                logits.append(np.where(np.roll(o["mask"], t, 1), 4.0, -4.0))
+            yield t, list(objects), torch.tensor(np.stack(logits))[:, None]
+""",
+    "sam2/build_sam.py": """
+from sam2.sam2_video_predictor import Predictor
+def build_sam2_video_predictor(config_file, ckpt_path, device):
+    if open(ckpt_path, "rb").read() != b"weights": raise RuntimeError("Error(s) in loading\\nthem")
+    assert config_file == "configs/sam2.1/sam2.1_hiera_b+.yaml" and device == "cpu"
+    return Predictor()
+""",
+}
+
+
+@pytest.fixture
+def package(tmp_path, monkeypatch):
+    for name, text in PACKAGE.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    for name in [n for n in sys.modules if n.partition(".")[0] == "sam2"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    weights = tmp_path / "sam2.1_hiera_base_plus.pt"
+    weights.write_bytes(b"weights")
+    yield weights
+    for name in [n for n in sys.modules if n.partition(".")[0] == "sam2"]:
+        del sys.modules[name]
+
+
+@pytest.mark.parametrize("prompt", ["masks", "points"])
+def test_the_authors_package_is_asked_where_it_is_chosen(package, view, video, prompt):
+    settings = dict(model=str(package), library="sam2", device="cpu", prompt=prompt)
+    member = Sam2Segmenter(**settings).create()
+    found = member.segment(None, view, video)
+    assert found.lost[:, 0].sum() == 0 and np.flatnonzero(found.lost[:, 1]).tolist() == [2]
+    for t in range(len(video)):
+        true = np.roll(view.labels == 1, t, 1)
+        assert (found.masks[t, 0] & ~true).sum() == 0
+        if prompt == "masks":
+            assert np.array_equal(found.masks[t, 0], true)
+    assert not found.masks[2, 1].any() and found.confidence[1, 1] > 0.9
+
+
+def test_what_the_package_cannot_load_is_one_line(package, view, video, tmp_path):
+    def create(**more):
+        return Sam2Segmenter(library="sam2", device="cpu", **more).create()
+
+    package.write_bytes(b"others")
+    with pytest.raises(UserError, match=r"cannot be loaded as configs/sam2\.1.*Error\(s\)") as e:
+        create(model=str(package)).segment(None, view, video)
+    assert "\n" not in str(e.value)
+    other = tmp_path / "mine.pt"
+    other.write_bytes(b"weights")
+    with pytest.raises(UserError, match=r"segmenter\.architecture configs/sam2\.1"):
+        create(model=str(other))
+    with pytest.raises(UserError, match="a folder is for transformers"):
+        create(model=str(tmp_path))
+    assert settled_tracker(ComposedTracker(segmenter=Sam2Segmenter())).segmenter.library == "sam2"
