@@ -7,11 +7,20 @@ import numpy as np
 import pytest
 import torch
 from transformers import (
+    BeitConfig,
     CLIPVisionConfig,
     CLIPVisionModel,
     DepthAnythingConfig,
     DepthAnythingForDepthEstimation,
+    DPTConfig,
+    DPTForDepthEstimation,
     DPTImageProcessorPil,
+    GLPNConfig,
+    GLPNForDepthEstimation,
+    GLPNImageProcessorPil,
+    ZoeDepthConfig,
+    ZoeDepthForDepthEstimation,
+    ZoeDepthImageProcessorPil,
 )
 
 from lucibot.core.camera import Camera
@@ -184,6 +193,48 @@ def test_the_known_background_is_put_back_after_a_network(scene, folder, monkeyp
         assert np.isnan(d[hand]).all()
         assert d[ball] == pytest.approx(scene.depth[t][ball], rel=0.05)
         assert (d[ball] <= scene.background[ball]).all()
+
+
+SMALL = dict(neck_hidden_sizes=[4, 4, 8, 8], fusion_hidden_size=8)
+DPT = DPTConfig(
+    hidden_size=8, num_hidden_layers=4, num_attention_heads=1, intermediate_size=8, image_size=64,
+    patch_size=16, backbone_out_indices=[0, 1, 2, 3], is_hybrid=False, **SMALL,
+)  # fmt: skip
+GLPN = GLPNConfig(
+    hidden_sizes=[8] * 4, depths=[1] * 4, num_attention_heads=[1] * 4, mlp_ratios=[1] * 4,
+    decoder_hidden_size=8,
+)  # fmt: skip
+ZOE = ZoeDepthConfig(
+    backbone_config=BeitConfig(
+        image_size=64, num_hidden_layers=4, hidden_size=16, num_attention_heads=2,
+        intermediate_size=16, patch_size=16, out_features=["stage1", "stage2", "stage3", "stage4"],
+        reshape_hidden_states=False, use_relative_position_bias=True,
+    ),
+    bottleneck_features=8, num_relative_features=8, num_patch_transformer_layers=1,
+    patch_transformer_hidden_size=8, patch_transformer_intermediate_size=8, bin_embedding_dim=8,
+    patch_transformer_num_attention_heads=1, add_projection=False, **SMALL,
+)  # fmt: skip
+SQUARE = {"size": {"height": 64, "width": 64}}
+
+
+@pytest.mark.parametrize(
+    ("model", "config", "processor", "gives"),
+    [(DPTForDepthEstimation, DPT, DPTImageProcessorPil(**SQUARE), "disparity"),
+     (GLPNForDepthEstimation, GLPN, GLPNImageProcessorPil(), "depth"),
+     (ZoeDepthForDepthEstimation, ZOE,
+      ZoeDepthImageProcessorPil(keep_aspect_ratio=False, **SQUARE), "depth")],
+    ids=["dpt", "glpn", "zoedepth"],
+)  # fmt: skip
+def test_other_kinds_of_networks_are_asked(tmp_path, model, config, processor, gives):
+    torch.manual_seed(0)
+    model(config).save_pretrained(tmp_path)
+    processor.save_pretrained(tmp_path)
+    member = MonocularDepth(model=str(tmp_path), device="cpu").create()
+    assert member.gives == gives
+    loaded = member.checkpoint.load(model, device=member.device, dtype=member.dtype)
+    frame = np.random.default_rng(0).integers(0, 255, (H, W, 3), np.uint8)
+    found = member._ask(loaded, frame, (H, W))
+    assert found.shape == (H, W) and np.isfinite(found).all()
 
 
 def test_background_is_what_is_beside_objects_and_hands(scene):

@@ -86,7 +86,7 @@ class Checkpoint:
             UserError: there is no such folder; the hub's model was not fetched; it holds no
                 weights; it is of another kind.
         """
-        hint = f", such as {example}" if example else ""
+        hint = f", such as {example}" if example and example != name else ""
         folder = _folder(name, flag, hint)
         kind = _kind(folder)
         if kind is None:
