@@ -13,15 +13,17 @@ from lucibot.core.needs import Needs, ensure_packages
 from lucibot.core.progress import Progress
 from lucibot.providers.video.base import Job, JobState, JobStatus, VideoRequest
 from lucibot.providers.video.service import (
-    Answer,
     ServiceModel,
     ServiceVideo,
-    Silence,
     data_uri,
-    entry,
-    json_object,
     named_values,
     picture,
+)
+from lucibot.providers.video.wire import (
+    Answer,
+    Silence,
+    entry,
+    json_object,
     refusal,
     retry_after,
     told,

@@ -17,16 +17,13 @@ from urllib.parse import quote
 from lucibot.core.needs import Needs
 from lucibot.core.progress import Progress
 from lucibot.providers.video.base import Job, JobState, JobStatus, VideoRequest
-from lucibot.providers.video.service import (
+from lucibot.providers.video.service import ServiceModel, ServiceVideo, named_values, picture
+from lucibot.providers.video.wire import (
     Answer,
-    ServiceModel,
-    ServiceVideo,
     Silence,
     entry,
     json_object,
-    named_values,
     opened,
-    picture,
     read,
     refusal,
 )

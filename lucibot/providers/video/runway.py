@@ -17,15 +17,12 @@ from lucibot.core.errors import UserError, unknown_name
 from lucibot.core.needs import Needs, ensure_packages
 from lucibot.core.progress import Progress
 from lucibot.providers.video.base import Job, JobState, JobStatus, VideoRequest
-from lucibot.providers.video.service import (
+from lucibot.providers.video.service import ServiceModel, ServiceVideo, data_uri, named_values
+from lucibot.providers.video.wire import (
     Answer,
-    ServiceModel,
-    ServiceVideo,
     Silence,
-    data_uri,
     entry,
     json_object,
-    named_values,
     refusal,
     retry_after,
     told,
