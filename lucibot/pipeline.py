@@ -32,6 +32,7 @@ from lucibot.providers.hand import default_hand
 from lucibot.providers.tracker import settled_tracker
 from lucibot.providers.verifier import PixelVerifier, VlmVerifier
 from lucibot.providers.video import StoryboardVideo
+from lucibot.providers.video.service import ServiceModel
 from lucibot.services import Services, ensure_vlm
 from lucibot.sim.sharding import settled_batch
 from lucibot.store.configs import agrees, files, from_dict, settled, to_dict
@@ -237,12 +238,16 @@ def ensure_possible(task: Task, config: RunConfig) -> None:
 
 
 def _ensure_models(config: RunConfig) -> None:
-    """What models of perception lack is told before anything is made or bought for them.
+    """What models lack is told before anything is made or bought for them.
 
     Raises:
-        UserError: a package, a checkpoint, a folder, a GPU or memory.
+        UserError: a package, a key, a checkpoint, a folder, a GPU or memory.
     """
     p = config.perceive
+    if needy(config.video):
+        model = config.video.create(Services(Path("services"), config.services))
+        if isinstance(model, ServiceModel):
+            model.ensure_keys()
     if needy(p.tracker):
         p.tracker.create(p.hand)
     for member in (p.depth, p.hand):

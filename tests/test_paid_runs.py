@@ -183,7 +183,9 @@ def test_what_is_paid_is_said_before_and_counted_after(line, server):
     status, said = line.run(*runway(server), "--dry-run", "--max-usd", "1.8")
     assert status == 0 and not server.taken and not line.out.exists()
     assert "up to 2 x videos of 5 s by runway gen4.5, 1.25 USD each" in said
-    assert "in all at most 2.50 USD; the cap is 1.8 USD, and stops the run before" in said
+    assert (
+        "in all at most 2.50 USD for up to 2 calls; the cap is 1.8 USD, and stops the run" in said
+    )
     assert "examples looked up on 2026-" in said
     # The same is said before a run that pays; the cap stops it before what would pass it.
     status, said = line.run(*runway(server), "--max-usd", "1.8", "--video.at-once", "1")
@@ -192,7 +194,10 @@ def test_what_is_paid_is_said_before_and_counted_after(line, server):
     # What there is already is not asked for again.
     status, said = line("resume", str(line.folder), "--dry-run", "--max-usd", "none")
     assert status == 0 and "1 of them are there already" in said and len(server.taken) == 1
-    assert "in all at most 1.25 USD; 0.60 USD are spent already; no cap is set" in said
+    assert (
+        "in all at most 1.25 USD for up to 1 calls; 0.60 USD are spent already; no cap is set"
+        in said
+    )
     status, said = line.resume("--max-usd", "none")
     assert status == 0 and len(server.taken) == 2
     # Runway says what its jobs came to, 60 credits each.
@@ -263,3 +268,18 @@ def test_no_key_is_in_anything_that_a_run_leaves_says_or_logs(line, server, tmp_
         assert not [p for p in files if key.encode() in p.read_bytes()], name
     # Nor a token that was made from one.
     assert "eyJ" not in told and not [p for p in files if b"eyJhbGciOi" in p.read_bytes()]
+
+
+def test_what_a_member_lacks_is_said_before_anything_is_made(line, server, monkeypatch, tmp_path):
+    monkeypatch.delenv("RUNWAYML_API_SECRET")
+    for words, named in (
+        (runway(server), "set the environment variable RUNWAYML_API_SECRET"),
+        (["--video", "runway", "--video.model", "gen9"], "unknown --video.model 'gen9'"),
+        (["--video", "command", "--video.command", "x"], "needs the place holder {image}"),
+        (["--video", "replay", "--video.folder", str(tmp_path)], "no candidates of a run"),
+        (["--video", "diffusers", "--video.device", "cpu", "--video.model", str(tmp_path / "x")],
+         "no such folder"),
+    ):  # fmt: skip
+        status, said = line.run(*words)
+        assert status == 2 and named in said and said.count("\n") == 1
+    assert not server.taken and not line.out.exists()

@@ -178,6 +178,11 @@ class DiffusersModel(Immediate):
             # Its decoder was trained, and is to be run, with whole numbers.
             more["vae"] = _part(diffusers.AutoencoderKLWan, self._checkpoint, "vae", torch.float32)
         where = torch.device("cpu") if c.offload != "none" else self._device
+        try:
+            self._checkpoint.ensure_memory(where, self._dtype)
+        except UserError as e:
+            less = "; --video.offload model needs less" if where.type == "cuda" else ""
+            raise UserError(f"{e}{less}") from None
         pipeline = self._checkpoint.load(cls, device=where, dtype=self._dtype, **more)
         if self._device.type == "cuda" and c.offload == "model":
             pipeline.enable_model_cpu_offload(device=self._device)

@@ -88,6 +88,9 @@ class KlingModel(ServiceModel):
         super().__init__(config, services)
         self._lock, self._signed, self._renew = threading.Lock(), "", 0.0
 
+    def ensure_keys(self) -> None:
+        self._token()
+
     def submit(self, request: VideoRequest) -> str:
         c = self.config
         asked = {

@@ -115,6 +115,14 @@ class ServiceModel:
         if self._closed.wait(seconds):
             raise RunFailed(f"{self.label}: stopped while waiting to try again")
 
+    def ensure_keys(self) -> None:
+        """
+        Raises:
+            UserError: a key is not set.
+        """
+        for variable in self.config.NEEDS.keys:
+            self.key(variable)
+
     def key(self, variable: str) -> str:
         """
         Raises:
