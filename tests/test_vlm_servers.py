@@ -187,6 +187,11 @@ FINAL = [
     (402, {"message": "Insufficient credits"}, "answers 402: Insufficient credits"),
     (403, {"message": "not in your country"}, "answers 403"),
     (413, {"message": "too large"}, "answers 413"),
+    (
+        500,
+        {"message": "image input is not supported - hint: provide the mmproj"},
+        "answers 500: image input is not supported",
+    ),
     (429, {"message": "no quota", "code": "insufficient_quota"}, "answers 429: no quota"),
 ]
 

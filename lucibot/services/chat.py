@@ -31,6 +31,8 @@ OUT_OF_MONEY = ("insufficient_quota", "billing_hard_limit_reached")
 FORMS = ("schema", "object", "text")
 OF_FORM = re.compile(r"response_?format|json[_ ]?schema|json_object|structured|guided|grammar|schema",
                      re.IGNORECASE)  # fmt: skip
+NEVER = re.compile(r"not supported|unsupported", re.IGNORECASE)
+"""What some say with a 500 to what they will never do, such as to pictures without the model's eyes."""
 OF_LENGTH = re.compile(r"max_completion_tokens", re.IGNORECASE)
 OF_SYSTEM = re.compile(r"system (role|message|prompt)|only user and assistant", re.IGNORECASE)
 
@@ -155,7 +157,8 @@ class ChatServer:
         said = hidden(f"{self.url} answers {e.status_code}: {_words(e)}")
         if e.status_code == 429 and getattr(e, "code", None) in OUT_OF_MONEY:
             raise UserError(said) from None
-        if e.status_code in BUSY or e.status_code >= 500:
+        never = e.status_code in REFUSED and NEVER.search(said)
+        if e.status_code in BUSY or (e.status_code >= 500 and not never):
             raise Again(said, after_s=_retry_after(e.response.headers)) from None
         if e.status_code == 404 and (served := self._models()) and model not in served:
             said += f"; it serves {', '.join(served[:8])}"
