@@ -51,7 +51,7 @@ class Estimate:
             return [*told, "nothing is paid"]
         known = sum(p.usd or 0.0 for p in self.planned)
         calls = sum(p.left for p in self.planned)
-        total = f"in all at most {known:.2f} USD for up to {calls} calls"
+        total = f"in all at most {known:.2f} USD for up to {calls} call{'s' * (calls != 1)}"
         if self.usd is None:
             total += ", and what has no known price (--video.usd, --services.prices FILE; 0 for what is free)"
         if self.spent_usd:

@@ -195,7 +195,7 @@ def test_what_is_paid_is_said_before_and_counted_after(line, server):
     status, said = line("resume", str(line.folder), "--dry-run", "--max-usd", "none")
     assert status == 0 and "1 of them are there already" in said and len(server.taken) == 1
     assert (
-        "in all at most 1.25 USD for up to 1 calls; 0.60 USD are spent already; no cap is set"
+        "in all at most 1.25 USD for up to 1 call; 0.60 USD are spent already; no cap is set"
         in said
     )
     status, said = line.resume("--max-usd", "none")
