@@ -98,7 +98,7 @@ def sweep(
     if paid:
         more = " and what has no known price" if None in paid else ""
         say(f"{len(paid)} of them pay: in all at most {sum(u or 0 for u in paid):.2f} USD{more}; "
-            "`lucibot run TASK ... --dry-run` says for what")  # fmt: skip
+            "`lucibot run TASK ... --dry-run` says for what, and --max-usd is the cap of each")  # fmt: skip
     for (name, _), group in groupby(left, key=lambda p: (p.task, _shape(p.config))):
         task = tasks[name]
         with ExitStack() as simulations:

@@ -78,6 +78,23 @@ def test_a_sweep_goes_on_where_it_was(made, tmp_path):
     assert made["begun"] == 2 * 2 * 2
 
 
+def test_a_sweep_says_what_its_runs_may_cost(made, tmp_path, monkeypatch):
+    from lucibot.options import with_settings
+
+    pytest.importorskip("runwayml", reason="pip install 'lucibot[runway]'")
+    monkeypatch.setenv("RUNWAYML_API_SECRET", "planted-0123456789")
+    paid = with_settings(QUICK, {"video": "runway", "video.candidates": "2"})
+    told: list[str] = []
+    both = [Point(task="open_door", seed=s, method=m, config=c)
+            for s in (0, 1) for m, c in (("quick", QUICK), ("paid", paid))]  # fmt: skip
+    sweep.sweep(both, out=tmp_path, results=tmp_path / "r.json", say=told.append)
+    assert told[0].startswith("4 runs to go")
+    assert told[1].startswith("2 of them pay: in all at most 5.00 USD; ")
+    told.clear()
+    sweep.sweep(both, out=tmp_path, results=tmp_path / "r.json", say=told.append)
+    assert told == ["0 runs to go: about 0 min"]
+
+
 def test_what_fails_is_a_row_and_is_tried_again(made, tmp_path):
     made["fails"] = {1: RunFailed("all rollouts diverged")}
     rows = go(tmp_path, 0, 1)

@@ -19,7 +19,7 @@ from lucibot.core.prompt import Prompt
 from lucibot.core.video import Video, read_video, why_no_video, write_video
 from lucibot.options import preset, with_settings
 from lucibot.providers.video import CommandVideo, FalVideo, KlingVideo, ReplayVideo, RunwayVideo
-from lucibot.providers.video.base import VideoRequest
+from lucibot.providers.video.base import NotTaken, VideoRequest
 from lucibot.providers.video.jobs import Jobs
 from lucibot.providers.video.kling import signed
 from lucibot.services import Services, ServicesConfig
@@ -203,6 +203,31 @@ def test_klings_own_codes_say_more_than_its_status(
     with pytest.raises(error, match=said):
         make(tmp_path, config, 1)
     assert len(httpserver.log) == (3 if code == 1303 else 1)
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1:9", "http://no-such-host.invalid"])
+@pytest.mark.parametrize("kind", ["kling", "runway", "fal"])
+def test_a_service_that_was_never_reached_has_sold_nothing(tmp_path, monkeypatch, kind, url):
+    for module in ("runwayml", "fal_client"):
+        pytest.importorskip(module)
+    config = {
+        "kling": lambda **more: KlingVideo(base_url=url, **more),
+        "runway": lambda **more: RunwayVideo(base_url=url, **more),
+        "fal": lambda **more: FalVideo(queue_url=url, **more),
+    }[kind](tries=2, first_wait_s=0.0, usd=0.3)
+    for name in config.NEEDS.keys:
+        monkeypatch.setenv(name, "planted-0123456789")
+    with pytest.raises(NotTaken, match=r"cannot be reached .* 2 times; the video was not bought"):
+        make(tmp_path, config, 1)
+    assert Services(tmp_path / "services").ledger.spent_usd() == 0
+    assert not list((tmp_path / "candidates").rglob("job.json"))
+
+
+def test_what_is_wrong_with_a_request_is_told_whole():
+    from lucibot.providers.video.wire import told
+
+    said = told({"error": "Validation failed", "issues": [{"path": ["ratio"], "message": "no"}]})
+    assert said.startswith("Validation failed: ") and '"ratio"' in said
 
 
 def test_fal_is_told_by_the_names_that_a_model_has_and_takes_uploads(

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import http.client
 import json
+import socket
+import ssl
 import urllib.error
 import urllib.request
 from typing import Any
@@ -81,7 +83,9 @@ def opened(request: urllib.request.Request, timeout_s: float) -> Any:
             e.code, told(words), after_s=retry_after(e.headers), code=_own_code(words)
         ) from None
     except urllib.error.URLError as e:
-        never = isinstance(e.reason, ConnectionRefusedError) or "getaddrinfo" in str(e.reason)
+        never = isinstance(
+            e.reason, ConnectionRefusedError | socket.gaierror | ssl.SSLCertVerificationError
+        )
         raise Silence(_why(e.reason, timeout_s), reached=not never) from None
     except (OSError, ValueError) as e:
         raise Silence(_why(e, timeout_s)) from None
@@ -130,7 +134,8 @@ def told(body: Any) -> str:
     if isinstance(body, dict):
         for name in ("error", "message", "detail", "msg", "failure"):
             if body.get(name):
-                return told(body[name])
+                more = f": {json.dumps(body['issues'])}" if body.get("issues") else ""
+                return told(body[name]) + more
     return body if isinstance(body, str) else json.dumps(body)
 
 
