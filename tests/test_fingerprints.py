@@ -223,7 +223,7 @@ def test_a_run_keeps_the_batch_it_began_with(monkeypatch):
 
 WHERE = {
     r"spec\.success\b": {"objective", "task", "authoring", "checks"},
-    r"spec\.goal\b": {"providers/verifier", "task", "authoring", "checks"},
+    r"spec\.goal\b": {"providers/verifier", "stages/select.py", "task", "authoring", "checks"},
     r"spec\.simulation\b": {"sim", "optimize", "objective/success", "stages/execute.py", "task", "authoring", "checks"},
     r"material\.(?!kind\b)\w+": {"sim", "optimize", "objective/success", "task", "authoring", "checks"},
     r"task\.instruction\b": {

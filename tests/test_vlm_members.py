@@ -303,18 +303,25 @@ def test_select_says_where_the_judges_disagree_and_the_report_shows_both(
     row = {"file": "candidate_0.mp4", "sha256": "0", "trouble": None, "intake": None, "clip": None}
     (imagine / "candidates.json").write_text(json.dumps({"kind": "x", "candidates": [row]}))
     notes: list[str] = []
-    select.run(
-        SimpleNamespace(
-            task=task, run=run, folder=folder, inputs={"scene": scene, "imagine": imagine},
-            config=SimpleNamespace(verifier=VlmVerifier(model="m"), force_video=None),
-            services=services(), note=notes.append, progress=silent,
-        )
+    told = SimpleNamespace(
+        task=task, run=run, folder=folder, inputs={"scene": scene, "imagine": imagine},
+        config=SimpleNamespace(verifier=VlmVerifier(model="m"), force_video=None),
+        services=services(), note=notes.append, progress=silent,
     )  # fmt: skip
+    select.run(told)
     assert notes == [
         "the judges disagree about candidate 0: vlm m gives 14.0 points (usable); pixels gives 11.0 "
         "points (rejected)"
     ]
     (kept,) = json.loads((folder / "verdicts.json").read_text())["candidates"]
+    # The embedded judge alone, and a task without a goal: the run says how to get one.
+    spec = task.spec.model_copy(update={"goal": []})
+    told.task = type(task)(task.folder, spec, task.instruction)
+    told.config.verifier = PixelVerifier()
+    notes.clear()
+    with pytest.raises(RunFailed, match="every video was rejected"):
+        select.run(told)
+    assert len(notes) == 1 and f"lucibot tasks goals {task.folder} --model NAME" in notes[0]
     assert kept["by"] == "vlm m" and kept["beside"]["goal"] == 2
     v = judge(services(), task, view, video)
     shown = CandidateRow(

@@ -8,7 +8,7 @@ import json
 from lucibot.core.errors import RunFailed, UserError
 from lucibot.core.scene_view import SceneView
 from lucibot.pipeline import Context, version_of
-from lucibot.providers.verifier.base import USABLE_ABOVE, Opinion, Verdict, rejected
+from lucibot.providers.verifier.base import NO_GOAL, USABLE_ABOVE, Opinion, Verdict, rejected
 from lucibot.providers.verifier.judging import Judging
 from lucibot.store.run import StageFolder, write_json
 from lucibot.store.verdicts import KEPT, VERDICTS
@@ -23,6 +23,11 @@ def run(ctx: Context) -> None:
     if forced is not None and rows[forced]["file"] is None:
         raise UserError(f"--force-video {forced}: it has no video ({rows[forced]['trouble']})")
     verdicts = _judged(ctx, rows)
+    measured = [
+        v for row, v in zip(rows, verdicts, strict=True) if row["file"] and v.by == "pixels"
+    ]
+    if measured and not ctx.task.spec.goal:
+        ctx.note(NO_GOAL.format(folder=ctx.task.folder))
     for i, v in enumerate(verdicts):
         if v.disputed:
             ctx.note(f"the judges disagree about candidate {i}: {_points(v)}; {_points(v.beside)}")

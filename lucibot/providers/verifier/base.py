@@ -13,6 +13,10 @@ USABLE_ABOVE = 12.0
 """The paper's threshold on the total of 15 points."""
 MOST = {"match": 6.0, "motion": 3.0, "goal": 6.0}
 """The rubric's criteria, and the points that each can bring."""
+NO_GOAL = (
+    "the task names no goal relation ([[goal]] in task.toml), so none could be checked; a model "
+    "proposes one: lucibot tasks goals {folder} --model NAME"
+)
 LOWEST = 5.0
 """The lowest total of the rubric (2 + 1 + 2)."""
 

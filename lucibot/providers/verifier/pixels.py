@@ -14,7 +14,7 @@ from lucibot.core.similarity import scene_similarity
 from lucibot.core.video import Video
 from lucibot.providers.hand import key_points_by
 from lucibot.providers.verifier import goals
-from lucibot.providers.verifier.base import Shown, Verdict
+from lucibot.providers.verifier.base import NO_GOAL, Shown, Verdict
 from lucibot.providers.verifier.config import PixelVerifier
 from lucibot.providers.verifier.motion import carried, exchanged, shifted, untouched
 from lucibot.task import Task
@@ -225,10 +225,7 @@ class Judge:
     def _goal(self, task, view, video, regions, seconds, reasons, evidence) -> float:
         c = self.config
         if not task.spec.goal:
-            reasons.append(
-                "the task names no goal relation ([[goal]] in task.toml), so none could be checked; a "
-                f"model proposes one: lucibot tasks goals {task.folder} --model NAME"
-            )
+            reasons.append(NO_GOAL.format(folder=task.folder))
             return 4.0  # Half of the points: a video without any other fault is usable.
         last = seconds >= seconds[-1] - c.held_s
         shares = []
