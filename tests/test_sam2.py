@@ -16,7 +16,7 @@ from lucibot.core.video import Video
 from lucibot.providers.tracker import ComposedTracker, Sam2Segmenter, settled_tracker
 from lucibot.providers.tracker import sam2 as member
 from lucibot.providers.tracker.base import Segments
-from lucibot.providers.tracker.composed import ensure_followed
+from lucibot.providers.tracker.known import ensure_followed
 from lucibot.providers.tracker.prompts import prompts_of, spread_points
 
 SIDE = 64
@@ -124,8 +124,23 @@ def test_logits_become_masks_that_share_no_pixel():
     assert sure == pytest.approx(inside * [0.5, 1.0], abs=1e-5)
 
 
+@pytest.fixture
+def lenient(monkeypatch):
+    """Random weights know no objects."""
+    monkeypatch.setattr("lucibot.providers.tracker.known.LEAST_AGREEMENT", 0.0)
+
+
+def test_random_weights_are_told_after_one_frame(folder, view, video):
+    frames = []
+    with pytest.raises(RunFailed, match=r"sam2 does not know 'cup'.*agree by \d+% \(IoU"):
+        segmenter(folder).segment(
+            None, view, video, progress=lambda text, done=None: frames.append(text)
+        )
+    assert not any("frame 2" in text for text in frames)
+
+
 @pytest.mark.parametrize("prompt", ["points", "masks"])
-def test_a_saved_model_follows_all_objects(folder, view, video, prompt):
+def test_a_saved_model_follows_all_objects(folder, view, video, prompt, lenient):
     found = segmenter(folder, prompt=prompt).segment(None, view, video)
     T = len(video)
     assert found.masks.shape == (T, 2, H, W) and found.masks.dtype == bool
@@ -172,7 +187,7 @@ def follow(folder, view, video):
     return segmenter(folder)._follower.follow(video.frames, told)
 
 
-def test_half_precision_runs(folder, view, video):
+def test_half_precision_runs(folder, view, video, lenient):
     short = replace(video, frames=video.frames[:3])
     found = segmenter(folder, dtype="bfloat16").segment(None, view, short)
     assert np.isfinite(found.confidence).all()
@@ -282,7 +297,7 @@ def package(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("prompt", ["masks", "points"])
-def test_the_authors_package_is_asked_where_it_is_chosen(package, view, video, prompt):
+def test_the_authors_package_is_asked_where_it_is_chosen(package, view, video, prompt, lenient):
     settings = dict(model=str(package), library="sam2", device="cpu", prompt=prompt)
     member = Sam2Segmenter(**settings).create()
     found = member.segment(None, view, video)

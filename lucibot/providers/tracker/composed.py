@@ -4,19 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 
-from lucibot.core.errors import RunFailed
 from lucibot.core.progress import Progress, part, silent
 from lucibot.core.scene_view import SceneView
 from lucibot.core.tracks import Tracks
 from lucibot.core.video import Video
 from lucibot.providers.hand import HandConfig
-from lucibot.providers.tracker.base import Segments
 from lucibot.providers.tracker.config import ComposedTracker
+from lucibot.providers.tracker.known import ensure_followed
 from lucibot.task import Task
-from lucibot.vision.grid import resize_mask
-
-LEAST_AGREEMENT = 0.3
-"""IoU of a segmenter's first masks with the known ones, under which it does not know the objects."""
 
 
 class TrackBySegments:
@@ -46,29 +41,3 @@ class TrackBySegments:
             masks=found.masks & ~hand[:, None], hand=hand, confidence=found.confidence,
             lost=found.lost, poses=np.full((frames, count, 6), np.nan, np.float32),
         )  # fmt: skip
-
-
-def ensure_followed(view: SceneView, found: Segments, segmenter: str) -> None:
-    """Where objects are at first is known: what a segmenter says of it tells whether it knows them.
-
-    Args:
-        segmenter: its name, for messages.
-
-    Raises:
-        RunFailed: it does not.
-    """
-    size = view.labels.shape[::-1]
-    for i, name in enumerate(view.names):
-        true, first = view.labels == i + 1, resize_mask(found.masks[0, i], size)
-        iou = (true & first).sum() / max((true | first).sum(), 1)
-        if iou < LEAST_AGREEMENT:
-            raise RunFailed(
-                f"the segmenter {segmenter} does not know {name!r}: in the first frame, where its mask is "
-                f"known, the two agree by {iou:.0%} (IoU, at least {LEAST_AGREEMENT:.0%} is wanted); "
-                "another checkpoint may, or --perceive.tracker embedded"
-            )
-        if len(found.lost) > 1 and found.lost[1:, i].all():
-            raise RunFailed(
-                f"the segmenter {segmenter} loses {name!r} after the first frame and never finds it "
-                "again; another checkpoint may, or --perceive.tracker embedded"
-            )

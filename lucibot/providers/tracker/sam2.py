@@ -25,6 +25,7 @@ from lucibot.providers.checkpoints import (
 )
 from lucibot.providers.tracker.base import Segments
 from lucibot.providers.tracker.config import Sam2Segmenter, default_library
+from lucibot.providers.tracker.known import ensure_known
 from lucibot.providers.tracker.prompts import Prompt, prompts_of
 from lucibot.task import Task
 
@@ -66,6 +67,7 @@ class SegmentBySam2:
 
         Raises:
             UserError: the checkpoint cannot be loaded; it runs out of memory.
+            RunFailed: it does not see the objects where they are known to be.
         """
         c = self.config
         prompts = prompts_of(view.labels, len(view.names), inside=c.points, outside=c.points_off)
@@ -77,6 +79,9 @@ class SegmentBySam2:
         for t, (logits, score) in enumerate(self._follower.follow(video.frames, prompts)):
             masks[t], confidence[t] = read_logits(logits, score)
             seen[t] = (score > 0) & masks[t].any((1, 2))
+            if t == 0:
+                # The rest may take long.
+                ensure_known(view, masks[0], "sam2")
             progress(f"segmenting frame {t + 1} of {T}", (t + 1) / T)
         return Segments(masks=masks & seen[..., None, None], confidence=confidence, lost=~seen)
 
