@@ -21,6 +21,7 @@ usage: lucibot COMMAND ...
   sweep TASK...   run tasks over seeds and presets, and list the results
   show RUN        print a run's result and where its report is
   runs [DIR]      list the runs below a folder
+  view RUN        open a run in rerun's viewer, or write a file for it
   robot RUN       let an arm follow what a run has learned
   export RUN...   write finished runs as a dataset or as trajectories
   tasks           list, check or make task folders
@@ -52,6 +53,12 @@ def _show(argv: list[str]) -> int:
 
 def _runs(argv: list[str]) -> int:
     from lucibot.runs import command
+
+    return command(argv)
+
+
+def _view(argv: list[str]) -> int:
+    from lucibot.view import command
 
     return command(argv)
 
@@ -99,7 +106,7 @@ def _doctor(argv: list[str]) -> int:
 
 
 COMMANDS: dict[str, Callable[[list[str]], int]] = {
-    "run": _run, "resume": _resume, "sweep": _sweep, "show": _show, "runs": _runs, "export": _export, "robot": _robot,
+    "run": _run, "resume": _resume, "sweep": _sweep, "show": _show, "runs": _runs, "export": _export, "robot": _robot, "view": _view,
     "tasks": _tasks, "twin": _twin, "bench": _bench, "doctor": _doctor,
 }  # fmt: skip
 

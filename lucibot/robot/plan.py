@@ -93,6 +93,8 @@ class ArmPlan:
     """(T + 2,) from the hand's coming: slowed down where the joints' limits ask for it."""
     angles: np.ndarray
     """(T + 2, J) [rad]"""
+    simulated_s: np.ndarray
+    """(T,) when the stations are reached in the simulation."""
     off_m: np.ndarray
     """(T,) what the TCP is off at the stations."""
     off_deg: np.ndarray
@@ -106,7 +108,7 @@ class ArmPlan:
         np.savez_compressed(
             path, arm=self.arm, actuator=self.actuator, joints=np.array(self.joints, dtype=str),
             T_world_base=self.T_world_base, T_obj_tcp=self.T_obj_tcp, width_m=self.width_m,
-            quality=self.quality, times_s=self.times_s, angles=self.angles, off_m=self.off_m,
+            quality=self.quality, times_s=self.times_s, angles=self.angles, simulated_s=self.simulated_s, off_m=self.off_m,
             off_deg=self.off_deg, slower=self.slower,
         )  # fmt: skip
 
@@ -378,7 +380,7 @@ def _plan(hold: Hold, grasps: Grasps, arm: Arm, base, way: _Way, places: int) ->
     return ArmPlan(
         arm=arm.name, actuator=hold.actuator, joints=tuple(arm.spec.joints), T_world_base=base,
         T_obj_tcp=grasps.frames[way.grasp], width_m=float(grasps.width_m[way.grasp]),
-        quality=float(grasps.quality[way.grasp]), times_s=times, angles=way.angles, off_m=way.off_m,
+        quality=float(grasps.quality[way.grasp]), times_s=times, angles=way.angles, simulated_s=hold.times_s, off_m=way.off_m,
         off_deg=np.rad2deg(way.off_rad), slower=slower,
         tried={"places": places, "grasps": len(grasps), "reaching": way.reaching},
     )  # fmt: skip

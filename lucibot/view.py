@@ -1,0 +1,302 @@
+"""`lucibot view`: a run on one time line, in rerun's viewer or as a file for it.
+
+On the time line "simulation" everything plays together: where the replay is at a keyframe, the video is at
+its frame of that keyframe, and in between in step. On "video" the video plays at its own rate; on "generation"
+the search goes on.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from lucibot.core.errors import UserError
+from lucibot.core.geometry import rotvec_to_quat
+from lucibot.core.scene_view import SceneView
+from lucibot.core.video import read_video
+from lucibot.objective.supervision import Supervision
+from lucibot.perception.result import Perception
+from lucibot.pipeline import made_from, open_run, stage_folder, stages_finished
+from lucibot.settings import Parser
+from lucibot.store.rollout import Rollout
+from lucibot.store.run import RunDirectory
+from lucibot.store.verdicts import chosen_video
+from lucibot.task import Task
+
+SIMULATION, VIDEO, GENERATION = "simulation", "video", "generation"
+PICTURE_PX = 480
+"""Width of the video's pictures."""
+DRAWN = 12
+"""Candidates of each generation, the best ones."""
+COLOURS = [(228, 90, 60), (60, 140, 228), (70, 180, 90), (200, 120, 210), (220, 180, 60)]
+
+
+def command(argv: list[str]) -> int:
+    """`lucibot view`.
+
+    Raises:
+        UserError: not a run, one of which nothing has finished, or rerun is not installed.
+    """
+    p = Parser(
+        "lucibot view", "RUN [--save FILE.rrd]",
+        "Open a run in rerun's viewer: scene, camera, video, masks, poses, candidates over generations, the "
+        "replay, and an arm's plans, on one time line.",
+    )  # fmt: skip
+    p.add_argument("run", type=Path, metavar="RUN", help="a run directory")
+    p.add_argument("--save", type=Path, metavar="FILE.rrd",
+                   help="write a file in place of opening the viewer")  # fmt: skip
+    a, _ = p.parse(argv)
+    told = view(a["run"], save=a.get("save"))
+    print(told)
+    return 0
+
+
+def view(run: Path, *, save: Path | None = None) -> str:
+    """Show what a run has finished; returns a line that says what was shown.
+
+    Args:
+        save: a file to write (rerun's .rrd) in place of opening the viewer.
+
+    Raises:
+        UserError: see `command`.
+    """
+    try:
+        import rerun as rr
+    except ImportError:
+        raise UserError("lucibot view needs rerun: pip install 'lucibot[view]'") from None
+    directory, task, _, seed = open_run(run)
+    done = stages_finished(directory)
+    if "scene" not in done:
+        raise UserError(f"{run}: nothing has finished that could be shown; `lucibot resume {run}`")
+    if save is not None and not save.parent.is_dir():
+        raise UserError(f"--save {save}: there is no folder {save.parent}")
+    recording = rr.RecordingStream("lucibot", recording_id=f"{directory.path.name}")
+    if save is None:
+        recording.spawn()
+    else:
+        recording.save(str(save))
+    shown = _Shown(rr, recording, directory, task)
+    shown.scene()
+    if "perceive" in done:
+        shown.perceived()
+    if "optimize" in done:
+        shown.searched()
+    if "execute" in done:
+        shown.replayed()
+        shown.arms()
+    recording.send_blueprint(_layout())
+    recording.flush()
+    what = ", ".join(shown.parts)
+    where = f"written to {save}; `rerun {save}` opens it" if save else "sent to the viewer"
+    return f"{task.name}, seed {seed}: {what}; {where}"
+
+
+def _layout() -> Any:
+    """The scene beside what the camera sees and the losses; the replay's time."""
+    from rerun import blueprint as rrb
+
+    return rrb.Blueprint(
+        rrb.Horizontal(
+            rrb.Spatial3DView(origin="world", name="scene"),
+            rrb.Vertical(
+                rrb.Spatial2DView(origin="world/camera", name="video"),
+                rrb.TimeSeriesView(origin="loss", name="loss"),
+                rrb.TimeSeriesView(origin="terms", name="terms of the best"),
+            ),
+            column_shares=[3, 2],
+        ),
+        rrb.TimePanel(timeline=SIMULATION, state="collapsed"),
+        rrb.SelectionPanel(state="collapsed"), rrb.BlueprintPanel(state="collapsed"),
+    )  # fmt: skip
+
+
+class _Shown:
+    def __init__(self, rr: Any, recording: Any, run: RunDirectory, task: Task):
+        self.rr, self.recording, self.run, self.task = rr, recording, run, task
+        self.parts: list[str] = []
+        self._execute = self._perceive = None
+        if "execute" in stages_finished(run):
+            # What goes together: the replay, and what it was made from.
+            self._execute = stage_folder(run, "execute")
+            self._perceive = made_from(run, self._execute, "perceive")
+        elif "perceive" in stages_finished(run):
+            self._perceive = stage_folder(run, "perceive")
+
+    def log(self, path: str, thing: Any, *, static: bool = False, **times: float | int) -> None:
+        self.recording.reset_time()
+        for line, t in times.items():
+            if line == GENERATION:
+                self.recording.set_time(line, sequence=t)
+            else:
+                self.recording.set_time(line, duration=t)
+        self.recording.log(path, thing, static=static)
+
+    def scene(self) -> None:
+        rr, view = self.rr, SceneView.load(stage_folder(self.run, "scene"))
+        self.log("world", rr.ViewCoordinates.RIGHT_HAND_Z_UP, static=True)
+        for thing in self.task.spec.background:
+            self.log(f"world/scene/{thing.name}", self._mesh(thing, (150, 150, 150)), static=True)
+            self.log(
+                f"world/scene/{thing.name}", self._transform(thing.T_world_object), static=True
+            )
+        c = view.camera
+        self.log("world/camera", self._transform(c.T_world_cam), static=True)
+        self.log("world/camera", rr.Pinhole(
+            focal_length=[c.fx, c.fy], principal_point=[c.cx, c.cy], resolution=[c.width, c.height],
+            image_plane_distance=0.2, camera_xyz=rr.ViewCoordinates.RDF,
+        ), static=True)  # fmt: skip
+        self.log("world/camera/first_frame", self._jpeg(view.first_frame), static=True)
+        self.parts.append("scene")
+
+    def perceived(self) -> None:
+        """The chosen video with masks, and poses as they were read."""
+        rr, folder = self.rr, self._perceive
+        video = read_video(
+            chosen_video(
+                made_from(self.run, folder, "imagine"), made_from(self.run, folder, "select")
+            )
+        )
+        found, times = Perception.load(folder), self._clocks(len(video), video.fps)
+        names = [o.name for o in self.task.objects]
+        classes = [(i + 1, n, COLOURS[i % len(COLOURS)]) for i, n in enumerate(names)]
+        classes.append((len(names) + 1, "hand", (250, 220, 190)))
+        self.log("world/camera/masks", rr.AnnotationContext(classes), static=True)
+        scale = min(1.0, PICTURE_PX / video.frames.shape[2])
+        for t, frame in enumerate(video.frames):
+            self.log("world/camera/video", self._jpeg(frame, scale), **times[t])
+            labels = np.zeros(found.tracks.masks.shape[2:], np.uint8)
+            for i in range(len(names)):
+                labels[found.tracks.masks[t, i]] = i + 1
+            labels[found.tracks.hand[t]] = len(names) + 1
+            small = cv2.resize(labels, None, fx=scale, fy=scale, interpolation=cv2.INTER_NEAREST)
+            self.log("world/camera/masks", rr.SegmentationImage(small, opacity=0.5), **times[t])
+        for i, obj in enumerate(self.task.objects):
+            if not np.isfinite(found.poses[:, i]).any():
+                continue
+            path, colour = f"world/read/{obj.name}", COLOURS[i % len(COLOURS)]
+            self.log(path, self._mesh(obj, (*colour, 110)), static=True)
+            for t, pose in enumerate(found.poses[:, i]):
+                if np.isfinite(pose).all():
+                    self.log(path, self._pose(pose), **times[t])
+        self.parts.append("video, masks and poses")
+
+    def searched(self) -> None:
+        """The best candidates of every generation as paths through their waypoints, and the losses."""
+        rr = self.rr
+        optimize = (
+            made_from(self.run, self._execute, "optimize")
+            if self._execute else stage_folder(self.run, "optimize")
+        )  # fmt: skip
+        with np.load(optimize / "history.npz") as z:
+            history = {n: z[n] for n in z.files}
+        waypoints, loss = history.pop("waypoints"), history.pop("loss")
+        failed, best = history.pop("failed"), np.inf
+        for g in range(len(loss)):
+            order = np.argsort(np.where(failed[g], np.inf, loss[g]), kind="stable")
+            order = [i for i in order[:DRAWN] if not failed[g, i]]
+            if not order:
+                continue
+            best = min(best, float(loss[g, order[0]]))
+            for a, obj in enumerate(self.task.actuators):
+                strips = [waypoints[g, i, :, a, :3] for i in order]
+                greens = [(int(40 + 215 * k / DRAWN), int(220 - 160 * k / DRAWN), 90, 200)
+                          for k in range(len(order))]  # fmt: skip
+                lines = rr.LineStrips3D(strips, colors=greens, radii=0.0008)
+                self.log(f"world/candidates/{obj.name}", lines, **{GENERATION: g})
+            told = {"best_so_far": best, "best": float(loss[g, order[0]]),
+                    "median": float(np.median(loss[g][~failed[g]]))}  # fmt: skip
+            for name, value in told.items():
+                self.log(f"loss/{name}", rr.Scalars(value), **{GENERATION: g})
+            for name, values in history.items():
+                value = float(values[g, order[0]])
+                if np.isfinite(value):
+                    self.log(f"terms/{name}", rr.Scalars(value), **{GENERATION: g})
+        self.parts.append(f"{len(loss)} generations")
+
+    def replayed(self) -> None:
+        """The best trajectory as it was simulated."""
+        rr, r = self.rr, Rollout.load(self._execute / "rollout.npz")
+        for i, obj in enumerate(self.task.objects):
+            path, colour = f"world/replay/{obj.name}", COLOURS[i % len(COLOURS)]
+            if obj.name in r.bodies:
+                b = r.bodies.index(obj.name)
+                self.log(path, self._mesh(obj, colour), static=True)
+                for s, t in enumerate(r.times_s):
+                    place = rr.Transform3D(
+                        translation=r.positions_m[s, b],
+                        quaternion=rr.Quaternion(xyzw=np.roll(r.quaternions[s, b], -1)),
+                    )
+                    self.log(path, place, **{SIMULATION: float(t)})
+            for s, cloud in zip(r.particle_steps, r.particles.get(obj.name, ()), strict=False):
+                points = rr.Points3D(cloud, colors=colour, radii=0.5 * obj.material.particle_size_m)
+                self.log(path, points, **{SIMULATION: float(r.times_s[s])})
+        self.parts.append("replay")
+
+    def arms(self) -> None:
+        """Arms that were planned for this run (`lucibot robot`)."""
+        from lucibot.robot.arm import load_arm
+        from lucibot.robot.collision import CollisionWorld
+
+        for path in sorted(self.run.path.glob("robot/*/*.npz")):
+            with np.load(path) as z:
+                if "simulated_s" not in z.files:
+                    continue
+                plan = {n: z[n] for n in z.files}
+            arm = load_arm(str(plan["arm"]))
+            world = CollisionWorld(
+                arm, plan["T_world_base"], self.task, opening_m=float(plan["width_m"])
+            )
+            name = f"world/arms/{arm.name}/{path.stem}"
+            for t, angles in zip(plan["simulated_s"], plan["angles"][1:-1], strict=True):
+                shapes = world.shapes(angles)
+                counts = np.cumsum([0] + [len(m.vertices) for m in shapes[:-1]])
+                mesh = self.rr.Mesh3D(
+                    vertex_positions=np.concatenate([m.vertices for m in shapes]),
+                    triangle_indices=np.concatenate(
+                        [m.faces + n for m, n in zip(shapes, counts, strict=True)]
+                    ),
+                    albedo_factor=(235, 170, 60, 255),
+                )
+                self.log(name, mesh, **{SIMULATION: float(t)})
+            if f"arm {arm.name}" not in self.parts:
+                self.parts.append(f"arm {arm.name}")
+
+    def _clocks(self, frames: int, fps: float) -> list[dict[str, float]]:
+        """The time of each frame of the video, on its own time line and on the simulation's."""
+        own = np.arange(frames) / fps
+        if self._execute is None:
+            return [{VIDEO: float(t)} for t in own]
+        keyframes = Supervision.load(self._perceive / "supervision.npz").keyframes
+        sim = self.task.spec.simulation
+        reached = (np.arange(len(keyframes)) + 1) * sim.steps_per_waypoint * sim.dt_s
+        # Before the first keyframe is reached the video is at its first contact; a little before that, too.
+        at = np.concatenate([[0.0], reached])
+        first = max(0.0, keyframes[0] - (keyframes[1] - keyframes[0] if len(keyframes) > 1 else 1))
+        in_step = np.interp(np.arange(frames), np.concatenate([[first], keyframes]), at)
+        return [{VIDEO: float(t), SIMULATION: float(s)} for t, s in zip(own, in_step, strict=True)]
+
+    def _mesh(self, thing: Any, colour: tuple[int, ...]) -> Any:
+        mesh = self.task.mesh(thing)
+        return self.rr.Mesh3D(vertex_positions=mesh.vertices, triangle_indices=mesh.faces,
+                              vertex_normals=mesh.vertex_normals, albedo_factor=colour)  # fmt: skip
+
+    def _transform(self, T: np.ndarray) -> Any:
+        return self.rr.Transform3D(translation=T[:3, 3], mat3x3=T[:3, :3])
+
+    def _pose(self, pose: np.ndarray) -> Any:
+        import torch
+
+        q = rotvec_to_quat(torch.as_tensor(pose[3:], dtype=torch.float64)).numpy()
+        return self.rr.Transform3D(
+            translation=pose[:3], quaternion=self.rr.Quaternion(xyzw=np.roll(q, -1))
+        )
+
+    def _jpeg(self, picture: np.ndarray, scale: float = 1.0) -> Any:
+        if scale < 1:
+            picture = cv2.resize(picture, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+        _, data = cv2.imencode(".jpg", np.ascontiguousarray(picture[..., ::-1]),
+                               [cv2.IMWRITE_JPEG_QUALITY, 85])  # fmt: skip
+        return self.rr.EncodedImage(contents=data.tobytes(), media_type="image/jpeg")
