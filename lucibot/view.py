@@ -103,8 +103,8 @@ def _layout() -> Any:
             rrb.Spatial3DView(origin="world", name="scene"),
             rrb.Vertical(
                 rrb.Spatial2DView(origin="world/camera", name="video"),
-                rrb.TimeSeriesView(origin="loss", name="loss"),
-                rrb.TimeSeriesView(origin="terms", name="terms of the best"),
+                rrb.TimeSeriesView(origin="loss", name="loss (time line: generation)"),
+                rrb.TimeSeriesView(origin="terms", name="terms of the best (generation)"),
             ),
             column_shares=[3, 2],
         ),
@@ -148,7 +148,8 @@ class _Shown:
             focal_length=[c.fx, c.fy], principal_point=[c.cx, c.cy], resolution=[c.width, c.height],
             image_plane_distance=0.2, camera_xyz=rr.ViewCoordinates.RDF,
         ), static=True)  # fmt: skip
-        self.log("world/camera/first_frame", self._jpeg(view.first_frame), static=True)
+        if self._perceive is None:
+            self.log("world/camera/first_frame", self._jpeg(view.first_frame), static=True)
         self.parts.append("scene")
 
     def perceived(self) -> None:
@@ -258,6 +259,7 @@ class _Shown:
                     triangle_indices=np.concatenate(
                         [m.faces + n for m, n in zip(shapes, counts, strict=True)]
                     ),
+                    vertex_normals=np.concatenate([m.vertex_normals for m in shapes]),
                     albedo_factor=(235, 170, 60, 255),
                 )
                 self.log(name, mesh, **{SIMULATION: float(t)})

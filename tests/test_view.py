@@ -1,0 +1,141 @@
+"""A run in rerun: what is logged where and when, and what cannot be shown."""
+
+import numpy as np
+import pytest
+import rerun as rr
+
+from lucibot.cli import main
+from lucibot.config import PRESETS
+from lucibot.core.scene_view import SceneView
+from lucibot.store.configs import to_dict
+from lucibot.store.rollout import Rollout
+from lucibot.store.run import RunDirectory, StageFolder
+from lucibot.view import GENERATION, SIMULATION, VIDEO, _Shown, view
+
+RNG = np.random.default_rng(0)
+
+
+@pytest.fixture
+def task(small_task, tmp_path):
+    return small_task("stack_cups", tmp_path / "stack_cups", width=96, height=72, fps=10)
+
+
+@pytest.fixture
+def run(task, tmp_path):
+    """A run of which the scene and the search have finished."""
+    run = RunDirectory.create(
+        tmp_path / "runs", task.name,
+        {"task": str(task.folder), "seed": 5, "config": to_dict(PRESETS["quick"])},
+    )  # fmt: skip
+
+    def stage(number, name):
+        folder = StageFolder(run.path / f"{number}_{name}" / "f", "f")
+        folder.path.mkdir(parents=True)
+        return folder
+
+    empty = np.zeros((72, 96))
+    scene = stage(10, "scene")
+    SceneView(
+        camera=task.camera, names=("red_cup", "yellow_cup"),
+        first_frame=np.zeros((72, 96, 3), np.uint8), background_frame=None,
+        labels=empty.astype(np.uint8), depth_m=empty.astype(np.float32),
+        background_depth_m=empty.astype(np.float32),
+    ).save(scene.path)  # fmt: skip
+    scene.finish(config={}, inputs={}, seconds=1, notes=[])
+    optimize = stage(50, "optimize")
+    loss = np.array([[3.0, 2.0, np.inf], [1.5, 4.0, 5.0]])
+    np.savez(optimize.path / "history.npz", waypoints=RNG.random((2, 3, 4, 2, 6)), loss=loss,
+             failed=~np.isfinite(loss), actuator_iou=loss / 10)  # fmt: skip
+    optimize.finish(config={}, inputs={}, seconds=1, notes=[])
+    return run
+
+
+class Kept:
+    """In place of a recording: what was logged."""
+
+    def __init__(self):
+        self.rows, self.times = [], {}
+
+    def reset_time(self):
+        self.times = {}
+
+    def set_time(self, line, *, sequence=None, duration=None):
+        self.times[line] = sequence if sequence is not None else duration
+
+    def log(self, path, thing, static=False):
+        self.rows.append((path, thing, None if static else dict(self.times)))
+
+    def at(self, path):
+        return [(thing, times) for p, thing, times in self.rows if p == path]
+
+
+def test_the_search_is_seen_generation_by_generation(run, task):
+    kept = Kept()
+    _Shown(rr, kept, run, task).searched()
+    best = kept.at("loss/best")
+    assert [t[GENERATION] for _, t in best] == [0, 1]
+    values = [float(thing.scalars.as_arrow_array()[0].as_py()) for thing, _ in best]
+    assert values == [2.0, 1.5]
+    # Of the first generation two candidates have not failed, each a path for each cup.
+    for cup in ("red_cup", "yellow_cup"):
+        strips = kept.at(f"world/candidates/{cup}")
+        assert [len(s.strips.as_arrow_array()) for s, _ in strips] == [2, 3]
+    (term, _), _ = kept.at("terms/actuator_iou")
+    assert float(term.scalars.as_arrow_array()[0].as_py()) == pytest.approx(0.2)
+
+
+def test_the_replay_is_seen_step_by_step(run, task, tmp_path):
+    steps = 6
+    places = RNG.random((steps, 1, 3)).astype(np.float32)
+    Rollout(
+        times_s=0.1 * np.arange(steps), bodies=("yellow_cup",), positions_m=places,
+        quaternions=np.tile(np.float32([0.6, 0.8, 0, 0]), (steps, 1, 1)), joints=(),
+        joint_values=np.zeros((steps, 0)), actuators=("red_cup", "yellow_cup"),
+        held=np.zeros((steps, 2), bool), particle_steps=np.array([0]), particles={},
+        targets_m=np.zeros((steps, 2, 3)), target_quaternions=np.zeros((steps, 2, 4)), grasped={},
+    ).save(tmp_path / "rollout.npz")  # fmt: skip
+    kept = Kept()
+    shown = _Shown(rr, kept, run, task)
+    shown._execute = tmp_path
+    shown.replayed()
+    mesh, *moves = kept.at("world/replay/yellow_cup")
+    assert mesh[1] is None and len(moves) == steps
+    np.testing.assert_allclose([t[SIMULATION] for _, t in moves], 0.1 * np.arange(steps))
+    place = moves[3][0]
+    np.testing.assert_allclose(place.translation.as_arrow_array()[0].as_py(), places[3, 0])
+    np.testing.assert_allclose(
+        place.quaternion.as_arrow_array()[0].as_py(), [0.8, 0, 0, 0.6], atol=1e-6
+    )
+
+
+def test_the_video_keeps_step_with_the_replay_at_keyframes(run, task, monkeypatch):
+    shown = _Shown(rr, Kept(), run, task)
+    assert shown._clocks(3, 10.0) == [{VIDEO: 0.0}, {VIDEO: 0.1}, {VIDEO: 0.2}]
+    monkeypatch.setattr(shown, "_execute", run.path)
+    monkeypatch.setattr(shown, "_perceive", run.path)
+    told = type("Told", (), {"keyframes": np.array([10, 20, 40])})
+    monkeypatch.setattr("lucibot.view.Supervision.load", lambda path: told)
+    clocks = shown._clocks(50, 10.0)
+    step = task.spec.simulation.steps_per_waypoint * task.spec.simulation.dt_s
+    assert [clocks[k][SIMULATION] for k in (0, 10, 20, 40)] == pytest.approx(
+        [0, step, 2 * step, 3 * step]
+    )
+    assert clocks[30][SIMULATION] == pytest.approx(2.5 * step) and clocks[49][
+        VIDEO
+    ] == pytest.approx(4.9)
+
+
+def test_a_run_is_written_to_a_file(run, tmp_path, capsys):
+    file = tmp_path / "run.rrd"
+    assert main(["view", str(run.path), "--save", str(file)]) == 0
+    assert "2 generations" in capsys.readouterr().out
+    assert file.read_bytes()[:4] == b"RRF2" and file.stat().st_size > 10_000
+
+
+def test_what_cannot_be_shown_is_said(run, task, tmp_path, capsys):
+    assert main(["view", str(tmp_path)]) == 2
+    assert main(["view", str(run.path), "--save", str(tmp_path / "none" / "x.rrd")]) == 2
+    assert "no folder" in capsys.readouterr().err
+    (run.path / "10_scene" / "f" / "manifest.json").unlink()
+    with pytest.raises(Exception, match="nothing has finished"):
+        view(run.path, save=tmp_path / "x.rrd")
