@@ -16,6 +16,7 @@ from lucibot.core.video import Video, write_video
 from lucibot.vision.clip import Reading, read_clip, reading_of, study
 from lucibot.vision.grid import UNSURE, Grid
 from lucibot.vision.registration import register
+from lucibot.vision.steady import follow_camera
 from lucibot.vision.tone import fit_tones
 
 H, W, T = 240, 320, 14
@@ -169,6 +170,30 @@ def test_what_fits_no_common_motion_is_not_taken_for_the_cameras(picture, view):
     reading, report = study(clip(picture, apart), view)
     assert reading.camera is None and report.camera_known < 0.8
     assert any("agrees on no place" in w or "not taken out" in w for w in report.warnings)
+
+
+def test_few_points_that_move_for_a_while_are_an_arms(picture, view):
+    """An arm covers most of the background and has a pattern of its own, which it carries along."""
+    rng = np.random.default_rng(6)
+    frames = np.stack([picture] * T)
+    sleeve = cv2.GaussianBlur(rng.uniform(0, 255, (H, W + 40)).astype(np.float32), (0, 0), 2)
+    sleeve = cv2.normalize(sleeve, None, 0, 255, cv2.NORM_MINMAX).astype(np.uint8)
+    for k, t in enumerate(range(4, 11)):
+        frames[t, :, 40:] = cv2.GaussianBlur(frames[t, :, 40:], (0, 0), 25)
+        frames[t, 60:180, 120:] = sleeve[60:180, 120 + k : W + k, None]
+    motion = follow_camera(frames, view.labels == 0)
+    assert motion.largest < 0.0015 and motion.known[[0, 1, 2, -2, -1]].all()
+
+
+def test_black_that_stays_black_holds_the_end_of_a_curve(picture):
+    """Half of the picture is black; the rest becomes lighter."""
+    dark = picture.copy()
+    dark[:, :160] = np.random.default_rng(3).integers(0, 4, (H, 160, 3))
+    lighter = np.clip(dark * 1.12, 0, 255).astype(np.uint8)
+    tones = fit_tones(np.stack([dark, *[lighter] * 4]), np.ones((H, W), bool))
+    back = tones.applied(lighter, 3)
+    assert back[:, :160].mean() < 5
+    assert np.abs(back[:, 160:].astype(int) - dark[:, 160:]).mean() < 3
 
 
 def test_bars_are_not_seen_and_a_hand_comes_in_over_their_edge(picture, view, tmp_path):

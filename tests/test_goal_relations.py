@@ -6,7 +6,9 @@ import numpy as np
 
 from lucibot.providers.verifier.goals import Lifted, Spread, measure, relations
 from lucibot.task import load_task
-from lucibot.vision.regions import HAND, Regions
+from lucibot.vision.regions import Regions
+from lucibot.vision.scene_model import HAND
+from lucibot.vision.standing import outline
 
 
 def regions(task, name: str, boxes: list[tuple[int, int, int, int]], hands=()) -> Regions:
@@ -19,7 +21,7 @@ def regions(task, name: str, boxes: list[tuple[int, int, int, int]], hands=()) -
     K = len(boxes)
     return Regions(
         frames=np.arange(K), labels=labels, lab=np.zeros((*labels.shape, 3), np.float32),
-        shift=np.zeros(K), tracked=np.ones(K), noise=1.0,
+        noise=1.0,
     )  # fmt: skip
 
 
@@ -56,9 +58,41 @@ def test_a_thing_is_inside_at_any_size_and_what_stands_behind_is_not():
     behind[18:60, 30:70] = thing  # 42 of 50 are seen.
     labels = np.stack([first, inside, behind])
     hues = np.array([[50, 0, 0], [50, 60, 30], [70, 0, 70]], np.float32)
-    regions = Regions(
-        frames=np.arange(3), labels=labels, lab=hues[labels], shift=np.zeros(3), tracked=np.ones(3),
-        noise=1.0,
-    )  # fmt: skip
+    regions = Regions(frames=np.arange(3), labels=labels, lab=hues[labels], noise=1.0)
     found = measure(task, None, None, regions, kind, relation)
     assert found.tolist() == [0.0, 1.0, 0.0]
+
+
+def test_a_thing_in_a_shallow_vessel_that_stands_still_hides_a_part_of_it_alone():
+    """The cup that is put in is drawn no larger than the other's opening, as a roll in a bowl."""
+    task = load_task("stack_cups")
+    ((kind, relation),) = [r for r in relations(task) if r[0] == "inside"]
+    thing, vessel = (task.label(n) for n in (relation.object, relation.container))
+    where = outline(task, task.object(relation.container), task.camera.resized(160, 120))
+    ys, xs = np.nonzero(where)
+    y, x = int(np.median(ys)), int(np.median(xs))
+    first = np.where(where, vessel, 0).astype(np.uint8)
+    first[:14, :14] = thing
+    inside, held = (np.where(where, vessel, 0).astype(np.uint8) for _ in range(2))
+    for labels in (inside, held):
+        labels[y - 6 : y + 6, x - 6 : x + 6] = thing
+    held[y - 6 : y + 6, x + 7 : x + 20] = HAND
+    # The vessel has gone with it.
+    both = np.roll(inside, 40, 1)
+    both[y - 6 : y + 6, x - 6 : x + 6] = thing
+    labels = np.stack([first, inside, held, both])
+    regions = Regions(
+        frames=np.arange(4), labels=labels, lab=np.zeros((4, 120, 160, 3), np.float32), noise=1.0
+    )
+    found = measure(task, None, None, regions, kind, relation)
+    np.testing.assert_array_equal(found, [0, 1, np.nan, 0])
+
+
+def test_what_has_moved_is_told_beside_the_hand_that_still_holds_it():
+    task = load_task("open_drawer")
+    ((kind, relation),) = [r for r in relations(task) if r[0] == "moved"]
+    boxes = [(20, 30, 30, 50), (30, 44, 30, 50), (30, 44, 30, 50)]
+    seen = regions(task, relation.object, boxes, [(36, 44, 44, 60)])
+    assert measure(task, None, None, seen, kind, relation).tolist() == [0, 1, 1]
+    hidden = regions(task, relation.object, boxes, [(18, 40, 30, 60)])
+    assert np.isnan(measure(task, None, None, hidden, kind, relation)[-1])

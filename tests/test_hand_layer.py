@@ -9,8 +9,11 @@ import numpy as np
 import pytest
 
 from lucibot.core.video import Video
+from lucibot.task import load_task
 from lucibot.vision.hands import border_of, covered_by, held_from_outside
-from lucibot.vision.regions import HAND, UNKNOWN, classify
+from lucibot.vision.regions import classify
+from lucibot.vision.scene_model import HAND, UNKNOWN
+from lucibot.vision.standing import within_reach
 
 SIZE = 90, 120
 
@@ -151,3 +154,64 @@ def test_a_rigid_thing_does_not_spread_over_the_hand_that_looks_like_it(scene):
         regions = classify(scene, video, width=SIZE[1], step=1, rigid=(rigid,))
         spread[rigid] = (regions.object(0) & arms)[reach].sum((1, 2)).max()
     assert spread[True] <= spread[False] and spread[True] < 0.6 * (scene.labels > 0).sum()
+
+
+def test_an_arm_in_the_colours_of_the_shaded_table_is_told_by_the_grain_that_it_hides(scene):
+    """The arm's light is the table's at half light, and beside it lies its shadow, as dark."""
+    video, arms = clip(scene, (98, 74, 56))
+    there = arms.sum((1, 2)) > 300
+    frames = video.frames.astype(np.float32)
+    shade = np.ones(SIZE, np.float32)
+    shade[8:48, 76:] = 0.5
+    shade = cv2.GaussianBlur(shade, (0, 0), 2)
+    frames[there] *= np.where(arms[there], 1, shade)[..., None]
+    shades = (shade < 0.6) & ~arms
+    regions = classify(
+        scene, Video(frames=frames.astype(np.uint8), fps=8), width=SIZE[1], step=1
+    )  # fmt: skip
+    assert (regions.hand & arms)[there].sum() > 0.8 * arms[there].sum()
+    assert (regions.hand & shades)[there].sum() < 0.25 * shades[there].sum()
+
+
+def test_what_lies_all_around_in_an_object_is_that_objects(scene):
+    """A drawer shows its inside, in the hand's colours, while the hand still pulls it."""
+    video, arms = clip(scene, (216, 170, 140), leaves=False)
+    frames, boxes = video.frames.copy(), scene.labels > 0
+    for t in range(4, len(frames)):
+        box = np.zeros(SIZE, bool)
+        box[40 : 55 + 2 * (t - 3), 35:55] = True
+        frames[t][box & ~arms[t]] = (190, 30, 30)
+        frames[t, 45:52, 41:49] = (214, 168, 138)
+    regions = classify(
+        scene, Video(frames=frames, fps=8), width=SIZE[1], step=1, rigid=(False,)
+    )  # fmt: skip
+    assert boxes[48, 45] and (regions.labels[-3:, 46:51, 42:48] == 1).all()
+    assert regions.hand[-3:][arms[-3:]].mean() > 0.7
+
+
+def test_a_thing_on_a_joint_is_seen_where_that_lets_it_come(scene):
+    """Its colours are the arm's."""
+    video, arms = clip(scene, (185, 34, 32))
+    reach = np.zeros(SIZE, bool)
+    reach[30:90, 30:60] = True
+    regions = classify(
+        scene, video, width=SIZE[1], step=1, rigid=(False,), reach=(reach,)
+    )  # fmt: skip
+    assert not (regions.object(0) & ~reach).any()
+    beyond = arms & ~reach
+    assert regions.hand[beyond].mean() > 0.7
+
+
+def test_the_reach_of_a_joint_covers_the_thing_wherever_it_comes():
+    task = load_task("open_drawer")
+    (thing,) = [o for o in task.objects if o.articulation is not None]
+    camera = task.camera.resized(160, 120)
+    reach = within_reach(task, thing, camera, margin_px=2)
+    joint, corners = thing.articulation, np.asarray(task.mesh(thing).vertices)
+    for value in np.linspace(joint.lower, joint.upper, 5):
+        T = joint.poses(value)
+        uv, _ = camera.project(corners @ T[:3, :3].T + T[:3, 3])
+        x, y = np.round(uv - 0.5).astype(int).T
+        inside = (x >= 0) & (x < 160) & (y >= 0) & (y < 120)
+        assert inside.any() and reach[y[inside], x[inside]].all()
+    assert reach.mean() < 0.6

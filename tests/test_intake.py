@@ -352,6 +352,17 @@ def test_the_first_good_frame_is_taken_and_it_is_said(scene, tmp_path):
         assert any(f"starts at {first / 12:.2f} s" in d for d in report.done), report.done
 
 
+def test_a_clip_whose_contrast_rises_later_starts_with_its_first_frame(scene, tmp_path):
+    """As many video models draw: the first frame is the picture that they were given."""
+    task, view = scene
+    rise = 1 + 0.3 * np.clip(np.arange(24) / 12, 0, 1)[:, None, None, None]
+    frames = still(view, 24).astype(np.float32)
+    middle = frames.mean((1, 2, 3), keepdims=True)
+    frames = np.clip(middle + rise * (frames - middle), 0, 255).astype(np.uint8)
+    video, report = take_in(write(tmp_path / "rise.mp4", frames), task, view)
+    assert report.start_s == 0 and len(video) == 24
+
+
 def test_fades_and_flicker_are_told_and_a_fade_out_ends_the_clip(scene, tmp_path):
     task, view = scene
     there = reach(view, [*range(20), *range(20, 0, -1)], done_at=20).astype(float)

@@ -16,8 +16,9 @@ from lucibot.providers.verifier import PixelVerifier
 from lucibot.providers.verifier.goals import count_parts, relations
 from lucibot.providers.verifier.motion import exchanged, shifted, untouched
 from lucibot.task import Task, load_task, tasks_folder
-from lucibot.vision import regions as regions_module
-from lucibot.vision.regions import HAND, Regions, classify, grown
+from lucibot.vision.regions import Regions, classify
+from lucibot.vision.scene_model import HAND, grown
+from lucibot.vision.steady import follow_camera
 
 
 @pytest.fixture(scope="module")
@@ -152,9 +153,8 @@ def test_a_background_that_cannot_be_followed_moves_no_camera(seed):
     frames = [np.repeat(np.clip(w, 0, 255).astype(np.uint8)[..., None], 3, -1) for w in walls]
     labels = np.zeros((240, 320), np.uint8)
     labels[100:140, 150:170] = 1
-    still, shift, tracked = regions_module._stabilise(frames, labels)
-    assert shift.max() < 1e-3 and tracked[1] > 0.4 and not tracked[2:].any()
-    assert all(np.array_equal(a, b) for a, b in zip(still, frames, strict=True))
+    motion = follow_camera(np.stack(frames), labels == 0)
+    assert motion.displacement.max() < 1e-3 and not motion.known[2:].any()
 
 
 def test_hands_are_told_from_objects_and_shadows(videos):
@@ -193,10 +193,7 @@ def test_a_disc_that_turns_moves_though_its_region_does_not():
     lightness[3] = lightness[3] * np.linspace(0.7, 1, 160)
     lab = np.zeros((8, 120, 160, 3), np.float32)
     lab[..., 0] = np.stack(lightness) / 2.55
-    regions = Regions(
-        frames=np.arange(8), labels=np.repeat(disc[None], 8, 0), lab=lab, shift=np.zeros(8),
-        tracked=np.ones(8), noise=0.0,
-    )  # fmt: skip
+    regions = Regions(frames=np.arange(8), labels=np.repeat(disc[None], 8, 0), lab=lab, noise=0.0)
     assert exchanged(regions, 0, 3, 7) == 0
     assert shifted(regions, 0, 0, 3) < 0.002
     assert shifted(regions, 0, 3, 7) > 0.02

@@ -13,7 +13,7 @@ from lucibot.providers.hand import OutlineHand
 from lucibot.providers.verifier import PixelVerifier, pixels
 from lucibot.stages.perceive import perceive
 from lucibot.task import Task
-from lucibot.vision.regions import Regions, classify
+from lucibot.vision.regions import Regions, classify_task
 
 FPS = 7
 
@@ -54,13 +54,13 @@ def judge():
     """Looks at each video once, whatever the task says of hands."""
     looked: dict[int, Regions] = {}
 
-    def once(view, video, **settings) -> Regions:
+    def once(task, view, video, **settings) -> Regions:
         if id(video) not in looked:
-            looked[id(video)] = classify(view, video, **settings)
+            looked[id(video)] = classify_task(task, view, video, **settings)
         return looked[id(video)]
 
     with pytest.MonkeyPatch.context() as m:
-        m.setattr(pixels, "classify", once)
+        m.setattr(pixels, "classify_task", once)
         yield PixelVerifier().create()
 
 

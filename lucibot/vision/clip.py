@@ -129,6 +129,16 @@ def read_clip(path: Path) -> Video:
     return Reading.load(reading).applied(video)
 
 
+def seen_background(video: Video, view: SceneView) -> np.ndarray:
+    """(H, W) bool: where a clip on the scene's grid shows the background at first, and anything at
+    all."""
+    h, w = video.frames.shape[1:3]
+    labels = cv2.resize(view.labels, (w, h), interpolation=cv2.INTER_NEAREST)
+    seam = 2 * max(round(SEAM * w), 1) + 1
+    background = cv2.dilate((labels > 0).astype(np.uint8), np.ones((seam, seam))) == 0
+    return background if video.unseen is None else background & ~video.unseen[0]
+
+
 def study(video: Video, view: SceneView, valid_px: Box | None = None) -> tuple[Reading, ClipReport]:
     """How a clip on the scene's grid is to be read.
 
@@ -137,9 +147,7 @@ def study(video: Video, view: SceneView, valid_px: Box | None = None) -> tuple[R
     """
     h, w = video.frames.shape[1:3]
     x0, y0, x1, y1 = box = valid_px or (0, 0, w, h)
-    labels = cv2.resize(view.labels, (w, h), interpolation=cv2.INTER_NEAREST)
-    seam = 2 * max(round(SEAM * w), 1) + 1
-    background = cv2.dilate((labels > 0).astype(np.uint8), np.ones((seam, seam))) == 0
+    background = seen_background(video, view)
     inside = np.zeros((h, w), bool)
     inside[y0:y1, x0:x1] = True
     background &= inside

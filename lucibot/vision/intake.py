@@ -38,6 +38,8 @@ HEAD_RATE = 30.0
 """Pictures a second of the head that are looked at, at most."""
 FADED = 0.9
 """Contrast, as a share of what it comes to, below which a first picture is being faded in."""
+FAINT = 0.5
+"""Below, a first picture is faded without a doubt."""
 FADED_IN = 0.98
 """From here on a fade is over."""
 ANOTHER = 10.0
@@ -279,7 +281,13 @@ def _start(footage, head: _Head, task: Task, view: SceneView, config: IntakeConf
     refused: np.ndarray | None = None
     for k, rgb in enumerate(head.pictures):
         if contrast[k] < (FADED_IN if faded else FADED):
-            continue
+            if k == 0 and contrast[0] > FAINT:
+                # Contrast may also go up when things are moved: the scene's own picture tells.
+                start = _placed(rgb, head, task.camera, view, head.times_s[0], config)
+                if _whole(_as_placed(start, rgb, head, task.camera), view):
+                    faded = False
+            if faded or k:
+                continue
         # What looks like a picture that was refused needs no second look.
         if refused is not None and np.abs(rgb.astype(np.int16) - refused).mean() < ANOTHER:
             continue
@@ -312,18 +320,28 @@ def _contrast_of(pictures: list[np.ndarray]) -> np.ndarray:
     The median over places of the local contrast, over its median in the later half: a hand that
     comes in covers a few places only.
     """
-    local = []
-    for rgb in pictures:
-        gray = cv2.cvtColor(cv2.resize(rgb, (96, 72), interpolation=cv2.INTER_AREA),
-                            cv2.COLOR_RGB2GRAY).astype(np.float32)  # fmt: skip
-        blocks = rearrange(gray, "(i a) (j b) -> i j (a b)", a=12, b=12)
-        local.append(blocks.std(-1).ravel())
-    local = np.stack(local)
+    local = np.stack([_local_contrast(rgb) for rgb in pictures])
     later = np.median(local[len(local) // 2 :], axis=0)
     telling = later >= max(np.median(later), 1.0)
     if not telling.any():
         return np.zeros(len(local))
     return np.median(local[:, telling] / later[telling], axis=1)
+
+
+def _local_contrast(rgb: np.ndarray) -> np.ndarray:
+    """(places,) standard deviation of the brightness in each place of a picture."""
+    gray = cv2.cvtColor(cv2.resize(rgb, (96, 72), interpolation=cv2.INTER_AREA),
+                        cv2.COLOR_RGB2GRAY).astype(np.float32)  # fmt: skip
+    return rearrange(gray, "(i a) (j b) -> (i j) (a b)", a=12, b=12).std(-1)
+
+
+def _whole(image: np.ndarray, view: SceneView) -> bool:
+    """Whether a picture (H, W, 3) on the camera's grid has the contrast of the scene's."""
+    size = image.shape[1::-1]
+    known = cv2.resize(view.first_frame, size, interpolation=cv2.INTER_AREA)
+    ours, theirs = (_local_contrast(x) for x in (image, known))
+    telling = theirs >= max(np.median(theirs), 1.0)
+    return bool(telling.any() and np.median(ours[telling] / theirs[telling]) >= FADED_IN)
 
 
 def _placed(rgb, head: _Head, camera: Camera, view: SceneView, time_s: float, config) -> _Start:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import cv2
 import numpy as np
 import trimesh
@@ -14,6 +16,8 @@ HEIGHTS = np.linspace(0.1, 0.9, 7)
 UPRIGHT = 0.75
 """A thing is upright when it is at least so high, as a share of its greatest width; plates, slices
 and boards are not, nor is a bowl."""
+STEPS = 12
+"""Places of a joint that are looked at."""
 LEAN = 0.25
 """The middles of an upright thing's cuts lie above one another up to this share of its width."""
 
@@ -34,6 +38,19 @@ def outline(task: Task, thing: BackgroundSpec | ObjectSpec, camera: Camera) -> n
     uv, _ = camera.project(placed(task, thing)[0])
     cv2.fillConvexPoly(mask, cv2.convexHull(np.round(uv - 0.5).astype(np.int32)), 1)
     return mask > 0
+
+
+def within_reach(task: Task, thing: ObjectSpec, camera: Camera, margin_px: int) -> np.ndarray:
+    """(H, W) bool: where a thing on a joint can be seen, all that its joint allows, and a margin."""
+    joint, corners = thing.articulation, np.asarray(task.mesh(thing).vertices)
+    poses = joint.poses(np.linspace(joint.lower, joint.upper, STEPS))
+    seen = [camera.project(corners @ T[:3, :3].T + T[:3, 3]) for T in poses]
+    hulls = [cv2.convexHull(uv[z > 0].astype(np.float32))[:, 0] for uv, z in seen]
+    mask = np.zeros((camera.height, camera.width), np.uint8)
+    for a, b in pairwise(hulls):
+        both = cv2.convexHull(np.concatenate([a, b]))
+        cv2.fillConvexPoly(mask, np.round(both - 0.5).astype(np.int32), 1)
+    return cv2.dilate(mask, np.ones((2 * margin_px + 1,) * 2, np.uint8)) > 0
 
 
 def placed(task: Task, thing: BackgroundSpec | ObjectSpec) -> tuple[np.ndarray, np.ndarray]:

@@ -23,6 +23,8 @@ CERTAIN = 0.12
 """Least share of the points that must agree on it."""
 CERTAIN_SEEN = 0.6
 """The same, of those that are found again: a hand hides some."""
+MORE = 1.5
+"""How many times as many points speak against a motion that few tell of."""
 SAMPLES = 24
 """Frames that tell whether the camera moves at all."""
 STANDS = 0.5
@@ -109,8 +111,9 @@ def _follow(frames, at: np.ndarray, first, points, size) -> CameraMotion:
     """The motion at the first frame and at frames `at`, ascending."""
     count, height, width = frames.shape[:3]
     s = width / size[0]
-    A, known, last = np.tile(np.eye(2, 3), (count, 1, 1)), np.zeros(count, bool), np.eye(2, 3)
-    known[0] = True
+    A, last = np.tile(np.eye(2, 3), (count, 1, 1)), np.eye(2, 3)
+    known, shares = np.zeros(count, bool), np.zeros(count)
+    known[0], shares[0] = True, 1.0
     lk = {"winSize": (17, 17), "maxLevel": 3}
     for t in at:
         guess = points.reshape(-1, 2) @ last[:, :2].T + last[:, 2]
@@ -130,14 +133,37 @@ def _follow(frames, at: np.ndarray, first, points, size) -> CameraMotion:
             )
         share = 0.0 if found is None else agree.sum() / len(points)
         known[t] = share >= CERTAIN and agree.sum() >= CERTAIN_SEEN * good.sum()
+        shares[t] = share * known[t]
         last = found if known[t] else last
         A[t] = last
     looked = np.r_[0, at]
-    A, known = _between(A[looked], known[looked]), known[looked]
+    A, known = A[looked], known[looked]
+    known &= ~_astray(A, shares[looked], size)
+    A = _between(A, known)
     # To the full size, whose pixel centres lie half a pixel in.
     linear = A[:, :, :2]
     A[:, :, 2] = s * (A[:, :, 2] + 0.5 * linear.sum(2)) - 0.5 * linear.sum(2) + 0.5 - 0.5 * s
-    corners = np.array([[0, 0], [width - 1, 0], [0, height - 1], [width - 1, height - 1]], float)
-    moved = np.einsum("tij,cj->tci", linear, corners) + A[:, None, :, 2] - corners
-    way = np.linalg.norm(moved, axis=2).mean(1) / width
-    return CameraMotion(A=A, known=known, displacement=way)
+    return CameraMotion(A=A, known=known, displacement=_ways(A, (width, height)))
+
+
+def _ways(A: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """(n,) mean way of the corners of a picture of `size` through A (n, 2, 3) [picture widths]."""
+    w, h = size
+    corners = np.array([[0, 0], [w - 1, 0], [0, h - 1], [w - 1, h - 1]], float)
+    moved = np.einsum("tij,cj->tci", A[:, :, :2], corners) + A[:, None, :, 2] - corners
+    return np.linalg.norm(moved, axis=2).mean(1) / w
+
+
+def _astray(A: np.ndarray, shares: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """(n,) bool: few points tell of a motion, and before and after it many more tell of less. An arm
+    that covers most of the background has points of its own, and so have its reflections.
+
+    Args:
+        shares: (n,) of the points that agree on each of A (n, 2, 3).
+    """
+    way = _ways(A, size)
+    out = np.zeros(len(A), bool)
+    for t in np.flatnonzero(way > FREE):
+        against = (shares > MORE * shares[t]) & (way < way[t] - FREE)
+        out[t] = against[:t].any() and against[t:].any()
+    return out

@@ -28,6 +28,8 @@ AS_BEFORE = 0.003
 """Weight of the curve of the frame before, which decides where a tone is not seen."""
 SCALES = (10.0, 8.0, 6.0, 5.0, 5.0)
 """Differences that still count in the rounds of a fit [of 255]."""
+CLIPPED = 6.0
+"""Difference from which on a pixel at an end of the scale has been cut off there [of 255]."""
 SLOPES = 0.3, 3.0
 """Least and greatest slope of a curve: what is black has nothing in it that could be brought back."""
 FEWEST = 0.2
@@ -120,8 +122,10 @@ def _fit(seen: np.ndarray, wanted: np.ndarray, before: np.ndarray) -> tuple[np.n
     step = KNOTS[1]
     at = np.minimum((seen / step).astype(int), len(KNOTS) - 2)
     part = seen / step - at
-    # A pixel at either end of the scale may have been anything beyond it.
-    open_ = ((seen > 3) & (seen < 252) & (wanted > 3) & (wanted < 252)).all(1)
+    # A pixel at either end of the scale may have been anything beyond it; but black that has stayed
+    # black, and white white, hold the ends.
+    ends = (np.minimum(seen, wanted) <= 3) | (np.maximum(seen, wanted) >= 252)
+    open_ = ~(ends & (np.abs(seen - wanted) > CLIPPED)).any(1)
 
     def sure_of(knots: np.ndarray, scale: float) -> np.ndarray:
         off = np.stack([_through(knots[c], at[:, c], part[:, c]) for c in range(3)], 1) - wanted

@@ -29,7 +29,7 @@ from lucibot.providers.tracker.objects import Followed, RigidObject, learn_colou
 from lucibot.task import Task
 from lucibot.vision.appearance import BackgroundPlate, colour_bins, to_lab
 from lucibot.vision.labelling import dilate, erode, most_likely, warp
-from lucibot.vision.regions import KeyPoints, classify
+from lucibot.vision.regions import KeyPoints, classify_task
 
 
 class TrackByColour:
@@ -112,10 +112,8 @@ class _State:
         plate_lab, known = self._with_rendered_background(view, lab, known)
         self.plate = BackgroundPlate(plate_lab, known)
         # Hands are told by the whole video: what one looks like, and about where it is when.
-        regions = None if task.spec.hands == "none" else classify(
-            view, video, width=config.regions_width,
-            step=max(1, round(video.fps / config.samples_per_s)),
-            rigid=tuple(o.is_rigid and o.articulation is None for o in task.objects),
+        regions = None if task.spec.hands == "none" else classify_task(
+            task, view, video, width=config.regions_width, samples_per_s=config.samples_per_s,
             key_points=key_points,
         )  # fmt: skip
         self.hand = HandLayer(regions, self.size)

@@ -20,7 +20,16 @@ from lucibot.task import Task
 from lucibot.task.references import ObjectName, SolidName, ensure_named
 from lucibot.vision.around import Posts
 from lucibot.vision.pieces import connected_parts
-from lucibot.vision.regions import Regions, pixels_of
+from lucibot.vision.regions import Regions, grown_all, pixels_of
+from lucibot.vision.scene_model import grown
+from lucibot.vision.standing import outline
+
+STANDS = 0.85
+"""Share of a vessel's first region that is still its own, where it has not been moved."""
+WITHIN, MOSTLY_WITHIN = 0.9, 0.7
+"""Share of a rigid thing, and of what flows, that lies in what it is inside of."""
+COVERED = 0.3
+"""Share of something that a hand may cover without hiding it."""
 
 
 class Relation(Spec):
@@ -134,9 +143,13 @@ def inside(task, view, video, regions: Regions, relation: Inside) -> np.ndarray:
     i = task.objects.index(task.object(relation.object))
     container = task.solid(relation.container)
     if container not in task.objects:
-        return _inside_still(view, regions, i, task.mesh(container), container.T_world_object)
+        return _inside_still(task, regions, i, container)
     j = task.objects.index(container)
     thing, vessel = regions.object(i), regions.object(j)
+    lies = _inside_still(task, regions, i, container)
+    # Of a vessel that still stands where it did, all is seen that the thing does not hide.
+    stands = pixels_of((vessel | thing) & vessel[0]) >= STANDS * vessel[0].sum()
+    stands &= pixels_of(vessel & ~grown(vessel[0], 7)) <= (1 - STANDS) * vessel[0].sum()
     slender, opened = _slenderness(_main(thing[0])), _main(vessel[0]).sum()
     own, others = _distinctive(regions, i, j), _distinctive(regions, j, i)
     out = np.zeros(len(thing))
@@ -158,20 +171,23 @@ def inside(task, view, video, regions: Regions, relation: Inside) -> np.ndarray:
         out[k] = float(
             abs(middle) < 0.28 and touching.sum() >= 5 and sunk and above and hidden and covered
         )
+    out[stands & (lies == 1)] = 1.0
     out[_hidden(regions, thing)] = np.nan
     return out
 
 
-def _inside_still(view, regions: Regions, i: int, mesh, T_world: np.ndarray) -> np.ndarray:
-    """Object i lies within the outline of a vessel that stands still, all but a tenth of it."""
+def _inside_still(task: Task, regions: Regions, i: int, vessel) -> np.ndarray:
+    """Object i lies within the outline of a vessel that stands still: nearly all of it, or most of
+    what flows, for that leaves drops behind."""
     region = regions.object(i)
     h, w = region.shape[1:]
-    uv, _ = view.camera.resized(w, h).project(mesh.vertices @ T_world[:3, :3].T + T_world[:3, 3])
-    outline = np.zeros((h, w), np.uint8)
-    cv2.fillConvexPoly(outline, cv2.convexHull(np.round(uv - 0.5).astype(np.int32)), 1)
-    area, within = pixels_of(region), pixels_of(region & (outline > 0))
-    out = ((within >= 0.9 * area) & (area >= 20)).astype(float)
-    out[_hidden(regions, region)] = np.nan
+    where = outline(task, vessel, task.camera.resized(w, h))
+    area, within = pixels_of(region), pixels_of(region & where)
+    least = WITHIN if task.objects[i].is_rigid else MOSTLY_WITHIN
+    out = ((within >= least * area) & (area >= 20)).astype(float)
+    # What is poured is not held: a hand beside it hides nothing.
+    held = task.objects[i].is_rigid & _hidden(regions, region)
+    out[held | (pixels_of(regions.hand & where) > COVERED * where.sum())] = np.nan
     return out
 
 
@@ -223,11 +239,13 @@ def moved(task, view, video, regions: Regions, relation: Moved) -> np.ndarray:
     """`object` has left its first place: its region and the first one have at most 1 - `least` of
     their union in common."""
     region = regions.object(task.objects.index(task.object(relation.object)))
-    both, either = pixels_of(region & region[0]), pixels_of(region | region[0])
+    # A hand may still hold it: what is seen beside the hand tells.
+    open_ = ~grown_all(regions.hand, 5)
+    both, either = (pixels_of(m & open_) for m in (region & region[0], region | region[0]))
     out = (1 - both / np.maximum(either, 1) >= relation.least).astype(float)
     # Nothing moves by vanishing.
     out[pixels_of(region) < 20] = 0
-    out[_hidden(regions, region)] = np.nan
+    out[either < (1 - COVERED) * region[0].sum()] = np.nan
     return out
 
 

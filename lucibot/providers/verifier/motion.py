@@ -7,7 +7,8 @@ from collections.abc import Iterator
 import cv2
 import numpy as np
 
-from lucibot.vision.regions import HAND, UNKNOWN, Regions, grown_all, pixels_of
+from lucibot.vision.regions import Regions, grown_all, pixels_of
+from lucibot.vision.scene_model import HAND, UNKNOWN
 
 APART_S = 0.25, 1.0
 """How far apart two moments are that are compared [s]."""

@@ -18,16 +18,16 @@ from lucibot.providers.verifier.base import NO_GOAL, Shown, Verdict
 from lucibot.providers.verifier.config import PixelVerifier
 from lucibot.providers.verifier.motion import carried, exchanged, shifted, untouched
 from lucibot.task import Task
+from lucibot.vision.clip import seen_background
 from lucibot.vision.regions import (
-    HAND,
-    UNKNOWN,
     Regions,
-    classify,
-    grown,
+    classify_task,
     grown_all,
     pixels_of,
 )
+from lucibot.vision.scene_model import HAND, UNKNOWN, grown
 from lucibot.vision.standing import outlines
+from lucibot.vision.steady import follow_camera
 
 HAND_SEEN = 0.004
 """Share of the picture from which on a hand counts as seen."""
@@ -41,18 +41,17 @@ class Judge:
     def judge(self, task: Task, view: SceneView, video: Video) -> Verdict:
         """The rubric's points for one video on the task camera's grid."""
         c = self.config
-        step = max(1, round(video.fps / c.samples_per_s))
-        rigid = tuple(o.is_rigid and o.articulation is None for o in task.objects)
-        regions = classify(
-            view, video, width=c.width, step=step, rigid=rigid, key_points=self._key_points
-        )
+        regions = classify_task(
+            task, view, video, width=c.width, samples_per_s=c.samples_per_s,
+            key_points=self._key_points,
+        )  # fmt: skip
         seconds = regions.frames / video.fps
         reasons: list[str] = []
         evidence: dict[str, float] = {"noise": regions.noise}
         shown: list[Shown] = []
 
         match = 6.0 - self._first_frame(view, video, reasons, evidence)
-        match -= self._drift(regions, reasons, evidence, shown)
+        match -= self._drift(view, video, regions.frames, reasons, evidence, shown)
         if _moves_alone(task, regions):
             slides = evidence["self_motion"] = evidence["self_shift"] = 0.0
         else:
@@ -88,18 +87,18 @@ class Judge:
             )
         return lost
 
-    def _drift(self, regions: Regions, reasons, evidence, shown) -> float:
+    def _drift(
+        self, view: SceneView, video: Video, looked: np.ndarray, reasons, evidence, shown
+    ) -> float:
+        """Deductions for a camera that moves; as it is read, what can be taken out of its motion is."""
         c = self.config
-        # The median over neighbours: one frame hidden by an arm says nothing about the camera.
-        smooth = np.array([np.median(regions.shift[max(k - 1, 0) : k + 2])
-                           for k in range(len(regions.shift))])  # fmt: skip
-        drift = float(np.max(smooth[regions.tracked > 0], initial=0.0))
-        evidence["background_drift"] = drift
+        motion = follow_camera(video.frames[looked], seen_background(video, view))
+        drift = evidence["background_drift"] = motion.largest
         lost = 4.0 * float(np.clip((drift - c.drift_free) / (c.drift_bad - c.drift_free), 0, 1))
         if lost > 0:
             reasons.append(f"the camera moves: the background drifts by {drift:.1%} of the width")
-            t = int(regions.frames[int(np.where(regions.tracked > 0, smooth, 0).argmax())])
-            shown.append(Shown(frame=t, words=reasons[-1], over=0))
+            t = int(np.where(motion.known, motion.displacement, 0).argmax())
+            shown.append(Shown(frame=int(looked[t]), words=reasons[-1], over=0))
         return lost
 
     def _self_motion(

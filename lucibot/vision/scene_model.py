@@ -1,0 +1,410 @@
+"""How each pixel of one frame is explained, by what the first frame and the video taught.
+
+A pixel that looks as in the first frame is what it was there. A changed one is explained by what was
+there in another light, by an object's colours, by a hand, or by nothing. The place's grain tells
+light from what lies in front, see `grain`.
+"""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+
+from lucibot.vision.appearance import (
+    UNIFORM,
+    BackgroundPlate,
+    ColourModel,
+    any_colour,
+    colour_bins,
+)
+from lucibot.vision.grain import Grain
+from lucibot.vision.hands import border_of, held_from_outside
+from lucibot.vision.labelling import mean_field, most_likely, signed_distance, warp
+
+HAND = 254
+UNKNOWN = 255
+OWN = 5.0
+"""From how many times an unknown colour's density on a colour is an object's own."""
+SPREADS = 1.6
+"""How much more of the picture than at first a rigid object may cover."""
+LENT = 0.2
+"""Share of an object's own density below which the hand's on the same colour is taken for a loan."""
+SHADE = 0.035
+"""How far from an object its shadow may be worth a look [picture widths]."""
+LIGHT, CHROMA = 8.0, 5.5
+"""Least differences in lightness and in hue that count: coding moves whole blocks by less."""
+SPREAD = 4.0
+"""Where noise is larger: how many of its standard deviations a difference must reach."""
+SOFT = 0.8, 1.2, 1.6, 2.2
+"""Standard deviations of the blur over hues [pixels]: eyes, coders and film see them coarsely too."""
+QUIET = 0.1
+"""Share of the samples that are quiet: noise is the same in all, hands and shadows come and go, and
+light that changes goes on changing."""
+LEAST_TONE = 0.02
+"""Share of the picture from which on a tone's noise can be measured."""
+TONES = 6
+"""Ranges of lightness in which noise is measured apart: dark places show more of it."""
+DARK = 40
+"""Of 255; what is darker tells of light only where there is nothing else."""
+SHADED, LIT = 0.42, 1.25
+"""Lightness of a place in the shade and in a highlight, as a share of what it was at first."""
+DARKEST, BRIGHTEST = 0.2, 1.6
+"""The same where its grain is still there."""
+SURE_GRAIN = 0.5
+"""How sure the grain must be to decide alone, in [0, 1]."""
+GRAIN = 2.0
+"""What grain that is surely kept or lost says [nats]: on drawings, of other places one in five to ten
+looks like it."""
+SHADING = 0.1
+"""Share of an object's pixels that are much lighter or darker than any at first."""
+ENCLOSED = 0.9
+"""Share of the ring around a part from which on it lies in what that ring shows."""
+
+
+def _as_lit(empty_rgb: np.ndarray, first_rgb: np.ndarray, labels0: np.ndarray, shade: int):
+    """The picture of the empty scene (h, w, 3) in the light of the video's first frame: at and
+    around each object, within `shade` pixels, as it falls just outside of that."""
+    empty = empty_rgb.astype(np.float32) + 8.0
+    ratio, lit = (first_rgb + 8.0) / empty, empty.copy()
+    shaded = grown(labels0 > 0, 2 * shade + 1)
+    for i in range(1, int(labels0.max()) + 1):
+        mine = labels0 == i
+        ring = grown(mine, 2 * shade + 15) & ~shaded
+        if ring.any():
+            near = grown(mine, 2 * shade + 1)
+            lit[near] = empty[near] * np.median(ratio[ring], axis=0)
+    return np.clip(lit - 8.0, 0, 255).astype(np.uint8)
+
+
+def _lab(rgb: np.ndarray, soft: float) -> np.ndarray:
+    """(h, w, 3) float32 CIE Lab of (h, w, 3) uint8, hues blurred by `soft` pixels."""
+    lab = cv2.cvtColor(rgb.astype(np.float32) / 255, cv2.COLOR_RGB2LAB)
+    out = cv2.GaussianBlur(lab, (0, 0), 0.8)
+    if soft > 0.8:
+        out[..., 1:] = cv2.GaussianBlur(lab[..., 1:], (0, 0), soft)
+    return out
+
+
+class SceneModel:
+    """Appearance of background, objects and hand, learned from the first frame and the video."""
+
+    def __init__(
+        self, first_rgb: np.ndarray, empty_rgb: np.ndarray, labels0: np.ndarray, soft: float
+    ):
+        self.first_rgb, self.labels0 = first_rgb.astype(np.float32), labels0
+        self.soft = soft
+        self.first = first = self.lab(first_rgb)
+        self.objects = int(labels0.max())
+        self.light = np.full(labels0.shape, LIGHT, np.float32)
+        self.chroma = np.full(labels0.shape, CHROMA, np.float32)
+        # Around an object the first frame shows its shadow, which goes with it.
+        shade = round(SHADE * labels0.shape[1])
+        empty = self.lab(_as_lit(empty_rgb, first_rgb, labels0, shade))
+        shaded = grown(labels0 > 0, 2 * shade + 1)
+        self.empty = np.where(shaded[..., None], empty, first).astype(np.float32)
+        self.border = border_of(labels0.shape)
+        self.grain = Grain(first_rgb)
+        self.plate = BackgroundPlate(_bytes(self.empty), np.ones(labels0.shape, bool))
+        self.unmoved = BackgroundPlate(_bytes(first), np.ones(labels0.shape, bool))
+        self.beside = {
+            i: [int(j) for j in np.unique(labels0[grown(labels0 == i, 5)]) if j not in (0, i)]
+            for i in range(1, self.objects + 1)
+        }  # fmt: skip
+        bins = colour_bins(_bytes(first))
+        self.colours = [
+            ColourModel(bins[labels0 == i + 1], shading=SHADING) for i in range(self.objects)
+        ]
+        self.most = np.full(self.objects, np.inf)
+        """(N,) pixels that each object may cover."""
+        self.reach: tuple[np.ndarray | None, ...] = (None,) * self.objects
+        """Of each object where it can be seen at all."""
+        self.hand = any_colour()
+        """The hand's colours; any before they were learned."""
+
+    def limit(
+        self, rigid: tuple[bool, ...] | None, reach: tuple[np.ndarray | None, ...] | None
+    ) -> None:
+        """Give rigid objects a largest region, for they may turn and come nearer, but not spread;
+        and others a place (h, w) bool where they are."""
+        if rigid is not None:
+            area = np.bincount(self.labels0.ravel(), minlength=self.objects + 1)[1:]
+            self.most = np.where(rigid[: self.objects], SPREADS * area, np.inf)
+        if reach is not None:
+            self.reach = reach
+
+    def _kept_small(self, labels: np.ndarray, bins: np.ndarray) -> np.ndarray:
+        """`labels` (h, w), what is too much of a rigid object given to a hand: what looks least
+        like the object."""
+        for i in range(1, self.objects + 1):
+            mine = labels == i
+            excess = int(mine.sum() - self.most[i - 1]) if np.isfinite(self.most[i - 1]) else 0
+            if excess > 0:
+                like = self.colours[i - 1].density(bins[mine])
+                own = np.full(len(like), i, labels.dtype)
+                own[np.argsort(like, kind="stable")[:excess]] = HAND
+                labels[mine] = own
+        return labels
+
+    def lab(self, rgb: np.ndarray) -> np.ndarray:
+        return _lab(rgb, self.soft)
+
+    def measure_noise(self, frames: list[np.ndarray]) -> np.ndarray:
+        """Raise what counts as a difference by the noise of the background in `frames`.
+
+        Returns:
+            (tones, 2) standard deviations of lightness and of a hue's axis against the first frame.
+        """
+        tone = np.clip(self.first[..., 0] / (100 / TONES), 0, TONES - 1).astype(int)
+        background = self.labels0 == 0
+        noise = np.zeros((TONES, 2))
+        if frames:
+            delta = np.abs(np.stack([
+                self.lab(self.same_light(f, self.labels0)) - self.first for f in frames
+            ]))  # fmt: skip
+            chroma = np.hypot(delta[..., 1], delta[..., 2])
+            for i in range(TONES):
+                at = background & (tone == i)
+                if at.sum() < LEAST_TONE * at.size:
+                    continue
+                # What moves, or is shaded, covers less than half of a tone in the quieter samples.
+                middle = [
+                    np.quantile(np.median(d[:, at], axis=1), QUIET) for d in (delta[..., 0], chroma)
+                ]
+                # Of a half normal's and of a Rayleigh distribution's median.
+                noise[i] = middle[0] / 0.674, middle[1] / 1.177
+        # A tone that the background has not is as noisy as the noisiest.
+        noise[noise[:, 0] == 0] = noise.max(0)
+        self.light = np.maximum(LIGHT, SPREAD * noise[tone, 0]).astype(np.float32)
+        self.chroma = np.maximum(CHROMA, SPREAD * noise[tone, 1]).astype(np.float32)
+        return noise
+
+    def same_light(self, rgb: np.ndarray, before: np.ndarray) -> np.ndarray:
+        """Divide out a slow change of exposure and colour: median ratios over blocks of what was
+        background in the sample before, smoothed, and bounded so that no new thing is divided
+        out."""
+        h, w = before.shape
+        # Every other pixel tells as much.
+        some = np.s_[::2, ::2]
+        background = ((before == 0) & (self.labels0 == 0))[some]
+        # What is nearly black says little of light, and coding changes it by a large share.
+        bright = background & (self.first_rgb[some].max(-1) > DARK)
+        if bright.mean() > LEAST_TONE:
+            background = bright
+        ratio = (rgb[some] + np.float32(8)) / (self.first_rgb[some] + 8)
+        whole = np.median(ratio[background], axis=0) if background.any() else np.ones(3)
+        rows, columns = 6, 8
+        gain = np.tile(whole.astype(np.float32), (rows, columns, 1))
+        y, x = (
+            np.linspace(0, n, m + 1).astype(int)
+            for n, m in zip(background.shape, (rows, columns), strict=True)
+        )
+        for i in range(rows):
+            for j in range(columns):
+                block = np.s_[y[i] : y[i + 1], x[j] : x[j + 1]]
+                inside = background[block]
+                if inside.mean() > 0.4:
+                    local = np.median(ratio[block][inside], axis=0)
+                    gain[i, j] = np.clip(local, 0.85 * whole, 1.18 * whole)
+        gain = cv2.resize(cv2.blur(gain, (3, 3)), (w, h), interpolation=cv2.INTER_LINEAR)
+        return np.clip((rgb + np.float32(8)) / gain - 8, 0, 255).astype(np.uint8)
+
+    def moved(self, labels: np.ndarray, flow: np.ndarray) -> np.ndarray:
+        """(h, w) labels carried along a flow (h, w, 2) [px] where that is more than noise."""
+        out = np.zeros_like(labels)
+        for i in [*range(1, self.objects + 1), HAND]:
+            mine = labels == i
+            if not mine.any():
+                continue
+            moves = mine & (np.abs(flow[..., 0]) + np.abs(flow[..., 1]) > 0.5)
+            if not moves.any():
+                out[mine] = i
+                continue
+            way = np.where(mine[..., None], flow, np.float32(0))
+            weight = cv2.blur(mine.astype(np.float32), (15, 15))
+            way = cv2.blur(way, (15, 15)) / np.maximum(weight, 1e-3)[..., None]
+            out[warp(mine, way) > 0.5] = i
+        return out
+
+    def foreign(
+        self, image: np.ndarray, kept: np.ndarray, before: np.ndarray, certain: np.ndarray
+    ) -> np.ndarray:
+        """(h, w) labels of one frame on the first look, when nobody knows what a hand looks like:
+        `HAND` is all that hangs together with the border and is no background, lit or shaded, and
+        in no object's colours next to it.
+
+        Args:
+            image: (h, w, 3) from `lab`.
+            kept: (h, w) from `grain`.
+            before: (h, w) labels of the sample before, after their motion.
+            certain: (h, w) bool, what a hand model takes for hands.
+        """
+        labels = self.labels0.copy()
+        ys, xs = np.nonzero(self._differs(image - self.first, kept))
+        if len(ys) == 0:
+            return labels
+        lab, empty, chroma = image[ys, xs], self.empty[ys, xs], self.chroma[ys, xs]
+        # A shadow or a highlight changes lightness within bounds and hardly any hue; hue scales
+        # with lightness, so the expected hue is scaled along.
+        ratio = (lab[:, 0] + 3) / (empty[:, 0] + 3)
+        scaled = np.clip(ratio, 0.3, 1.5)[:, None] * empty[:, 1:]
+        hue = np.linalg.norm(lab[:, 1:] - scaled, axis=1)
+        background = (ratio > SHADED) & (ratio < LIT) & (hue < 1.2 * chroma)
+        grain = kept[ys, xs]
+        # Much the same light needs no grain to be believed.
+        background &= (grain > -SURE_GRAIN) | (np.abs(lab[:, 0] - empty[:, 0]) < LIGHT)
+        density = np.stack([m.density(colour_bins(_bytes(lab[None]))[0]) for m in self.colours])
+        known = grown((before > 0) & (before < HAND), 9)[ys, xs]
+        label = np.where(background, 0, HAND).astype(np.uint8)
+        for i, reach in enumerate(self.reach):
+            if reach is not None:
+                density[i, ~reach[ys, xs]] = 0
+        own = known & (density.max(0) > OWN * UNIFORM)
+        label[own] = (1 + density.argmax(0))[own]
+        same = (grain > SURE_GRAIN) & (ratio > DARKEST) & (ratio < BRIGHTEST)
+        label[same] = self.labels0[ys, xs][same]
+        label[certain[ys, xs]] = HAND
+        labels[ys, xs] = label
+        labels = self._kept_small(labels, colour_bins(_bytes(image)))
+        return self._clean(labels, before, certain)
+
+    def classify(
+        self, image: np.ndarray, kept: np.ndarray, before: np.ndarray, near: np.ndarray,
+        certain: np.ndarray,
+    ) -> np.ndarray:  # fmt: skip
+        """(h, w) labels of one frame, when the hand's colours are known.
+
+        Args:
+            image: (h, w, 3) from `lab`.
+            kept: (h, w) from `grain`.
+            before: (h, w) labels of the sample before, after their motion.
+            near: (h, w) bool, what the first look took for hands about this moment.
+            certain: (h, w) bool, what a hand model takes for hands.
+        """
+        changed = self._differs(image - self.first, kept)
+        if not changed.any():
+            return self.labels0.copy()
+        lab = _bytes(image)
+        bins = colour_bins(lab)
+        background, _ = self.plate.density(lab, bins)
+        # A thing that stays where it was is shaded like the background is.
+        unmoved, _ = self.unmoved.density(lab, bins)
+        unary = np.empty((self.objects + 3, *changed.shape), np.float32)
+        unary[0] = np.log(0.6 * background + 0.02 * UNIFORM)
+        unary[0] += GRAIN * np.where(self.labels0 == 0, kept, 0)
+        unary[1] = np.log(self.hand.density(bins)) + self._hand_prior(near)
+        for i in range(1, self.objects + 1):
+            away = np.maximum(-signed_distance(before == i), 0)
+            prior = -0.7 - 0.25 * np.maximum(away - 4, 0)
+            prior = np.maximum(prior, np.where(self.labels0 == i, -2.5, -6.0))
+            density = self.colours[i - 1].density(bins)
+            stayed = (self.labels0 == i) & (before == i)
+            density = np.where(stayed, np.maximum(density, unmoved), density)
+            unary[1 + i] = np.log(density) + prior
+            # What has gone from its place may still be there, otherwise turned.
+            unary[1 + i] += GRAIN * np.where(self.labels0 == i, np.maximum(kept, 0), 0)
+            if self.reach[i - 1] is not None:
+                unary[1 + i][~self.reach[i - 1]] -= 20
+        unary[2:-1, certain] -= 3.0
+        unary[-1] = np.log(0.05 * UNIFORM)
+        # What looks as it did at first is what it was.
+        unary[:, ~changed] = -30
+        classes = np.where(self.labels0 > 0, self.labels0 + 1, 0)
+        np.put_along_axis(unary, classes[None], np.where(changed, np.take_along_axis(
+            unary, classes[None], 0)[0], 0)[None], 0)  # fmt: skip
+        found = most_likely(mean_field(unary, lab, changed))
+        names = np.array([0, HAND, *range(1, self.objects + 1), UNKNOWN], np.uint8)
+        labels = self._kept_small(names[found], bins)
+        # Where things meet, their colours mix to what may look like the background.
+        known = np.where((labels > 0) & (labels < HAND), labels, 0).astype(np.uint8)
+        seam = cv2.morphologyEx((known > 0).astype(np.uint8), cv2.MORPH_CLOSE, np.ones((5, 5))) > 0
+        seam &= changed & ((labels == 0) | (labels == UNKNOWN))
+        labels[seam] = cv2.dilate(known, np.ones((5, 5)))[seam]
+        return self._clean(labels, before, certain)
+
+    def _hand_prior(self, near: np.ndarray) -> np.ndarray:
+        """(h, w) log-probability that a hand is there."""
+        far = cv2.distanceTransform((~near).astype(np.uint8), cv2.DIST_L2, 3)
+        return np.log(0.02 + 0.4 * np.exp(-far / 8)).astype(np.float32)
+
+    def learn_hand(
+        self, lab: list[np.ndarray], labels: list[np.ndarray], certain: np.ndarray
+    ) -> None:
+        """Learn the hand's colours from what has come in over the border, in pictures `lab` that
+        were classified without knowing them, and from what is `certain` (K, h, w) bool."""
+        seen, sure = [], []
+        for image, what, held in zip(lab, labels, certain, strict=True):
+            known = grown((what > 0) & (what < HAND), 5)
+            inner = cv2.erode((what == HAND).astype(np.uint8), np.ones((3, 3))) > 0
+            seen.append(colour_bins(_bytes(image[inner & ~known & ~held][None]))[0])
+            sure.append(colour_bins(_bytes(image[(what == HAND) & held][None]))[0])
+        bins, sure = np.concatenate(seen), np.concatenate(sure)
+        if len(bins):
+            # An object that moved too fast to be known has lent some of its colours.
+            own = np.max([m.density(bins) for m in self.colours], axis=0)
+            bins = bins[ColourModel(bins).density(bins) > LENT * own]
+        if len(sure) and len(bins):
+            # What a hand model saw is little, but sure: it counts as much as all the rest.
+            sure = np.repeat(sure, max(1, round(len(bins) / len(sure))))
+        bins = np.concatenate([bins, sure])
+        if len(bins):
+            self.hand = ColourModel(bins, outliers=0.05, shading=0.15)
+
+    def _differs(self, delta: np.ndarray, kept: np.ndarray) -> np.ndarray:
+        """(h, w) bool: what cannot pass for what it was at first; half of a difference will do where
+        the grain is gone."""
+        chroma = np.hypot(delta[..., 1], delta[..., 2])
+        part = np.where(kept < -SURE_GRAIN, np.float32(0.5), np.float32(1))
+        return (np.abs(delta[..., 0]) > part * self.light) | (chroma > part * self.chroma)
+
+    def _clean(self, labels: np.ndarray, before: np.ndarray, certain: np.ndarray) -> np.ndarray:
+        """Continuity: what is no object and no background is a hand where it is held from outside
+        the picture, an object's colours count where they touch its region
+        before, a hand, or what it lay in or on at first, from which it may come out again; anything
+        else in those colours is unknown."""
+        known = (before > 0) & (before < HAND)
+        self._within(labels, certain)
+        hands = held_from_outside(labels == HAND, self.border, known, certain & (labels == HAND))
+        labels[(labels == HAND) & ~hands] = UNKNOWN
+        hand = grown(labels == HAND, 7)
+        for i in range(1, self.objects + 1):
+            mine = labels == i
+            seed = grown(before == i, 9) | (hand & grown(before == i, 41)) | (self.labels0 == i)
+            for j in self.beside[i]:
+                seed |= grown(labels == j, 7)
+            labels[mine & ~_touching(mine.astype(np.uint8), seed)] = UNKNOWN
+        return labels
+
+    def _within(self, labels: np.ndarray, certain: np.ndarray) -> None:
+        """Give parts that pass for a hand to the object that they lie in, all around: a drawer shows
+        its inside when it opens, and a finger joins its hand at an object's edge."""
+        _, parts, stats, _ = cv2.connectedComponentsWithStats((labels == HAND).astype(np.uint8))
+        ends = np.zeros(len(stats), bool)
+        ends[parts[self.border | certain]] = True
+        for p in np.flatnonzero(~ends)[0 if ends[0] else 1 :]:
+            x, y, w, h = (int(v) for v in stats[p, :4])
+            around = np.s_[max(y - 3, 0) : y + h + 3, max(x - 3, 0) : x + w + 3]
+            part = parts[around] == p
+            ring = labels[around][grown(part, 5) & ~part]
+            which = int(np.bincount(ring).argmax()) if len(ring) else 0
+            if 0 < which < HAND and (ring == which).mean() > ENCLOSED:
+                labels[around][part] = which
+
+
+def _bytes(lab: np.ndarray) -> np.ndarray:
+    """CIE Lab (..., 3) as 8-bit Lab, as the colour models have it."""
+    return np.clip(
+        np.round(lab * np.float32([2.55, 1, 1]) + np.float32([0, 128, 128])), 0, 255
+    ).astype(np.uint8)
+
+
+def grown(mask: np.ndarray, size: int) -> np.ndarray:
+    return cv2.dilate(mask.astype(np.uint8), np.ones((size, size))) > 0
+
+
+def _touching(mask: np.ndarray, seed: np.ndarray) -> np.ndarray:
+    """The connected parts of `mask` that meet `seed`."""
+    count, parts = cv2.connectedComponents(mask)
+    keep = np.zeros(count, bool)
+    keep[parts[seed & (mask > 0)]] = True
+    keep[0] = False
+    return keep[parts]
