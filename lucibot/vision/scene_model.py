@@ -50,6 +50,8 @@ SHADED, LIT = 0.42, 1.25
 """Lightness of a place in the shade and in a highlight, as a share of what it was at first."""
 DARKEST, BRIGHTEST = 0.2, 1.6
 """The same where its grain is still there."""
+LIGHTS = 200.0
+"""Lightnesses that a place in another light may have, all alike [8 bits]."""
 SURE_GRAIN = 0.5
 """How sure the grain must be to decide alone, in [0, 1]."""
 GRAIN = 2.0
@@ -243,11 +245,8 @@ class SceneModel:
         if len(ys) == 0:
             return labels
         lab, empty, chroma = image[ys, xs], self.empty[ys, xs], self.chroma[ys, xs]
-        # A shadow or a highlight changes lightness within bounds and hardly any hue; hue scales
-        # with lightness, so the expected hue is scaled along.
-        ratio = (lab[:, 0] + 3) / (empty[:, 0] + 3)
-        scaled = np.clip(ratio, 0.3, 1.5)[:, None] * empty[:, 1:]
-        hue = np.linalg.norm(lab[:, 1:] - scaled, axis=1)
+        # A shadow or a highlight changes lightness within bounds and hardly any hue.
+        ratio, hue = _relit(lab, empty)
         background = (ratio > SHADED) & (ratio < LIT) & (hue < 1.2 * chroma)
         grain = kept[ys, xs]
         # Much the same light needs no grain to be believed.
@@ -286,6 +285,11 @@ class SceneModel:
         lab = _bytes(image)
         bins = colour_bins(lab)
         background, _ = self.plate.density(lab, bins)
+        # What keeps its grain may be in any light.
+        ratio, hue = _relit(image, self.empty)
+        other = np.exp(-0.5 * (hue / (2 * self.chroma)) ** 2) / (2 * np.pi * (2 * self.chroma) ** 2)
+        other *= np.maximum(kept, 0) * (ratio > DARKEST) * (ratio < BRIGHTEST) / LIGHTS
+        background = np.maximum(background, np.where(self.labels0 == 0, other, 0))
         # A thing that stays where it was is shaded like the background is.
         unmoved, _ = self.unmoved.density(lab, bins)
         unary = np.empty((self.objects + 3, *changed.shape), np.float32)
@@ -388,6 +392,14 @@ class SceneModel:
             which = int(np.bincount(ring).argmax()) if len(ring) else 0
             if 0 < which < HAND and (ring == which).mean() > ENCLOSED:
                 labels[around][part] = which
+
+
+def _relit(lab: np.ndarray, first: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Of CIE Lab (..., 3) that was `first`: its lightness as a share, and how far its hue lies off.
+    Hue scales with lightness, so the expected one is scaled along."""
+    ratio = (lab[..., 0] + 3) / (first[..., 0] + 3)
+    scaled = np.clip(ratio, 0.3, 1.5)[..., None] * first[..., 1:]
+    return ratio, np.linalg.norm(lab[..., 1:] - scaled, axis=-1)
 
 
 def _bytes(lab: np.ndarray) -> np.ndarray:

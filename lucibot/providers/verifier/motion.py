@@ -39,10 +39,10 @@ def untouched(touched: np.ndarray, seconds: np.ndarray) -> Iterator[tuple[int, l
 def exchanged(regions: Regions, i: int, before: int, after: int) -> float:
     """The share of object i's region that is exchanged; 0 if too little of it is seen."""
     label, then, now = i + 1, regions.labels[before], regions.labels[after]
-    # Pixels that other things cover in either moment cannot be compared.
+    # Pixels that other things cover in either moment, or of which nobody knows, cannot be compared.
     open_ = np.ones(then.shape, bool)
     for seen in (then, now):
-        open_ &= (seen == label) | (seen == 0) | (seen >= HAND)
+        open_ &= (seen == label) | (seen == 0) | (seen == HAND)
     a, b = (then == label) & open_, (now == label) & open_
     if min(a.sum(), b.sum()) < 0.25 * max((regions.labels[0] == label).sum(), 1):
         return 0.0
