@@ -64,6 +64,16 @@ KeyPoints = Callable[[np.ndarray], list[list[np.ndarray]]]
 """Of frames (T, H, W, 3) uint8 the key points (21, 2) [px] of the hands in each."""
 
 
+def step_of(video: Video, samples_per_s: float) -> int:
+    return max(1, round(video.fps / samples_per_s))
+
+
+def looked_at(count: int, step: int) -> np.ndarray:
+    """Indices of every `step`-th of `count` frames and of the last ten."""
+    tail = np.arange(max(count - 10, 0), count)
+    return np.unique(np.concatenate([np.arange(0, count, step), tail]))
+
+
 def classify_task(
     task: Task, view: SceneView, video: Video, *, width: int, samples_per_s: float,
     key_points: KeyPoints | None = None,
@@ -73,7 +83,7 @@ def classify_task(
     h0, w0 = view.labels.shape
     camera = task.camera.resized(width, round(width * h0 / w0))
     return classify(
-        view, video, width=width, step=max(1, round(video.fps / samples_per_s)),
+        view, video, width=width, step=step_of(video, samples_per_s),
         rigid=tuple(o.is_rigid and o.articulation is None for o in task.objects),
         reach=tuple(
             None if o.articulation is None
@@ -99,8 +109,7 @@ def classify(
     """
     h0, w0 = view.labels.shape
     size = (width, round(width * h0 / w0))
-    tail = np.arange(max(len(video) - 10, 0), len(video))
-    frames = np.unique(np.concatenate([np.arange(0, len(video), step), tail]))
+    frames = looked_at(len(video), step)
     small = [cv2.resize(video.frames[i], size, interpolation=cv2.INTER_AREA) for i in frames]
     labels0 = cv2.resize(view.labels, size, interpolation=cv2.INTER_NEAREST)
 

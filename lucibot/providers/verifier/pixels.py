@@ -6,6 +6,8 @@ what a video model planned. Each deduction carries the value that was measured.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import cv2
 import numpy as np
 
@@ -23,11 +25,13 @@ from lucibot.vision.regions import (
     Regions,
     classify_task,
     grown_all,
+    looked_at,
     pixels_of,
+    step_of,
 )
 from lucibot.vision.scene_model import HAND, UNKNOWN, grown
 from lucibot.vision.standing import outlines
-from lucibot.vision.steady import follow_camera
+from lucibot.vision.steady import FREE, CameraMotion, follow_camera, taken_out
 
 HAND_SEEN = 0.004
 """Share of the picture from which on a hand counts as seen."""
@@ -41,6 +45,7 @@ class Judge:
     def judge(self, task: Task, view: SceneView, video: Video) -> Verdict:
         """The rubric's points for one video on the task camera's grid."""
         c = self.config
+        video, motion, looked = self._steadied(view, video)
         regions = classify_task(
             task, view, video, width=c.width, samples_per_s=c.samples_per_s,
             key_points=self._key_points,
@@ -51,7 +56,7 @@ class Judge:
         shown: list[Shown] = []
 
         match = 6.0 - self._first_frame(view, video, reasons, evidence)
-        match -= self._drift(view, video, regions.frames, reasons, evidence, shown)
+        match -= self._drift(motion, looked, reasons, evidence, shown)
         if _moves_alone(task, regions):
             slides = evidence["self_motion"] = evidence["self_shift"] = 0.0
         else:
@@ -87,12 +92,21 @@ class Judge:
             )
         return lost
 
-    def _drift(
-        self, view: SceneView, video: Video, looked: np.ndarray, reasons, evidence, shown
-    ) -> float:
-        """Deductions for a camera that moves; as it is read, what can be taken out of its motion is."""
-        c = self.config
+    def _steadied(self, view: SceneView, video: Video):
+        """The video, its camera at rest in the frames that are looked at; what that did; and those
+        frames. What is measured of things must not be the camera's."""
+        looked = looked_at(len(video), step_of(video, self.config.samples_per_s))
         motion = follow_camera(video.frames[looked], seen_background(video, view))
+        if motion.largest > FREE:
+            frames = video.frames.copy()
+            for t, A in zip(looked, motion.A, strict=True):
+                frames[t] = taken_out(frames[t], A)
+            video = replace(video, frames=frames)
+        return video, motion, looked
+
+    def _drift(self, motion: CameraMotion, looked: np.ndarray, reasons, evidence, shown) -> float:
+        """Deductions for a camera that moves; as a clip is read, what can be is taken out before."""
+        c = self.config
         drift = evidence["background_drift"] = motion.largest
         lost = 4.0 * float(np.clip((drift - c.drift_free) / (c.drift_bad - c.drift_free), 0, 1))
         if lost > 0:
