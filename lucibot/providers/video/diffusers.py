@@ -84,7 +84,8 @@ class DiffusersVideo(Config):
     NEEDS = Needs(
         packages=("diffusers", "transformers", "accelerate", "ftfy", "sentencepiece"),
         extra="models", weights=("Wan-AI/Wan2.2-TI2V-5B-Diffusers",), gpu_gib=24,
-        note="other models need other weights, and less or more memory",
+        note="Wan 2.2 is Apache-2.0; the other models need other weights, less or more memory, and have "
+        "licences of their own with limits: read them",
     )  # fmt: skip
 
     kind: Literal["diffusers"] = "diffusers"
