@@ -7,17 +7,22 @@ import sys
 import numpy as np
 import pytest
 
+from lucibot.config import PerceiveConfig, RunConfig
 from lucibot.core.camera import Camera
 from lucibot.core.errors import RunFailed, UserError
 from lucibot.core.needs import needs_of
 from lucibot.core.scene_view import SceneView
 from lucibot.core.tracks import Tracks
 from lucibot.core.video import Video
+from lucibot.estimate import announce, estimate
+from lucibot.pipeline import start_run
 from lucibot.providers.depth import DepthLabDepth
 from lucibot.providers.depth.depthlab import WEIGHTS
 from lucibot.providers.hand import WilorHand
 from lucibot.providers.hand.wilor import FILES
 from lucibot.providers.hand.wilor_driver import projected
+from lucibot.providers.tracker import ComposedTracker, ReplayTracker, Sam2Segmenter
+from lucibot.task import load_task
 
 W, H, T = 96, 72, 3
 
@@ -237,3 +242,30 @@ def test_a_wilor_that_fails_is_one_clear_line(wilor):
     member = WilorHand(checkout=str(wilor), python=sys.executable).create()
     with pytest.raises(RunFailed, match=r"WiLoR .* ended with status 1: .*no module named smplx"):
         member.detect(np.zeros((1, H, W, 3), np.uint8))
+
+
+def config_with(**perceive) -> RunConfig:
+    return RunConfig(perceive=PerceiveConfig(**perceive))
+
+
+def test_what_a_model_lacks_is_told_before_a_run_begins(tmp_path, wilor):
+    task, out = load_task("stack_cups"), tmp_path / "runs"
+    for perceive, said in (
+        ({"depth": DepthLabDepth(checkout="/nowhere")}, r"--perceive\.depth\.checkout /nowhere"),
+        ({"hand": WilorHand(checkout=str(wilor), python="/nowhere")}, r"--perceive\.hand\.python"),
+        ({"tracker": ComposedTracker(segmenter=Sam2Segmenter(model="./no", library="transformers"))},
+         r"--perceive\.tracker\.segmenter\.model \./no"),
+        ({"tracker": ReplayTracker(file=tmp_path / "no.npz")}, r"--perceive\.tracker\.file"),
+    ):  # fmt: skip
+        with pytest.raises(UserError, match=said):
+            start_run(task, config_with(**perceive), seed=0, out=out)
+        assert not out.exists()
+
+
+def test_licences_are_said_when_a_member_is_chosen(wilor):
+    task, heard = load_task("stack_cups"), []
+    announce(estimate(task, config_with()), heard.append)
+    assert heard == []
+    hand = WilorHand(checkout=str(wilor), python=sys.executable)
+    announce(estimate(task, config_with(hand=hand, depth=DepthLabDepth())), heard.append)
+    assert len(heard) == 2 and any("CC-BY-NC-ND" in line for line in heard)

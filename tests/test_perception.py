@@ -28,9 +28,13 @@ from lucibot.perception.keyframes import (
 from lucibot.perception.poses import follow_poses, refine_poses
 from lucibot.perception.problem import Pin, add_pin
 from lucibot.providers.answerer import PixelAnswerer
-from lucibot.providers.depth import FillDepth
+from lucibot.providers.depth import FillDepth, ReplayDepth
+from lucibot.providers.depth.replay import write_depth
+from lucibot.providers.hand import ReplayHand
+from lucibot.providers.hand.replay import write_hands
+from lucibot.providers.tracker import ReplayTracker
 from lucibot.report.art import with_grasps
-from lucibot.stages.perceive import PerceiveConfig, Perception, read_tracks
+from lucibot.stages.perceive import PerceiveConfig, Perception, perceive, read_tracks
 from lucibot.task import Task, load_task
 from lucibot.vision.contour import KNOWN_MARGIN_M, edge_offsets, outlines
 from lucibot.vision.draw import DrawMesh, Windows, draw_depth
@@ -615,3 +619,27 @@ def test_what_came_along_with_a_tool_is_where_the_tool_is():
     assert surface[90, 160] == pytest.approx(0.5 - radius_m, abs=2e-3)
     assert surface[ball].max() < 0.5
     assert carried_surface(camera, stays, depth) is None
+
+
+@pytest.mark.slow
+def test_a_run_without_models_replays_what_one_with_models_has_read(
+    twin: Twin, perceived: Perception, tmp_path
+):
+    perceived.save(tmp_path)
+    write_hands(tmp_path / "hands.npz", twin.video.frames[perceived.hands_at], perceived.hands)
+    depth = FillDepth().create().estimate(
+        twin.task, twin.view, twin.video, perceived.tracks, np.arange(len(twin.video)), seed=0
+    )  # fmt: skip
+    write_depth(tmp_path / "depth.npz", depth, twin.view.background_depth_m)
+    config = PerceiveConfig(
+        tracker=ReplayTracker(file=tmp_path / "tracks.npz"),
+        hand=ReplayHand(file=tmp_path / "hands.npz"),
+        depth=ReplayDepth(file=tmp_path / "depth.npz"),
+    )
+    again = perceive(twin.task, twin.view, twin.video, config, silent)
+    assert np.array_equal(again.tracks.masks, perceived.tracks.masks)
+    assert np.array_equal(again.measured_m, depth, equal_nan=True)
+    for told, then in zip(again.hands, perceived.hands, strict=True):
+        assert [h.score for h in told] == pytest.approx([h.score for h in then])
+    assert np.array_equal(again.supervision.keyframes, perceived.supervision.keyframes)
+    assert errors_m(again.poses, twin.poses)[:, 1].mean() < 0.01
