@@ -28,8 +28,7 @@ from lucibot.perception.keyframes import (
 from lucibot.perception.poses import follow_poses, refine_poses
 from lucibot.perception.problem import Pin, add_pin
 from lucibot.providers.answerer import PixelAnswerer
-from lucibot.providers.depth import FillDepth, ReplayDepth
-from lucibot.providers.depth.replay import write_depth
+from lucibot.providers.depth import FillDepth
 from lucibot.providers.hand import ReplayHand
 from lucibot.providers.hand.replay import write_hands
 from lucibot.providers.tracker import ReplayTracker
@@ -625,21 +624,19 @@ def test_what_came_along_with_a_tool_is_where_the_tool_is():
 def test_a_run_without_models_replays_what_one_with_models_has_read(
     twin: Twin, perceived: Perception, tmp_path
 ):
+    # Hands are kept by their pictures: let no two be the same.
+    shades = np.arange(FRAMES, dtype=np.uint8)[:, None, None, None]
+    video = replace(twin.video, frames=twin.video.frames + shades)
     perceived.save(tmp_path)
-    write_hands(tmp_path / "hands.npz", twin.video.frames[perceived.hands_at], perceived.hands)
-    depth = FillDepth().create().estimate(
-        twin.task, twin.view, twin.video, perceived.tracks, np.arange(len(twin.video)), seed=0
-    )  # fmt: skip
-    write_depth(tmp_path / "depth.npz", depth, twin.view.background_depth_m)
+    write_hands(tmp_path / "hands.npz", video.frames[perceived.hands_at], perceived.hands)
     config = PerceiveConfig(
         tracker=ReplayTracker(file=tmp_path / "tracks.npz"),
         hand=ReplayHand(file=tmp_path / "hands.npz"),
-        depth=ReplayDepth(file=tmp_path / "depth.npz"),
     )
-    again = perceive(twin.task, twin.view, twin.video, config, silent)
+    again = perceive(twin.task, twin.view, video, config, silent)
     assert np.array_equal(again.tracks.masks, perceived.tracks.masks)
-    assert np.array_equal(again.measured_m, depth, equal_nan=True)
-    for told, then in zip(again.hands, perceived.hands, strict=True):
-        assert [h.score for h in told] == pytest.approx([h.score for h in then])
-    assert np.array_equal(again.supervision.keyframes, perceived.supervision.keyframes)
-    assert errors_m(again.poses, twin.poses)[:, 1].mean() < 0.01
+    assert np.array_equal(again.poses, perceived.poses, equal_nan=True)
+    then, now = vars(perceived.supervision), vars(again.supervision)
+    for name, value in then.items():
+        if isinstance(value, np.ndarray):
+            assert np.array_equal(now[name], value, equal_nan=value.dtype.kind == "f"), name

@@ -62,6 +62,13 @@ def test_tracks_come_back(view, video, tmp_path):
     assert np.array_equal(tracks.masks, masks) and np.array_equal(tracks.hand, hand)
     for name, value in kept.items():
         assert np.array_equal(getattr(tracks, name), value)
+    # What the tracker said comes before what became of it.
+    said = {f"told_{n}": ~v if v.dtype == bool else v / 2 for n, v in kept.items()}
+    with np.load(file) as z:
+        np.savez(tmp_path / "both.npz", **z, **said)
+    both = ReplayTracker(file=tmp_path / "both.npz").create().track(None, view, video)
+    for name in kept:
+        assert np.array_equal(getattr(both, name), said[f"told_{name}"])
     other = Video(frames=video.frames[:, ::2], fps=8.0)
     with pytest.raises(UserError, match=r"--perceive\.tracker\.file .*another video or task"):
         member.track(None, view, other)

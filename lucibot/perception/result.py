@@ -14,7 +14,7 @@ from lucibot.core.events import Events
 from lucibot.core.tracks import Tracks
 from lucibot.objective.supervision import Supervision
 from lucibot.providers.hand.base import Hand
-from lucibot.providers.tracker.replay import unpacked
+from lucibot.providers.tracker.replay import as_told, unpacked
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +38,8 @@ class Perception:
     """(R,) the frames in which hands were looked for; not kept by `save`."""
     hands: list[list[Hand]] | None = None
     """What was found there; not kept by `save`."""
+    told: Tracks | None = None
+    """What the tracker said, before poses were refined; None where it was loaded."""
 
     @property
     def poses(self) -> np.ndarray:
@@ -65,6 +67,7 @@ class Perception:
             scale=self.scale, fit=self.fit, touched=e.touched, moving=e.moving, held=e.held,
             contact=e.contact, keyframe_contact=a.contact, around=a.around,
             **({} if a.beside is None else {"contact_beside": a.beside.contact}),
+            **({} if self.told is None else as_told(self.told)),
         )  # fmt: skip
         meta = {
             "first_contact": a.first_contact, "goal": a.goal, "contact_pairs": a.contact_pairs,

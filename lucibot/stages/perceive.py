@@ -107,6 +107,7 @@ def read_tracks(
     progress: Progress, models: Models | None = None,
 ) -> Perception:  # fmt: skip
     """All of perception after the tracker."""
+    told = tracks
     models = models or Models.of(config)
     depth_model, answerer = models.depth, models.answerer
     every = measured = None
@@ -180,7 +181,7 @@ def read_tracks(
     return Perception(
         tracks=tracks, scale=found.scale, fit=found.iou, events=events, answers=answers,
         depth_m=depth, supervision=supervision, measured_m=every, hands_at=np.asarray(at),
-        hands=found_hands,
+        hands=found_hands, told=told,
     )  # fmt: skip
 
 

@@ -15,6 +15,8 @@ from lucibot.providers.tracker.config import ReplayTracker
 from lucibot.task import Task
 
 FLAG = "--perceive.tracker.file"
+TOLD = ("confidence", "lost", "poses")
+"""What is refined after the tracker; masks and hands stay as they are."""
 
 
 class TrackByReplay:
@@ -26,9 +28,10 @@ class TrackByReplay:
         self.config = config
         try:
             with np.load(config.file) as z:
-                data = {n: z[n] for n in
-                        ("shape", "masks", "hand", "confidence", "lost", "poses")}  # fmt: skip
-            self._tracks = unpacked(data)
+                data = {n: z[n] for n in z.files}
+            # What the tracker said; what became of it, from runs that kept no more.
+            said = {n: data.get(f"told_{n}", data[n]) for n in TOLD}
+            self._tracks = unpacked(data | said)
         except FileNotFoundError:
             raise UserError(
                 f"{FLAG} {config.file}: no such file; runs leave one in 40_perceive"
@@ -39,7 +42,7 @@ class TrackByReplay:
     def track(
         self, task: Task, view: SceneView, video: Video, *, progress: Progress = silent
     ) -> Tracks:
-        """Masks, hands and refined poses as they were.
+        """What the tracker said then: all that follows from it comes out the same.
 
         Raises:
             UserError: they are of another video or task.
@@ -52,6 +55,11 @@ class TrackByReplay:
                 f"place of {wanted} (frames, objects, height, width)"
             )
         return self._tracks
+
+
+def as_told(tracks: Tracks) -> dict[str, np.ndarray]:
+    """What of a tracker's answer its `tracks.npz` keeps beside what became of it."""
+    return {f"told_{n}": getattr(tracks, n) for n in TOLD}
 
 
 def unpacked(data: dict[str, np.ndarray]) -> Tracks:
