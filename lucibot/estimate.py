@@ -51,9 +51,11 @@ class Estimate:
             return [*told, "nothing is paid"]
         known = sum(p.usd or 0.0 for p in self.planned)
         calls = sum(p.left for p in self.planned)
-        total = f"in all at most {known:.2f} USD for up to {calls} call{'s' * (calls != 1)}"
-        if self.usd is None:
-            total += ", and what has no known price (--video.usd, --services.prices FILE; 0 for what is free)"
+        unpriced = sum(p.left for p in self.planned if p.usd is None)
+        total = f"in all up to {calls} call{'s' * (calls != 1)}, at most {known:.2f} USD"
+        if unpriced:
+            total += f" and what {unpriced} of them cost, of which no price is known (--video.usd, "
+            total += "--services.prices FILE; 0 for what is free)"
         if self.spent_usd:
             total += f"; {self.spent_usd:.2f} USD are spent already"
         if self.max_usd is None:

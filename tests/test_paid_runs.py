@@ -183,20 +183,17 @@ def test_what_is_paid_is_said_before_and_counted_after(line, server):
     status, said = line.run(*runway(server), "--dry-run", "--max-usd", "1.8")
     assert status == 0 and not server.taken and not line.out.exists()
     assert "up to 2 x videos of 5 s by runway gen4.5, 1.25 USD each" in said
-    assert (
-        "in all at most 2.50 USD for up to 2 calls; the cap is 1.8 USD, and stops the run" in said
-    )
+    assert "in all up to 2 calls, at most 2.50 USD; the cap is 1.8 USD, and stops the run" in said
     assert "examples looked up on 2026-" in said
     # The same is said before a run that pays; the cap stops it before what would pass it.
     status, said = line.run(*runway(server), "--max-usd", "1.8", "--video.at-once", "1")
-    assert status == 1 and "in all at most 2.50 USD" in said and len(server.taken) == 1
+    assert status == 1 and "at most 2.50 USD" in said and len(server.taken) == 1
     assert "could cost 1.25 USD, and 0.6 of the 1.8 USD that this run may spend are spent" in said
     # What there is already is not asked for again.
     status, said = line("resume", str(line.folder), "--dry-run", "--max-usd", "none")
     assert status == 0 and "1 of them are there already" in said and len(server.taken) == 1
     assert (
-        "in all at most 1.25 USD for up to 1 call; 0.60 USD are spent already; no cap is set"
-        in said
+        "in all up to 1 call, at most 1.25 USD; 0.60 USD are spent already; no cap is set" in said
     )
     status, said = line.resume("--max-usd", "none")
     assert status == 0 and len(server.taken) == 2
@@ -213,7 +210,7 @@ def test_what_is_paid_is_said_before_and_counted_after(line, server):
 def test_a_price_that_nobody_knows_is_asked_for_where_there_is_a_cap(line, server, tmp_path):
     words = [*runway(server), "--video.model", "seedance2", "--video.candidates", "1"]
     status, said = line.run(*words, "--dry-run")
-    assert status == 0 and "no price known" in said and "--services.prices FILE" in said
+    assert status == 0 and "0.00 USD and what 1 of them cost, of which no price is known" in said
     status, said = line.run(*words, "--max-usd", "5")
     assert status == 2 and "no price is known" in said and not server.taken
     table = tmp_path / "prices.toml"
