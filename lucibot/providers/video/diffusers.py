@@ -68,7 +68,7 @@ FAMILIES = (
     Family("LTX2ImageToVideoPipeline", ("LTX2ImageToVideoPipeline", "LTX2Pipeline"),
            "Lightricks/LTX-2", 768 * 512, 121, 24.0, 30, 3.0, 8, 32),
     Family("HunyuanVideo15ImageToVideoPipeline", ("HunyuanVideo15ImageToVideoPipeline",),
-           "hunyuanvideo-community/HunyuanVideo-1.5-Diffusers-480p_i2v", 848 * 480, 121, 24.0, 50,
+           "hunyuanvideo-community/HunyuanVideo-1.5-480p_i2v", 848 * 480, 121, 24.0, 50,
            6.0, 4, 16),
     Family("CogVideoXImageToVideoPipeline", ("CogVideoXImageToVideoPipeline",),
            "zai-org/CogVideoX-5b-I2V", 720 * 480, 49, 8.0, 50, 6.0, 4, 16),
