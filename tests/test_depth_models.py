@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import weakref
+
 import cv2
 import numpy as np
 import pytest
@@ -172,10 +174,11 @@ def test_a_saved_network_is_loaded_and_random_weights_are_told(scene, folder):
 
 
 def test_the_known_background_is_put_back_after_a_network(scene, folder, monkeypatch):
-    ask, seen = DepthByNetwork._ask, []
+    ask, seen, loaded = DepthByNetwork._ask, [], set()
 
     def answers(self, model, frame, size):
         own = ask(self, model, frame, size)
+        loaded.add(weakref.ref(model))
         assert own.shape == (H, W) and np.isfinite(own).all()
         seen.append(own)
         t = 0 if len(seen) == 1 else order[len(seen) - 2]
@@ -185,6 +188,7 @@ def test_the_known_background_is_put_back_after_a_network(scene, folder, monkeyp
     monkeypatch.setattr(DepthByNetwork, "_ask", answers)
     model, depth = estimate(scene, folder, order)
     assert model.gives == "disparity" and not model.rests_on_poses
+    assert [ref() for ref in loaded] == [None]  # One, and it is gone.
     assert depth.shape == (2, H, W) and depth.dtype == np.float32
     assert not np.array_equal(seen[0], seen[1])
     for d, t in zip(depth, order, strict=True):

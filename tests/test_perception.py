@@ -28,7 +28,8 @@ from lucibot.perception.keyframes import (
 from lucibot.perception.poses import follow_poses, refine_poses
 from lucibot.perception.problem import Pin, add_pin
 from lucibot.providers.answerer import PixelAnswerer
-from lucibot.providers.depth import FillDepth
+from lucibot.providers.depth import FillDepth, ReplayDepth
+from lucibot.providers.depth.replay import write_depth
 from lucibot.providers.hand import ReplayHand
 from lucibot.providers.hand.replay import write_hands
 from lucibot.providers.tracker import ReplayTracker
@@ -640,3 +641,17 @@ def test_a_run_without_models_replays_what_one_with_models_has_read(
     for name, value in then.items():
         if isinstance(value, np.ndarray):
             assert np.array_equal(now[name], value, equal_nan=value.dtype.kind == "f"), name
+
+
+@pytest.mark.slow
+def test_depth_that_was_measured_leads_to_the_same_poses(
+    twin: Twin, perceived: Perception, tmp_path
+):
+    depth = FillDepth().create().estimate(
+        twin.task, twin.view, twin.video, perceived.tracks, np.arange(len(twin.video)), seed=0
+    )  # fmt: skip
+    write_depth(tmp_path / "depth.npz", depth, twin.view.background_depth_m)
+    config = PerceiveConfig(depth=ReplayDepth(file=tmp_path / "depth.npz"))
+    again = read_tracks(twin.task, twin.view, twin.video, twin.tracks, config, silent)
+    assert np.array_equal(again.measured_m, depth, equal_nan=True)
+    assert errors_m(again.poses, twin.poses)[:, 1].mean() < 0.01

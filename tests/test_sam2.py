@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import weakref
 from dataclasses import replace
 
 import numpy as np
@@ -13,6 +14,7 @@ from transformers import CLIPVisionConfig, CLIPVisionModel, Sam2VideoConfig, Sam
 from lucibot.core.errors import RunFailed, UserError
 from lucibot.core.scene_view import SceneView
 from lucibot.core.video import Video
+from lucibot.providers.checkpoints import Checkpoint
 from lucibot.providers.tracker import ComposedTracker, Sam2Segmenter, settled_tracker
 from lucibot.providers.tracker import sam2 as member
 from lucibot.providers.tracker.base import Segments
@@ -185,6 +187,21 @@ def test_what_is_forgotten_would_not_be_looked_at_again(folder, view, video, mon
 def follow(folder, view, video):
     told = prompts_of(view.labels, 2, inside=4, outside=1)
     return segmenter(folder)._follower.follow(video.frames, told)
+
+
+def test_the_model_is_gone_when_it_has_done_its_work(folder, view, video, lenient, monkeypatch):
+    loaded, load = [], Checkpoint.load
+
+    def watched(self, *a, **k):
+        model = load(self, *a, **k)
+        loaded.append(weakref.ref(model))
+        return model
+
+    monkeypatch.setattr(Checkpoint, "load", watched)
+    tracker = segmenter(folder)
+    assert not loaded
+    tracker.segment(None, view, replace(video, frames=video.frames[:2]))
+    assert len(loaded) == 1 and loaded[0]() is None
 
 
 def test_half_precision_runs(folder, view, video, lenient):
