@@ -146,7 +146,7 @@ class _Shown:
         self.log("world/camera", self._transform(c.T_world_cam), static=True)
         self.log("world/camera", rr.Pinhole(
             focal_length=[c.fx, c.fy], principal_point=[c.cx, c.cy], resolution=[c.width, c.height],
-            image_plane_distance=0.2, camera_xyz=rr.ViewCoordinates.RDF,
+            image_plane_distance=0.1, camera_xyz=rr.ViewCoordinates.RDF,
         ), static=True)  # fmt: skip
         if self._perceive is None:
             self.log("world/camera/first_frame", self._jpeg(view.first_frame), static=True)
@@ -163,7 +163,7 @@ class _Shown:
         found, times = Perception.load(folder), self._clocks(len(video), video.fps)
         names = [o.name for o in self.task.objects]
         classes = [(i + 1, n, COLOURS[i % len(COLOURS)]) for i, n in enumerate(names)]
-        classes.append((len(names) + 1, "hand", (250, 220, 190)))
+        classes += [(0, "background", (0, 0, 0, 0)), (len(names) + 1, "hand", (250, 220, 190))]
         self.log("world/camera/masks", rr.AnnotationContext(classes), static=True)
         scale = min(1.0, PICTURE_PX / video.frames.shape[2])
         for t, frame in enumerate(video.frames):
