@@ -224,8 +224,12 @@ def test_a_run_keeps_the_batch_it_began_with(monkeypatch):
 WHERE = {
     r"spec\.success\b": {"objective", "task", "authoring", "checks"},
     r"spec\.goal\b": {"providers/verifier", "stages/select.py", "task", "authoring", "checks"},
-    r"spec\.simulation\b": {"sim", "optimize", "objective/success", "stages/execute.py", "task", "authoring", "checks"},
-    r"material\.(?!kind\b)\w+": {"sim", "optimize", "objective/success", "task", "authoring", "checks"},
+    r"spec\.simulation\b": {
+        "sim", "optimize", "objective/success", "stages/execute.py", "view.py", "task", "authoring", "checks",
+    },
+    r"material\.(?!kind\b)\w+": {
+        "sim", "optimize", "objective/success", "view.py", "task", "authoring", "checks",
+    },
     r"task\.instruction\b": {
         "providers/prompt", "providers/verifier", "providers/asking.py", "stages/report.py", "pipeline.py",
         "task", "authoring", "checks",
@@ -233,7 +237,7 @@ WHERE = {
     r"storyboard\.toml": {"providers/video", "task", "authoring", "checks"},
 }  # fmt: skip
 """How code names a part of the task -> the folders whose stages have it among what they read; `checks` looks
-at all of it before any stage."""
+at all of it before any stage, and `view.py` after them."""
 
 
 @pytest.mark.parametrize("pattern", WHERE)
