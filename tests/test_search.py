@@ -13,7 +13,7 @@ from lucibot.optimize.clearance import Clearance
 from lucibot.optimize.config import CEM, Evosax, PrefitConfig, Pycma, SearchConfig
 from lucibot.optimize.parametrization import Parametrization
 from lucibot.optimize.prefit import prefit
-from lucibot.optimize.search import _load_checkpoint, evaluate_once, search
+from lucibot.optimize.search import _load_checkpoint, best_start, evaluate_once, search
 from lucibot.optimize.strategies import strict_ranks
 from lucibot.task import load_task
 from lucibot.vision.draw import DrawMesh, draw_depth, fit_camera
@@ -119,6 +119,19 @@ def test_what_is_only_evaluated_is_one_rollout_of_the_estimate():
 
     with pytest.raises(RunFailed, match="diverged"):
         evaluate_once(diverged, start)
+
+
+def test_of_several_starts_the_lowest_is_taken_and_never_one_that_failed():
+    starts = np.zeros((4, 2, 1, 6), np.float32)
+
+    def said(loss, failed):
+        told = Evaluation(loss=np.array(loss), terms={}, failed=np.array(failed), seconds={})
+        return best_start(lambda w: told, starts)[0]
+
+    nothing = [False] * 4
+    assert said([3.0, 1.0, 1.0, 2.0], nothing) == 1
+    assert said([3.0, np.nan, -np.inf, 2.0], [False, True, True, False]) == 3
+    assert said([np.inf] * 4, [True] * 4) == 0
 
 
 def test_the_start_is_a_candidate(tmp_path):

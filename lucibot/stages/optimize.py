@@ -14,7 +14,7 @@ from lucibot.optimize.clearance import Clearance
 from lucibot.optimize.config import OwnOptimizer
 from lucibot.optimize.parametrization import Parametrization
 from lucibot.optimize.prefit import prefit
-from lucibot.optimize.search import SearchResult, evaluate_once, search
+from lucibot.optimize.search import SearchResult, best_start, evaluate_once, search
 from lucibot.pipeline import Context
 from lucibot.sim.grip import grasps
 from lucibot.sim.regime import warnings
@@ -82,7 +82,17 @@ def _run(ctx: Context, evaluator: ShardedEvaluator) -> None:
             ctx.task, supervision, _background_depth(view, supervision), config.prefit,
             seed=ctx.seed, device=config.device, progress=ctx.progress,
         )  # fmt: skip
-    start = clear.repaired(fitted, supervision.held)
+    evaluator.supervise(supervision, config.objective, ctx.progress)
+    starts = {"fitted": clear.repaired(fitted, supervision.held)}
+    if config.prefit is not None and config.search.generations:
+        # The fit looks at masks alone; what physics makes of it may be worse than of what was read.
+        starts["estimated"] = clear.repaired(estimate, supervision.held)
+    start, begun = starts["fitted"], {}
+    if len(starts) > 1:
+        ctx.progress("choosing where the search starts")
+        best, tried = best_start(evaluator.evaluate, np.stack(list(starts.values())))
+        start = list(starts.values())[best]
+        begun = {n: float(v) for n, v in zip(starts, tried.loss, strict=True)}
 
     parametrization = Parametrization(
         start=start, free=supervision.held,
@@ -92,7 +102,6 @@ def _run(ctx: Context, evaluator: ShardedEvaluator) -> None:
         camera_position_m=supervision.camera.T_world_cam[:3, 3],
         correlation=config.search.correlation,
     )  # fmt: skip
-    evaluator.supervise(supervision, config.objective, ctx.progress)
     if config.search.generations == 0:
         found = evaluate_once(evaluator.evaluate, start)
         _save(ctx, found, estimate, start, iou, supervision, evaluator.sharding.n_envs)
@@ -102,7 +111,7 @@ def _run(ctx: Context, evaluator: ShardedEvaluator) -> None:
         checkpoints=ctx.folder / "checkpoints",
         repair=lambda w: clear.repaired(w, supervision.held), progress=ctx.progress,
     )  # fmt: skip
-    _save(ctx, found, estimate, start, iou, supervision, evaluator.sharding.n_envs)
+    _save(ctx, found, estimate, start, iou, supervision, evaluator.sharding.n_envs, begun)
 
 
 def _background_depth(view: SceneView, supervision: Supervision) -> np.ndarray:
@@ -111,8 +120,14 @@ def _background_depth(view: SceneView, supervision: Supervision) -> np.ndarray:
 
 
 def _save(
-    ctx: Context, found: SearchResult, estimate, start, iou, supervision, environments: int
-) -> None:
+    ctx: Context, found: SearchResult, estimate, start, iou, supervision, environments: int,
+    begun: dict[str, float] | None = None,
+) -> None:  # fmt: skip
+    """
+    Args:
+        begun: the losses of the starts that were tried, a rollout each.
+    """
+    begun = begun or {}
     np.savez_compressed(
         ctx.folder / "trajectory.npz", waypoints=found.waypoints, start=start, estimate=estimate,
         held=supervision.held, keyframes=supervision.keyframes,
@@ -130,11 +145,12 @@ def _save(
     )
     write_json(
         ctx.folder / "search.json",
-        {"loss": found.loss, "terms": found.terms, "rollouts": found.rollouts,
+        {"loss": found.loss, "terms": found.terms, "rollouts": found.rollouts + len(begun),
          "generations": len(found.history), "environments": environments, "device": ctx.config.device,
          "objective": to_dict(objective),
          "weights": dataclasses.asdict(objective.weights) | objective.own_weights(),
          "seconds": {n: round(s, 3) for n, s in found.seconds.items()},
          "failed": int(sum(h["failed"].sum() for h in found.history)),
+         "starts": {n: v if np.isfinite(v) else None for n, v in begun.items()},
          "start_loss": start_loss if include_start and np.isfinite(start_loss) else None},
     )  # fmt: skip
