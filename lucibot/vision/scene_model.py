@@ -17,7 +17,7 @@ from lucibot.vision.appearance import (
     any_colour,
     colour_bins,
 )
-from lucibot.vision.grain import Grain
+from lucibot.vision.grain import REACH, WINDOW, Grain
 from lucibot.vision.hands import border_of, held_from_outside
 from lucibot.vision.labelling import mean_field, most_likely, signed_distance, warp
 
@@ -50,6 +50,12 @@ SHADED, LIT = 0.42, 1.25
 """Lightness of a place in the shade and in a highlight, as a share of what it was at first."""
 DARKEST, BRIGHTEST = 0.2, 1.6
 """The same where its grain is still there."""
+AROUND = 11
+"""Side of the surroundings that must show their grain for any light to be believed [pixels]."""
+GONE = 0.6
+"""How surely, on the whole, the grain of surroundings must be gone to tell of a cover alone."""
+GAPS = 11
+"""Widest gap in a hand that is closed where its place's grain is gone [pixels]."""
 LIGHTS = 200.0
 """Lightnesses that a place in another light may have, all alike [8 bits]."""
 SURE_GRAIN = 0.5
@@ -106,6 +112,8 @@ class SceneModel:
         self.empty = np.where(shaded[..., None], empty, first).astype(np.float32)
         self.border = border_of(labels0.shape)
         self.grain = Grain(first_rgb)
+        self.beside_all = grown(labels0 > 0, 2 * (WINDOW // 2 + REACH) + 1)
+        """(h, w) bool: at and close to where objects were at first, whose grain is not the place's."""
         self.plate = BackgroundPlate(_bytes(self.empty), np.ones(labels0.shape, bool))
         self.unmoved = BackgroundPlate(_bytes(first), np.ones(labels0.shape, bool))
         self.beside = {
@@ -241,6 +249,7 @@ class SceneModel:
             certain: (h, w) bool, what a hand model takes for hands.
         """
         labels = self.labels0.copy()
+        kept = self._of_place(kept)
         ys, xs = np.nonzero(self._differs(image - self.first, kept))
         if len(ys) == 0:
             return labels
@@ -249,8 +258,9 @@ class SceneModel:
         ratio, hue = _relit(lab, empty)
         background = (ratio > SHADED) & (ratio < LIT) & (hue < 1.2 * chroma)
         grain = kept[ys, xs]
-        # Much the same light needs no grain to be believed.
+        # Much the same light needs no grain to be believed, unless that is gone all around.
         background &= (grain > -SURE_GRAIN) | (np.abs(lab[:, 0] - empty[:, 0]) < LIGHT)
+        background &= ~_gone(kept)[ys, xs]
         density = np.stack([m.density(colour_bins(_bytes(lab[None]))[0]) for m in self.colours])
         known = grown((before > 0) & (before < HAND), 9)[ys, xs]
         label = np.where(background, 0, HAND).astype(np.uint8)
@@ -263,7 +273,7 @@ class SceneModel:
         label[same] = self.labels0[ys, xs][same]
         label[certain[ys, xs]] = HAND
         labels[ys, xs] = label
-        labels = self._kept_small(labels, colour_bins(_bytes(image)))
+        labels = self._kept_small(_filled(labels, kept), colour_bins(_bytes(image)))
         return self._clean(labels, before, certain)
 
     def classify(
@@ -279,6 +289,7 @@ class SceneModel:
             near: (h, w) bool, what the first look took for hands about this moment.
             certain: (h, w) bool, what a hand model takes for hands.
         """
+        kept = self._of_place(kept)
         changed = self._differs(image - self.first, kept)
         if not changed.any():
             return self.labels0.copy()
@@ -288,7 +299,9 @@ class SceneModel:
         # What keeps its grain may be in any light.
         ratio, hue = _relit(image, self.empty)
         other = np.exp(-0.5 * (hue / (2 * self.chroma)) ** 2) / (2 * np.pi * (2 * self.chroma) ** 2)
-        other *= np.maximum(kept, 0) * (ratio > DARKEST) * (ratio < BRIGHTEST) / LIGHTS
+        # Single windows may be alike by chance.
+        around = cv2.blur(np.maximum(kept, 0), (AROUND, AROUND))
+        other *= np.clip(2 * around - 1, 0, 1) * (ratio > DARKEST) * (ratio < BRIGHTEST) / LIGHTS
         background = np.maximum(background, np.where(self.labels0 == 0, other, 0))
         # A thing that stays where it was is shaded like the background is.
         unmoved, _ = self.unmoved.density(lab, bins)
@@ -317,7 +330,7 @@ class SceneModel:
             unary, classes[None], 0)[0], 0)[None], 0)  # fmt: skip
         found = most_likely(mean_field(unary, lab, changed))
         names = np.array([0, HAND, *range(1, self.objects + 1), UNKNOWN], np.uint8)
-        labels = self._kept_small(names[found], bins)
+        labels = self._kept_small(_filled(names[found], kept), bins)
         # Where things meet, their colours mix to what may look like the background.
         known = np.where((labels > 0) & (labels < HAND), labels, 0).astype(np.uint8)
         seam = cv2.morphologyEx((known > 0).astype(np.uint8), cv2.MORPH_CLOSE, np.ones((5, 5))) > 0
@@ -353,12 +366,17 @@ class SceneModel:
         if len(bins):
             self.hand = ColourModel(bins, outliers=0.05, shading=0.15)
 
+    def _of_place(self, kept: np.ndarray) -> np.ndarray:
+        """(h, w) from `grain`, without what an object took with it when it left."""
+        return np.where(self.beside_all, np.maximum(kept, 0), kept)
+
     def _differs(self, delta: np.ndarray, kept: np.ndarray) -> np.ndarray:
         """(h, w) bool: what cannot pass for what it was at first; half of a difference will do where
-        the grain is gone."""
+        the grain is gone, and none where it is all around."""
         chroma = np.hypot(delta[..., 1], delta[..., 2])
         part = np.where(kept < -SURE_GRAIN, np.float32(0.5), np.float32(1))
-        return (np.abs(delta[..., 0]) > part * self.light) | (chroma > part * self.chroma)
+        differs = (np.abs(delta[..., 0]) > part * self.light) | (chroma > part * self.chroma)
+        return differs | _gone(kept)
 
     def _clean(self, labels: np.ndarray, before: np.ndarray, certain: np.ndarray) -> np.ndarray:
         """Continuity: what is no object and no background is a hand where it is held from outside
@@ -392,6 +410,20 @@ class SceneModel:
             which = int(np.bincount(ring).argmax()) if len(ring) else 0
             if 0 < which < HAND and (ring == which).mean() > ENCLOSED:
                 labels[around][part] = which
+
+
+def _gone(kept: np.ndarray) -> np.ndarray:
+    """(h, w) bool: where the grain is gone, and nearly all around as well."""
+    return cv2.blur(np.minimum(kept, 0), (AROUND, AROUND)) < -GONE
+
+
+def _filled(labels: np.ndarray, kept: np.ndarray) -> np.ndarray:
+    """`labels` (h, w), gaps in hands closed where the grain is not to be seen."""
+    hand = cv2.morphologyEx(
+        (labels == HAND).astype(np.uint8), cv2.MORPH_CLOSE, np.ones((GAPS, GAPS), np.uint8)
+    )
+    labels[(hand > 0) & (labels == 0) & (kept < -0.5 * SURE_GRAIN)] = HAND
+    return labels
 
 
 def _relit(lab: np.ndarray, first: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
