@@ -359,7 +359,7 @@ def test_a_clip_whose_contrast_rises_later_starts_with_its_first_frame(scene, tm
     frames = still(view, 24).astype(np.float32)
     middle = frames.mean((1, 2, 3), keepdims=True)
     frames = np.clip(middle + rise * (frames - middle), 0, 255).astype(np.uint8)
-    video, report = take_in(write(tmp_path / "rise.mp4", frames), task, view)
+    _, report = take_in(write(tmp_path / "rise.mp4", frames), task, view)
     assert report.start_s == 0 and not any("starts at" in d for d in report.done)
 
 
