@@ -119,7 +119,8 @@ def judge(
     )
     if not video.is_file():
         in_tone(clip, planted["hand"], tone, view, video)
-    frames = Reading.load(reading_of(video)).applied(read_video(video))
+    reading = Reading.load(reading_of(video))
+    frames = reading.applied(read_video(video))
     began = time.perf_counter()
     verifier = settled_run(task, config).select.verifier
     verdict = verifier.create(Services(results / "services", config.services)).judge(
@@ -128,7 +129,7 @@ def judge(
     row = {
         "task": task.name, "clip": i, "hand": tone, "fault": planted["fault"],
         "usable": bool(verdict.usable), "total": verdict.total, "reasons": list(verdict.reasons),
-        "seconds": time.perf_counter() - began,
+        "camera_taken_out": reading.camera is not None, "seconds": time.perf_counter() - began,
     }  # fmt: skip
     path.write_text(json.dumps(row, indent=1))
     if verdict.usable == bool(planted["fault"]):

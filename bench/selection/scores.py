@@ -41,6 +41,8 @@ def table(rows: list[dict]) -> str:
     lines += ["", f"False verdicts: {len(wrong)}", ""]
     for r in wrong:
         why = "; ".join(r["reasons"]) or "nothing was found"
+        if r.get("camera_taken_out"):
+            why += "; what the camera did was taken out as the clip was read"
         lines.append(
             f"- {r['task']} {r['clip']}, {r['fault'] or 'valid'}, hand {r['hand'] or 'as drawn'}: "
             f"{r['total']:.1f} points: {why}"

@@ -58,6 +58,8 @@ GAPS = 11
 """Widest gap in a hand that is closed where its place's grain is gone [pixels]."""
 LIGHTS = 200.0
 """Lightnesses that a place in another light may have, all alike [8 bits]."""
+TINT = 3.0
+"""By how many times the least difference in hue a light may tint a place that keeps its grain."""
 SURE_GRAIN = 0.5
 """How sure the grain must be to decide alone, in [0, 1]."""
 GRAIN = 2.0
@@ -249,7 +251,7 @@ class SceneModel:
             certain: (h, w) bool, what a hand model takes for hands.
         """
         labels = self.labels0.copy()
-        kept = self._of_place(kept)
+        kept = self._of_place(image, kept)
         ys, xs = np.nonzero(self._differs(image - self.first, kept))
         if len(ys) == 0:
             return labels
@@ -269,7 +271,7 @@ class SceneModel:
                 density[i, ~reach[ys, xs]] = 0
         own = known & (density.max(0) > OWN * UNIFORM)
         label[own] = (1 + density.argmax(0))[own]
-        same = (grain > SURE_GRAIN) & (ratio > DARKEST) & (ratio < BRIGHTEST)
+        same = grain > SURE_GRAIN
         label[same] = self.labels0[ys, xs][same]
         label[certain[ys, xs]] = HAND
         labels[ys, xs] = label
@@ -289,7 +291,7 @@ class SceneModel:
             near: (h, w) bool, what the first look took for hands about this moment.
             certain: (h, w) bool, what a hand model takes for hands.
         """
-        kept = self._of_place(kept)
+        kept = self._of_place(image, kept)
         changed = self._differs(image - self.first, kept)
         if not changed.any():
             return self.labels0.copy()
@@ -366,8 +368,12 @@ class SceneModel:
         if len(bins):
             self.hand = ColourModel(bins, outliers=0.05, shading=0.15)
 
-    def _of_place(self, kept: np.ndarray) -> np.ndarray:
-        """(h, w) from `grain`, without what an object took with it when it left."""
+    def _of_place(self, image: np.ndarray, kept: np.ndarray) -> np.ndarray:
+        """(h, w) from `grain`, without what an object took with it when it left, and without what is
+        alike by chance: no light makes another hue of a place."""
+        ratio, hue = _relit(image, self.first)
+        lit = (hue < TINT * self.chroma) & (ratio > DARKEST) & (ratio < BRIGHTEST)
+        kept = np.where(lit, kept, np.minimum(kept, 0))
         return np.where(self.beside_all, np.maximum(kept, 0), kept)
 
     def _differs(self, delta: np.ndarray, kept: np.ndarray) -> np.ndarray:
