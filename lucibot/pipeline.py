@@ -37,6 +37,7 @@ from lucibot.services import Services, ensure_vlm
 from lucibot.sim.sharding import settled_batch
 from lucibot.store.configs import agrees, files, from_dict, settled, to_dict
 from lucibot.store.result import RESULT
+from lucibot.store.rollout import Rollout
 from lucibot.store.run import RESULTS, RunDirectory, StageFolder, digest
 from lucibot.task import Task, find_task, load_task, task_names
 
@@ -394,6 +395,7 @@ class _Walk:
             anew = anew or stage.name == self.again
             folder = self._folder(stage)
             if not stage.last_words and not anew and self._kept(stage, folder):
+                folder.event("kept")
                 self.console.done(stage, folder.manifest()["seconds"], skipped=True)
             else:
                 self._forget_result()
@@ -518,15 +520,15 @@ class _Walk:
 
 
 def stage_folder(run: RunDirectory, name: str) -> Path:
-    """The newest finished folder of a stage.
+    """The finished folder of a stage that was made or kept last.
 
     Raises:
-        UserError: the stage has not finished.
+        UserError: the stage has not finished, or what it made is damaged.
     """
     done = _finished_folders(run, name)
     if not done:
         raise UserError(f"{run.path}: stage {name!r} has not finished; `lucibot resume {run.path}`")
-    return max(done, key=lambda f: f.manifest_path.stat().st_mtime).path
+    return _whole(run, max(done, key=StageFolder.last_used))
 
 
 def stages_finished(run: RunDirectory) -> list[str]:
@@ -538,13 +540,37 @@ def made_from(run: RunDirectory, folder: Path, name: str) -> Path:
     """The folder of stage `name` whose artefacts a finished stage folder was made from.
 
     Raises:
-        UserError: they are no longer there.
+        UserError: they are no longer there, or damaged.
     """
     wanted = StageFolder(folder, folder.name).manifest()["inputs"][name]
     for made in _finished_folders(run, name):
         if made.digest() == wanted:
-            return made.path
+            return _whole(run, made)
     raise UserError(f"{folder} was made from another {name!r} stage; `lucibot resume {run.path}`")
+
+
+def replay_of(run: RunDirectory, execute: Path) -> Rollout:
+    """The replay that lies in a finished folder of the stage "execute".
+
+    Raises:
+        UserError: it is of another version.
+    """
+    try:
+        return Rollout.load(execute / "rollout.npz")
+    except (FileNotFoundError, KeyError, TypeError, ValueError):
+        raise UserError(
+            f"{run.path}: its replay was kept by another version; `lucibot resume {run.path} "
+            "--from execute` makes it anew"
+        ) from None
+
+
+def _whole(run: RunDirectory, folder: StageFolder) -> Path:
+    if damaged := folder.damaged():
+        raise UserError(
+            f"{folder.path / damaged[0]} is missing or damaged; `lucibot resume {run.path}` "
+            "makes it anew"
+        )
+    return folder.path
 
 
 def _finished_folders(run: RunDirectory, name: str) -> list[StageFolder]:

@@ -79,11 +79,12 @@ def command(argv: list[str]) -> int:
         UserError: no such folder, or an unknown order.
     """
     p = Parser("lucibot runs", "[DIR]", "List the runs below a folder, and what became of them.")
-    p.add_argument("folder", nargs="?", type=Path, metavar="DIR", help="default: runs")
+    p.add_argument("folder", nargs="?", type=Path, default=Path("runs"), metavar="DIR",
+                   help="default: runs")  # fmt: skip
     p.add_argument("--task", metavar="NAME", help="runs of this task alone")
     p.add_argument("--json", action="store_true", help="one JSON object a line")
     a, _ = p.parse(argv)
-    folder = a.get("folder") or Path("runs")
+    folder = a["folder"]
     rows = listed(folder)
     if "task" in a:
         if rows and a["task"] not in (names := {r.task for r in rows}):

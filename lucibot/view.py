@@ -7,6 +7,8 @@ the search goes on.
 
 from __future__ import annotations
 
+import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +21,8 @@ from lucibot.core.scene_view import SceneView
 from lucibot.core.video import read_video
 from lucibot.objective.supervision import Supervision
 from lucibot.perception.result import Perception
-from lucibot.pipeline import made_from, open_run, stage_folder, stages_finished
+from lucibot.pipeline import made_from, open_run, replay_of, stage_folder, stages_finished
 from lucibot.settings import Parser
-from lucibot.store.rollout import Rollout
 from lucibot.store.run import RunDirectory
 from lucibot.store.verdicts import chosen_video
 from lucibot.task import Task
@@ -73,12 +74,37 @@ def view(run: Path, *, save: Path | None = None) -> str:
         raise UserError(f"{run}: nothing has finished that could be shown; `lucibot resume {run}`")
     if save is not None and not save.parent.is_dir():
         raise UserError(f"--save {save}: there is no folder {save.parent}")
+    if save is not None and save.is_dir():
+        raise UserError(f"--save {save} is a folder; give a file's name")
+    if save is None and sys.platform == "linux" and not (
+        os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
+    ):  # fmt: skip
+        raise UserError(f"there is no screen here for rerun's viewer; `lucibot view {run} --save "
+                        "run.rrd` writes a file for it")  # fmt: skip
     recording = rr.RecordingStream("lucibot", recording_id=f"{directory.path.name}")
+    shown = _Shown(rr, recording, directory, task)
     if save is None:
         recording.spawn()
+        _show(shown, done)
     else:
-        recording.save(str(save))
-    shown = _Shown(rr, recording, directory, task)
+        part = save.with_name(f".{save.name}.part")
+        try:
+            part.touch()
+            recording.save(str(part))
+            _show(shown, done)
+            recording.disconnect()
+            part.replace(save)
+        except OSError as e:
+            raise UserError(f"--save {save}: cannot be written ({e.strerror})") from None
+        finally:
+            part.unlink(missing_ok=True)
+    what = ", ".join(shown.parts)
+    where = f"written to {save}; `rerun {save}` opens it" if save else "sent to the viewer"
+    return f"{task.name}, seed {seed}: {what}; {where}"
+
+
+def _show(shown: _Shown, done: list[str]) -> None:
+    """Send what the finished stages have made, whole."""
     shown.scene()
     if "perceive" in done:
         shown.perceived()
@@ -87,11 +113,8 @@ def view(run: Path, *, save: Path | None = None) -> str:
     if "execute" in done:
         shown.replayed()
         shown.arms()
-    recording.send_blueprint(_layout())
-    recording.flush()
-    what = ", ".join(shown.parts)
-    where = f"written to {save}; `rerun {save}` opens it" if save else "sent to the viewer"
-    return f"{task.name}, seed {seed}: {what}; {where}"
+    shown.recording.send_blueprint(_layout())
+    shown.recording.flush()
 
 
 def _layout() -> Any:
@@ -219,7 +242,7 @@ class _Shown:
 
     def replayed(self) -> None:
         """The best trajectory as it was simulated."""
-        rr, r = self.rr, Rollout.load(self._execute / "rollout.npz")
+        rr, r = self.rr, replay_of(self.run, self._execute)
         for i, obj in enumerate(self.task.objects):
             path, colour = f"world/replay/{obj.name}", COLOURS[i % len(COLOURS)]
             if obj.name in r.bodies:

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import textwrap
 
 import pytest
 
@@ -201,3 +202,30 @@ def test_a_cluster_that_is_not_there_is_one_clear_line(address):
 
     with pytest.raises(UserError, match="no Ray cluster answers"):
         RayFarm(address, device="cpu")
+
+
+def test_a_signal_that_is_heard_while_garbage_is_collected_is_heard(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(
+        textwrap.dedent("""
+        import signal, sys, time
+        from lucibot import cli
+
+        class Left:
+            def __del__(self):
+                signal.raise_signal(signal.SIGTERM)
+
+        def work(argv):
+            try:
+                Left()
+                time.sleep(60)
+            finally:
+                print("unwound")
+
+        cli.COMMANDS["doctor"] = work
+        sys.exit(cli.main(["doctor"]))
+        """)
+    )
+    done = subprocess.run([sys.executable, script], text=True, capture_output=True, timeout=30)
+    assert done.returncode == 143 and done.stdout == "unwound\n"
+    assert done.stderr == "lucibot: stopped\n"

@@ -4,6 +4,8 @@ or by ones that know only the formats' descriptions."""
 import csv
 import dataclasses
 import json
+import os
+import shutil
 
 import av
 import h5py
@@ -14,6 +16,7 @@ import pytest
 from lucibot.cli import main
 from lucibot.core.video import Video, write_video
 from lucibot.export.episode import planned, read_episode
+from lucibot.pipeline import stage_folder
 from lucibot.store.result import Result
 from lucibot.store.rollout import Rollout
 from lucibot.store.run import RunDirectory, StageFolder, write_json
@@ -264,6 +267,8 @@ def test_an_older_replay_says_how_to_make_it_anew(make, capsys):
     with np.load(path) as z:
         kept = {n: z[n] for n in z.files if not n.startswith("target")}
     np.savez(path, **kept)
+    folder = StageFolder(path.parent, "f")
+    folder.finish(config={}, inputs=folder.manifest()["inputs"], seconds=1.0, notes=[])
     assert export("hdf5", run / "d.hdf5", run) == 2
     assert "--from execute" in capsys.readouterr().err
 
@@ -288,3 +293,47 @@ def test_runs_are_listed(make, tmp_path, capsys):
     assert main(["runs", str(tmp_path / "nowhere")]) == 2
     assert main(["runs", str(tmp_path / "runs"), "--task", "cary"]) == 2
     assert "carry" in capsys.readouterr().err
+
+
+def test_a_damaged_run_is_told_with_the_file_and_what_mends_it(make, tmp_path, capsys):
+    for name in ("60_execute/f/rollout.npz", "60_execute/f/film.mp4", "50_optimize/f/trajectory.npz",
+                 "60_execute/f/manifest.json"):  # fmt: skip
+        run = make()
+        (run / name).write_bytes((run / name).read_bytes()[:9])
+        assert export("hdf5", tmp_path / "x", run) == 2, name
+        said = capsys.readouterr().err
+        assert f"{run / name} is missing or damaged; `lucibot resume {run}`" in said
+        assert not list(tmp_path.glob("*x*"))
+
+
+def test_runs_of_one_task_and_seed_do_not_overwrite_each_other(make, tmp_path, capsys):
+    run = make()
+    assert export("trajectory", tmp_path / "x", run, make()) == 0
+    assert len(list((tmp_path / "x").glob("*.json"))) == 2
+    assert export("trajectory", tmp_path / "y", run, run) == 2
+    assert "given twice" in capsys.readouterr().err
+
+
+def test_a_place_that_cannot_be_written_is_said(make, tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    assert export("hdf5", tmp_path / "file" / "x", make()) == 2
+    assert "cannot be written (File exists)" in capsys.readouterr().err
+
+
+def test_a_copy_of_a_run_has_the_same_newest_stage(make, tmp_path):
+    run = RunDirectory(make())
+    newer = run.path / "60_execute" / "f"
+    shutil.copytree(newer, older := newer.with_name("g"))
+    StageFolder(older, "g").log.write_text('{"time": 5}\n')
+    StageFolder(newer, "f").log.write_text('{"time": 6}\n')
+    os.utime(newer / "manifest.json", (1, 1))
+    assert stage_folder(run, "execute") == newer
+
+
+def test_runs_are_listed_where_they_are_made(make, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(["runs"]) == 2
+    assert "no such folder: runs;" in capsys.readouterr().err
+    make()
+    assert main(["runs"]) == 0
+    assert "runs/carry" in capsys.readouterr().out

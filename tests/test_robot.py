@@ -278,7 +278,7 @@ def test_a_way_that_is_too_fast_is_slowed_down(panda):
 # Arms as folders, and the command -----------------------------------------------------------------
 
 
-def test_an_arm_is_a_folder(tmp_path, panda):
+def test_an_arm_is_a_folder(tmp_path, panda, capsys):
     text = (panda.folder / "arm.toml").read_text()
     for broken, words in (
         (None, "no arm.toml"),
@@ -294,6 +294,13 @@ def test_an_arm_is_a_folder(tmp_path, panda):
             (folder / "arm.toml").write_text(broken)
         with pytest.raises(UserError, match=words):
             _ = load_arm(folder).chain
+    for broken, words in (
+        (text.replace('"finger_joint2"', '"thumb"'), "thumb"),
+        (text.replace('"joint1", "joint2"', '"joint1", "joint1"'), "named twice"),
+    ):
+        (folder / "arm.toml").write_text(broken)
+        assert main(["robot", str(tmp_path / "none"), "--arm", str(folder)]) == 2
+        assert words in capsys.readouterr().err
     with pytest.raises(UserError, match="franka"):
         load_arm("frank")
     # A model of one's own beside it.

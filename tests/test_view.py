@@ -139,3 +139,17 @@ def test_what_cannot_be_shown_is_said(run, task, tmp_path, capsys):
     (run.path / "10_scene" / "f" / "manifest.json").unlink()
     with pytest.raises(Exception, match="nothing has finished"):
         view(run.path, save=tmp_path / "x.rrd")
+
+
+def test_nothing_is_left_of_a_file_that_was_not_finished(run, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("DISPLAY", "")
+    monkeypatch.setenv("WAYLAND_DISPLAY", "")
+    assert main(["view", str(run.path)]) == 2
+    assert "no screen" in capsys.readouterr().err
+    (tmp_path / "out").mkdir()
+    assert main(["view", str(run.path), "--save", str(tmp_path / "out")]) == 2
+    assert "is a folder" in capsys.readouterr().err
+    (run.path / "50_optimize" / "f" / "history.npz").write_bytes(b"PK")
+    assert main(["view", str(run.path), "--save", str(tmp_path / "out" / "x.rrd")]) == 2
+    assert "history.npz is missing or damaged" in capsys.readouterr().err
+    assert not list((tmp_path / "out").iterdir())

@@ -50,9 +50,11 @@ def listening() -> Iterator[None]:
         return
     _how_to_go_on.clear()
     before = {n: signal.signal(n, _hear) for n in (signal.SIGINT, signal.SIGTERM)}
+    told, sys.unraisablehook = sys.unraisablehook, _unraisable
     try:
         yield
     finally:
+        sys.unraisablehook = told
         for number, handler in before.items():
             signal.signal(number, handler)
 
@@ -66,6 +68,24 @@ def _hear(number: int, frame: FrameType | None) -> None:
     timer.daemon = True
     timer.start()
     raise stop
+
+
+def _unraisable(lost) -> None:
+    """A signal that is heard while something is being collected raises there, where nothing can be
+    raised; it is raised again right after."""
+    if not isinstance(lost.exc_value, Stopped):
+        sys.__unraisablehook__(lost)
+        return
+    number = lost.exc_value.status - 128
+
+    def again(*_) -> None:
+        signal.signal(number, lambda *_: _end(128 + number))
+        raise Stopped(number)
+
+    signal.signal(number, again)
+    main = threading.main_thread().ident
+    # Sent to the main thread itself, so that a call in which it waits is interrupted.
+    threading.Timer(0.02, signal.pthread_kill, [main, number]).start()
 
 
 def _end(status: int) -> None:

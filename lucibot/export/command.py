@@ -64,16 +64,23 @@ def export(
     """
     if out.exists():
         raise UserError(f"--out {out} exists; choose another name")
-    for run in runs:
+    for i, run in enumerate(runs):
+        if run.resolve() in [other.resolve() for other in runs[:i]]:
+            raise UserError(f"{run} is given twice")
         result = RunDirectory.open(run).result()
         if not result.success and not failed:
             raise UserError(
                 f"{run} did not succeed ({result.verdict}); --failed takes it all the same"
             )
-    out.parent.mkdir(parents=True, exist_ok=True)
     part = out.with_name(f".{out.name}.part")
-    shutil.rmtree(part, ignore_errors=True)
-    part.unlink(missing_ok=True)
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(part, ignore_errors=True)
+        part.unlink(missing_ok=True)
+        part.mkdir()
+        part.rmdir()
+    except OSError as e:
+        raise UserError(f"--out {out}: cannot be written ({e.strerror}); choose another") from None
     try:
         episodes = _episodes(runs, fps)
         if format == "hdf5":

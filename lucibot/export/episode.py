@@ -11,9 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from lucibot.core.errors import UserError
 from lucibot.core.video import Video, read_video
-from lucibot.pipeline import made_from, stage_folder
+from lucibot.pipeline import made_from, replay_of, stage_folder
 from lucibot.store.rollout import Rollout
 from lucibot.store.run import RunDirectory
 
@@ -72,13 +71,7 @@ def read_episode(run: Path, *, fps: int = FPS) -> Episode:
     """
     directory = RunDirectory.open(Path(run))
     result, execute = directory.result(), stage_folder(directory, "execute")
-    try:
-        rollout = Rollout.load(execute / "rollout.npz")
-    except (FileNotFoundError, TypeError, ValueError):
-        raise UserError(
-            f"{run}: its replay was kept by another version; `lucibot resume {run} --from execute` "
-            "makes it anew"
-        ) from None
+    rollout = replay_of(directory, execute)
     with np.load(made_from(directory, execute, "optimize") / "trajectory.npz") as z:
         waypoints, held = z["waypoints"], z["held"]
     film = read_video(execute / "film.mp4")

@@ -74,6 +74,7 @@ builtin_interfaces/Duration time_from_start
 
 def write(e: Episode, folder: Path) -> int:
     """Write `<task>_seed<seed>.json`, `.csv` and `.mcap` into a folder; returns how many steps there are.
+    A further run of the same task and seed has its number in the name.
 
     The poses are the planned ones, where the actuators were to be; where one is not held, where it was.
 
@@ -81,8 +82,11 @@ def write(e: Episode, folder: Path) -> int:
         UserError: mcap-ros2-support is missing.
     """
     poses = planned(e.rollout)
-    name = f"{e.task}_seed{e.seed}"
     folder.mkdir(parents=True, exist_ok=True)
+    name, i = f"{e.task}_seed{e.seed}", 1
+    while (folder / f"{name}.json").exists():
+        i += 1
+        name = f"{e.task}_seed{e.seed}_{i}"
     _write_json(e, poses, folder / f"{name}.json")
     _write_csv(e, poses, folder / f"{name}.csv")
     _write_mcap(e, poses, folder / f"{name}.mcap")

@@ -19,6 +19,9 @@ HERE = Path(__file__).parent / "arms"
 SHIPPED = "genesis:"
 """Before a model file that Genesis ships."""
 
+TURNS_RAD = (-2 * np.pi, 2 * np.pi)
+"""Limits of a joint for which the model has none."""
+
 Joints = Annotated[list[str], Field(min_length=4, max_length=9)]
 Numbers = Annotated[list[Number], Field(min_length=4, max_length=9)]
 Limits = Annotated[list[Positive], Field(min_length=4, max_length=9)]
@@ -62,6 +65,9 @@ class ArmSpec(Spec):
             if len(getattr(self, name)) != len(self.joints):
                 raise ValueError(f"{name} has {len(getattr(self, name))} numbers for "
                                  f"{len(self.joints)} joints")  # fmt: skip
+        every = [*self.joints, *self.gripper.finger_joints]
+        if twice := [n for n in every if every.count(n) > 1]:
+            raise ValueError(f"joint {twice[0]} is named twice")
         return self
 
 
@@ -132,8 +138,13 @@ class Arm:
         """Read from the model, whatever its base stands on."""
         import mujoco
 
-        model = self.model().compile()
         try:
+            model = self.model().compile()
+        except ValueError as e:
+            raise UserError(f"{self.model_path}: {' '.join(str(e).split())[:200]}") from None
+        try:
+            for name in self.spec.gripper.finger_joints:
+                model.joint(name)
             body = model.body(self.spec.tip).id
             joints = [model.joint(n).id for n in self.spec.joints]
         except KeyError as e:
@@ -150,6 +161,8 @@ class Arm:
             here[:3, :3], here[:3, 3] = turn.reshape(3, 3), model.body_pos[body]
             moved = [j for j in joints if model.jnt_bodyid[j] == body]
             if moved:
+                if len(moved) > 1:
+                    raise UserError(f"{self.name}: two of its joints move the same body")
                 (j,) = moved
                 if model.jnt_type[j] != mujoco.mjtJoint.mjJNT_HINGE:
                     raise UserError(f"{self.name}: joint {model.joint(j).name} is no hinge")
@@ -170,7 +183,7 @@ class Arm:
             raise UserError(
                 f"{self.folder / 'arm.toml'}: joints are not those from the base to {self.spec.tip}"
             )
-        limits = model.jnt_range[joints]
+        limits = np.where(model.jnt_limited[joints, None], model.jnt_range[joints], TURNS_RAD)
         return Chain(fixed=np.stack(fixed[::-1]), axes=np.stack(axes[::-1]), lower=limits[:, 0],
                      upper=limits[:, 1])  # fmt: skip
 

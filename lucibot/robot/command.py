@@ -13,11 +13,10 @@ from lucibot.core.errors import RunFailed, UserError
 from lucibot.core.scene_view import SceneView
 from lucibot.core.video import read_video
 from lucibot.objective.supervision import Supervision
-from lucibot.pipeline import made_from, open_run, stage_folder
+from lucibot.pipeline import made_from, open_run, replay_of, stage_folder
 from lucibot.robot.arm import Arm, arm_names, load_arm
 from lucibot.robot.plan import ArmPlan, Hold, NoPlan, holds_of, plan_hold
 from lucibot.settings import Parser
-from lucibot.store.rollout import Rollout
 from lucibot.store.run import write_json
 
 FOLDER = "robot"
@@ -45,7 +44,10 @@ def command(argv: list[str]) -> int:
                    help="where it stands [m, world], and how it is turned; sought if not given")  # fmt: skip
     p.add_argument("--seed", type=int, metavar="INT", help="of grasps and restarts (default: 0)")
     a, _ = p.parse(argv)
+    if a.get("seed", 0) < 0:
+        raise UserError(f"--seed {a['seed']}: expected 0 or more")
     arm = load_arm(a.get("arm", "franka"))
+    _ = arm.chain  # What is wrong with the arm is told before the run is read.
     base = _base(a["base"]) if "base" in a else None
     told = plan_run(a["run"], arm, base=base, seed=a.get("seed", 0), say=print)
     wrong = [row for row in told["holds"] if "failed" in row]
@@ -74,13 +76,7 @@ def plan_run(
     """
     directory, task, _, _ = open_run(run)
     execute = stage_folder(directory, "execute")
-    try:
-        rollout = Rollout.load(execute / "rollout.npz")
-    except (FileNotFoundError, TypeError, ValueError):
-        raise UserError(
-            f"{run}: its replay was kept by another version; `lucibot resume {run} --from execute` "
-            "makes it anew"
-        ) from None
+    rollout = replay_of(directory, execute)
     told = Supervision.load(
         made_from(directory, execute, "perceive") / "supervision.npz"
     ).affordance

@@ -172,7 +172,7 @@ def plan_hold(
         bases = _promising(solver, free, frames, task, hold, seed)
     if not bases:
         raise NoPlan("kinematics", f"{hold.actuator}: there is no room for {arm.name} beside it")
-    best = ("kinematics", 0.0, "")
+    best = ("kinematics", -np.inf, "")
     for i, base in enumerate(bases):
         progress(f"following the way from place {i + 1} of {len(bases)}", i / len(bases))
         answer = _from_base(task, hold, obj, grasps, frames, arm, solver, base, seed)

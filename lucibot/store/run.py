@@ -97,6 +97,14 @@ class StageFolder:
         """What a stage downstream hashes: the contents of every artefact."""
         return digest(self.manifest()["files"])
 
+    def last_used(self) -> float:
+        """When it was made or kept last [s since 1970]: by its log, since copies of a run have other
+        times of files."""
+        try:
+            return float(json.loads(self.log.read_text().splitlines()[-1])["time"])
+        except (OSError, ValueError, LookupError, TypeError):
+            return self.manifest_path.stat().st_mtime
+
     def clear(self, keep: tuple[str, ...] = ()) -> None:
         """Remove everything but files that match the `keep` patterns (checkpoints, logs)."""
         (self.path / MANIFEST).unlink(missing_ok=True)
