@@ -2,6 +2,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+TOOLS := $(VENV)/.tools
 
 .PHONY: demo test test-all lint clean
 .DEFAULT_GOAL := help
@@ -16,19 +17,24 @@ $(READY): pyproject.toml constraints.txt
 	@echo "setting up $(VENV) (once)"
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --upgrade "pip>=25.1"
-	$(BIN)/pip install --quiet -c constraints.txt -e ".[hand]" --group dev
+	$(BIN)/pip install --quiet -c constraints.txt -e ".[hand]"
+	@touch $@
+
+$(TOOLS): $(READY)
+	@echo "adding what tests need (once)"
+	$(BIN)/pip install --quiet -c constraints.txt --group dev
 	@touch $@
 
 demo: $(READY)
 	$(BIN)/lucibot run cut_dough --seed 0
 
-test: $(READY)
+test: $(TOOLS)
 	$(BIN)/pytest -m "not slow"
 
-test-all: $(READY)
+test-all: $(TOOLS)
 	$(BIN)/pytest
 
-lint: $(READY)
+lint: $(TOOLS)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
