@@ -232,11 +232,12 @@ def test_a_replay_survives_a_kill_and_keeps_every_step_whatever_went_before(tmp_
     led = np.repeat(held, sim.steps_per_waypoint, axis=0)
     np.testing.assert_array_equal(kept.held[1 : len(led) + 1], led)
     assert not kept.held[0].any() and not kept.held[len(led) + 1 :].any()
-    # Where each step was to bring it: at the keyframes the waypoints, in between close to where it was.
+    # Where each step was to bring it: at the keyframes the waypoints, in between where it is a step before or after.
     np.testing.assert_array_equal(np.isfinite(kept.targets_m).all(-1), kept.held)
     np.testing.assert_allclose(kept.targets_m[at, 1], path[:4, 1, :3], atol=1e-6)
     away = np.linalg.norm(kept.targets_m[:, 1] - kept.positions_m[:, yellow], axis=-1)
-    assert np.nanmax(away) < 0.005
+    step = np.linalg.norm(np.diff(kept.targets_m[:, 1], axis=0), axis=-1)
+    assert np.nanmax(away) < 1.1 * np.nanmax(step)
 
 
 @pytest.mark.slow
