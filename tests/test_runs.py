@@ -41,7 +41,7 @@ RESULT = Result(
 )  # fmt: skip
 VERDICT = {
     "match": 2.0, "motion": 1.0, "goal": 2.0, "total": 5.0, "usable": False, "new_object": False,
-    "reasons": ["a cup [appears]"],
+    "reasons": ["a cup [appears]"], "evidence": {},
 }  # fmt: skip
 
 

@@ -73,10 +73,11 @@ def relations(task: Task) -> list[tuple[str, Relation]]:
     Raises:
         UserError: an unknown relation, key or object, or a missing or ill-typed value.
     """
-    return [
-        (entry["relation"], read_relation(task, entry, f"{task.folder / 'task.toml'}: goal.{i}"))
-        for i, entry in enumerate(task.spec.goal)
-    ]
+    found = []
+    for i, entry in enumerate(task.spec.goal):
+        told = read_relation(task, entry, f"{task.folder / 'task.toml'}: goal.{i}")
+        found.append((entry["relation"], told))
+    return found
 
 
 def read_relation(task: Task, entry: dict[str, Any], where: str) -> Relation:
