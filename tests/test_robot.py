@@ -311,7 +311,7 @@ def test_an_arm_is_a_folder(tmp_path, panda, capsys):
         f'<body name="tip" pos="0 0 0.1"><geom size="0.02"/></body>{"</body>" * 5}</body></worldbody></mujoco>'
     )
     (folder / "arm.toml").write_text(
-        'title = "A stick"\nmodel = "stick.xml"\ntip = "tip"\nreach_m = 0.6\n'
+        'title = "A stick"\nmodel = "stick.xml"\ntip = "tip"\n'
         + "joints = " + json.dumps([f"j{i}" for i in range(5)])
         + "".join(f"\n{n} = [{', '.join(['1.0'] * 5)}]" for n in ("home_rad", "velocity_rad_s", "acceleration_rad_s2"))
         + "\n[gripper]\ntcp_m = [0.0, 0.0, 0.1]\nopening_m = 0.05\nfinger_m = [0.02, 0.01, 0.04]\npalm_m = [0.05, 0.1, 0.05]\n"
@@ -330,10 +330,19 @@ def test_bad_words_of_the_command_are_said(tmp_path, capsys):
         assert words in capsys.readouterr().err
 
 
-def test_shipped_tasks_name_the_things_an_arm_meets(panda):
+def test_an_arm_in_a_shipped_scene_meets_what_is_there_by_its_name(panda):
     task = load_task("scoop_sand")
-    world = CollisionWorld(panda, np.diag([1.0, 1, 1, 1]), task)
-    assert world.hits(panda.spec.home_rad) is not None
+    away = np.eye(4)
+    away[:3, 3] = [-0.6, -0.5, 0]
+    assert CollisionWorld(panda, away, task).hits(panda.spec.home_rad) == []
+    # In the same place as the box of sand.
+    (box,) = [b for b in task.spec.background if b.name == "box"]
+    there = np.eye(4)
+    there[:3, 3] = box.T_world_object[:3, 3] - [0.5, 0, 0]
+    reached = Kinematics(panda.chain).solve(
+        torch.tensor([panda.spec.home_rad]).double(), torch.as_tensor(frame([0.5, 0, 0.02]))[None]
+    )
+    assert any("box" in pair for pair in CollisionWorld(panda, there, task).hits(reached.angles[0]))
 
 
 def test_what_hits_is_what_coal_says(panda, task):

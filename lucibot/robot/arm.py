@@ -55,8 +55,6 @@ class ArmSpec(Spec):
     home_rad: Numbers
     velocity_rad_s: Limits
     acceleration_rad_s2: Limits
-    reach_m: Length
-    """How far from its shoulder the tip comes, about."""
     gripper: GripperSpec
 
     @model_validator(mode="after")

@@ -351,8 +351,7 @@ def _clear_way(task, hold, obj, grasps, g, arm, solver, base, angles, fine, hit)
         ends = [_retreated(solver, angles[t, way[t]], arm) for t in (0, len(way) - 1)]
         for t, end in zip((0, len(way) - 1), ends, strict=True):
             # At the ends the hand is about the thing, which stands where it is then.
-            there = {n: p for n, p in hold.others[t].items()}
-            found = [p for p in open_hand.hits(end.numpy(), there) if obj.name not in p]
+            found = [p for p in open_hand.hits(end.numpy(), hold.others[t]) if obj.name not in p]
             if found:
                 words = f"{found[0][0]} and {found[0][1]}"
                 hit[words] = hit.get(words, 0) + 1
