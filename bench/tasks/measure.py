@@ -10,6 +10,8 @@ Methods:
   full        the quick preset
   estimated   no search: the poses that perception estimated, lifted out of static bodies
   drawn       no search: the same, fitted by drawing
+  no_parts    the quick preset without the terms of the target's parts, which look at the simulator's
+              particles
 
 What the paper's loss terms and its protocol find is measured by rollouts_to_loss.
 """
@@ -23,6 +25,7 @@ from pathlib import Path
 from lucibot import sweep
 from lucibot.config import PRESETS, RunConfig
 from lucibot.core.errors import unknown_name
+from lucibot.objective.weights import TERMS
 from lucibot.sweep import Point
 from lucibot.task import Task, task_names
 
@@ -47,7 +50,20 @@ def methods() -> dict[str, RunConfig]:
         "full": quick,
         "estimated": no_search(quick, prefit=None),
         "drawn": no_search(quick),
+        "no_parts": without_terms(quick, "part_"),
     }
+
+
+def without_terms(config: RunConfig, prefix: str) -> RunConfig:
+    """The config with no weight on the loss terms whose names begin so."""
+    objective = config.optimize.objective
+    weights = dataclasses.replace(
+        objective.weights, **{t: 0.0 for t in TERMS if t.startswith(prefix)}
+    )
+    objective = dataclasses.replace(objective, weights=weights)
+    return dataclasses.replace(
+        config, optimize=dataclasses.replace(config.optimize, objective=objective)
+    )
 
 
 def main(argv: list[str]) -> int:
@@ -82,7 +98,9 @@ def parse(argv: list[str]) -> argparse.Namespace:
     )  # fmt: skip
     p.add_argument("--tasks", type=lambda s: s.split(","), default=None, help="default: all")
     p.add_argument("--seeds", default="0-4", help="e.g. 0-4 or 1,3")
-    p.add_argument("--methods", type=lambda s: s.split(","), default=["full", "estimated"])
+    p.add_argument(
+        "--methods", type=lambda s: s.split(","), default=["full", "estimated", "no_parts"]
+    )
     p.add_argument("--out", type=Path, default=Path("runs/bench"), help="run directories")
     p.add_argument("--results", type=Path, default=RESULTS)
     return p.parse_args(argv)

@@ -6,7 +6,12 @@ from collections.abc import Callable
 
 import numpy as np
 
-SHORT = {"full": "solved", "estimated": "estimated poses", "drawn": "drawn fit"}
+SHORT = {
+    "full": "solved",
+    "no_parts": "without parts",
+    "estimated": "estimated poses",
+    "drawn": "drawn fit",
+}
 
 
 def table(rows: list[dict]) -> str:
