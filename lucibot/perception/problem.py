@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import cv2
-import numba
 import numpy as np
 
 from lucibot.core.geometry import pose_np
@@ -194,13 +193,13 @@ def lowest_points(
     """Of vertices (V, 3) at poses (B, 4, 4) the one that is the lowest over the tops below it: its
     place against the anchor (B, 3) [m] in the world's axes, and its height over them (B,) [m]."""
     arm, gap = np.zeros((len(T), 3)), np.full(len(T), np.inf)
-    _lowest_points(vertices, T, tops.lower_xy_m, tops.cell_m, tops.z, arm, gap)
+    _lowest_points(len(T), vertices, T, tops.lower_xy_m, tops.cell_m, tops.z, arm, gap)
     return arm, gap
 
 
 @compiled
-def _lowest_points(vertices, T, lower_xy_m, cell_m, tops, arm, gap):
-    for b in numba.prange(len(T)):
+def _lowest_points(first, end, vertices, T, lower_xy_m, cell_m, tops, arm, gap):
+    for b in range(first, end):
         for k in range(len(vertices)):
             p, q, r = vertices[k, 0], vertices[k, 1], vertices[k, 2]
             x = T[b, 0, 0] * p + T[b, 0, 1] * q + T[b, 0, 2] * r

@@ -8,7 +8,6 @@ point inside the stretch is left alone, so occlusion neither pulls nor pushes.
 
 from __future__ import annotations
 
-import numba
 import numpy as np
 
 from lucibot.vision.draw import Windows, depth_at
@@ -43,14 +42,16 @@ def outlines(drawn: Windows, count: int) -> tuple[np.ndarray, np.ndarray, np.nda
     batch = len(drawn)
     points, normals = np.zeros((batch, count, 2)), np.zeros((batch, count, 2))
     z, weight = np.zeros((batch, count)), np.zeros((batch, count))
-    _outlines(drawn.depth_m, drawn.start, drawn.box, *drawn.shape, points, normals, z, weight)
+    _outlines(
+        batch, drawn.depth_m, drawn.start, drawn.box, *drawn.shape, points, normals, z, weight
+    )
     return points, normals, z, weight
 
 
 @compiled
-def _outlines(depth, start, box, height, width, points, normals, z, weight):
-    batch, count = z.shape
-    for b in numba.prange(batch):
+def _outlines(first, end, depth, start, box, height, width, points, normals, z, weight):
+    count = z.shape[1]
+    for b in range(first, end):
         v0, v1, u0, u1 = box[b]
         wide = u1 - u0
         # An empty rim spares the search the question whether a neighbour is in the window.
@@ -146,7 +147,7 @@ def walk_outline(mark, v, u, line):
         if towards == 4:
             mark[v, u] = RIGHT_SIDE
             if len(line) > 0:
-                line[0] = u, v
+                line[0, 0], line[0, 1] = u, v
             return 1
     last_v, last_u = v + DOWN[towards], u + RIGHT[towards]
     y, x, n = v, u, 0
@@ -190,7 +191,7 @@ def edge_offsets(
     """
     offset, out_weight = np.zeros(z.shape), np.zeros(z.shape)
     _edges(
-        points, normals, z, weight, depths.depth_m, depths.start, depths.box, label, frames,
+        len(z), points, normals, z, weight, depths.depth_m, depths.start, depths.box, label, frames,
         own_label, margins_m, float(reach_px), offset, out_weight,
     )  # fmt: skip
     return offset, out_weight
@@ -207,15 +208,15 @@ def speaks_against(other_m, own_m, margin_m):
 
 @compiled
 def _edges(
-    points, normals, z, weight, depth, start, box, label, frames, own, margins_m, reach, offset,
+    first, end, points, normals, z, weight, depth, start, box, label, frames, own, margins_m, reach, offset,
     out_weight,
 ):  # fmt: skip
-    batch, count = z.shape
+    count = z.shape[1]
     h, w = label.shape[1:]
     step = 0.5
     half = int(reach / step)
     n = 2 * half + 1
-    for b in numba.prange(batch):
+    for b in range(first, end):
         t, own_start = frames[b], start[own - 1, b]
         v0, v1, u0, u1 = box[own - 1, b]
         says, cost, mine = np.zeros(n), np.zeros(n + 1), np.zeros(n, np.bool_)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-import numba
 import numpy as np
 
 from lucibot.core.camera import Camera
@@ -148,12 +147,14 @@ def draw_windows(
     T, drawing = T[moved], np.cumsum(moved) - 1
     shape = (camera.height, camera.width)
     screen, box = np.empty((len(T), len(mesh.vertices_m), 3)), np.empty((len(T), 4), np.int64)
-    _project(mesh.vertices_m, T, camera.fx, camera.fy, camera.cx, camera.cy, *shape, screen, box)
+    _project(
+        len(T), mesh.vertices_m, T, camera.fx, camera.fy, camera.cx, camera.cy, *shape, screen, box
+    )
     area = (box[:, 1] - box[:, 0]) * (box[:, 3] - box[:, 2])
     start = np.cumsum(area) - area
     depth = np.empty(area.sum(), np.float32)
     far = np.empty((0, 0), np.float32) if far_m is None else far_m
-    _rasterise(screen, mesh.faces, far, start, box, depth)
+    _rasterise(len(T), screen, mesh.faces, far, start, box, depth)
     return Windows(depth_m=depth, start=start, box=box, shape=shape)[drawing]
 
 
@@ -166,10 +167,10 @@ def depth_at(depth, start, box, v, u):
 
 
 @compiled
-def _project(vertices, T, fx, fy, cx, cy, height, width, screen, box):
+def _project(first, end, vertices, T, fx, fy, cx, cy, height, width, screen, box):
     """Vertices on the screen, (B, V, 3): column and row, counted from the middle of the first
     pixel, and inverse depth, negative where too near; and the windows that hold them, (B, 4)."""
-    for b in numba.prange(T.shape[0]):
+    for b in range(first, end):
         left, right, top, bottom = np.inf, -np.inf, np.inf, -np.inf
         for k in range(vertices.shape[0]):
             x, y, z = vertices[k, 0], vertices[k, 1], vertices[k, 2]
@@ -206,8 +207,8 @@ def span(b_0, b_p, b_q):
 
 
 @compiled
-def _rasterise(screen, faces, far, start, box, depth):
-    for b in numba.prange(screen.shape[0]):
+def _rasterise(first, end, screen, faces, far, start, box, depth):
+    for b in range(first, end):
         v_first, v_end, u_first, u_end = box[b]
         wide = u_end - u_first
         size = (v_end - v_first) * wide

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import cv2
-import numba
 import numpy as np
 
 from lucibot.core.camera import Camera
@@ -116,7 +115,7 @@ def visible_iou(
     """
     iou, seen = np.zeros(len(own)), np.zeros(len(own))
     _visible_iou(
-        own.depth_m, own.start, own.box, grid.label, frames, i + 1, grid.area_px[frames, i],
+        len(own), own.depth_m, own.start, own.box, grid.label, frames, i + 1, grid.area_px[frames, i],
         depths.depth_m, depths.start, depths.box, margins_m, iou, seen,
     )  # fmt: skip
     return iou, seen
@@ -124,9 +123,23 @@ def visible_iou(
 
 @compiled
 def _visible_iou(
-    own, own_start, own_box, label, frames, own_label, area, depth, start, box, margins_m, iou, seen
+    first,
+    end,
+    own,
+    own_start,
+    own_box,
+    label,
+    frames,
+    own_label,
+    area,
+    depth,
+    start,
+    box,
+    margins_m,
+    iou,
+    seen,
 ):
-    for b in numba.prange(len(iou)):
+    for b in range(first, end):
         v0, v1, u0, u1 = own_box[b]
         k = own_start[b]
         inter, union, all_drawn, judged = 0.0, float(area[b]), 0.0, 0.0

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-import numba
 import numpy as np
 from scipy.linalg import solveh_banded
 from scipy.spatial.transform import Rotation
@@ -177,7 +176,7 @@ def normal_equations(
     batch = len(z)
     H, g, cost = np.zeros((batch, D, D)), np.zeros((batch, D)), np.zeros(batch)
     _normal_equations(
-        trajectory.position_m, camera.T_world_cam, camera.fx, camera.fy, camera.cx, camera.cy,
+        batch, trajectory.position_m, camera.T_world_cam, camera.fx, camera.fy, camera.cx, camera.cy,
         points, normals, z, offset, weight, sigma_px, H, g, cost,
     )  # fmt: skip
     return H, g, cost
@@ -185,9 +184,25 @@ def normal_equations(
 
 @compiled
 def _normal_equations(
-    position, T, fx, fy, cx, cy, points, normals, z, offset, weight, sigma_px, H, g, cost
+    first,
+    end,
+    position,
+    T,
+    fx,
+    fy,
+    cx,
+    cy,
+    points,
+    normals,
+    z,
+    offset,
+    weight,
+    sigma_px,
+    H,
+    g,
+    cost,
 ):
-    for b in numba.prange(len(z)):
+    for b in range(first, end):
         J, p, d, arm, grad = np.empty(D), np.empty(3), np.empty(3), np.empty(3), np.empty(3)
         for k in range(z.shape[1]):
             if weight[b, k] == 0:
@@ -204,7 +219,7 @@ def _normal_equations(
                 arm[m] = T[m, 0] * p[0] + T[m, 1] * p[1] + T[m, 2] * p[2] + T[m, 3]
                 arm[m] -= position[b, m]
                 grad[m] = T[m, 0] * d[0] + T[m, 1] * d[1] + T[m, 2] * d[2]
-            J[0], J[1], J[2] = grad
+            J[0], J[1], J[2] = grad[0], grad[1], grad[2]
             J[3] = arm[1] * grad[2] - arm[2] * grad[1]
             J[4] = arm[2] * grad[0] - arm[0] * grad[2]
             J[5] = arm[0] * grad[1] - arm[1] * grad[0]
