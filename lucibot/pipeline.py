@@ -3,8 +3,8 @@
     task folder -> scene -> prompt -> imagine -> select -> perceive -> optimize -> execute -> report
 
 Each stage reads upstream folders and writes its own. What was bought or took long outlives them:
-candidate videos as they came in `20_imagine/candidates`, verdicts in `verdicts`, answers and what was
-paid in `services`. `imagine` may do the work of `select` as well: where a budget lets it go on until
+candidate videos as they came in `20_imagine/candidates`, verdicts in `verdicts`, tracks and measured
+depth in `kept`, answers and what was paid in `services`. `imagine` may do the work of `select` as well: where a budget lets it go on until
 a video is usable, it asks the same judge, whose verdicts `select` then finds. Everything after `imagine` sees pixels only:
 no later stage may read a task's storyboard, and only `report` uses the success predicates.
 """

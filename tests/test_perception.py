@@ -653,5 +653,4 @@ def test_depth_that_was_measured_leads_to_the_same_poses(
     write_depth(tmp_path / "depth.npz", depth, twin.view.background_depth_m)
     config = PerceiveConfig(depth=ReplayDepth(file=tmp_path / "depth.npz"))
     again = read_tracks(twin.task, twin.view, twin.video, twin.tracks, config, silent)
-    assert np.array_equal(again.measured_m, depth, equal_nan=True)
     assert errors_m(again.poses, twin.poses)[:, 1].mean() < 0.01

@@ -14,7 +14,7 @@ from lucibot.core.events import Events
 from lucibot.core.tracks import Tracks
 from lucibot.objective.supervision import Supervision
 from lucibot.providers.hand.base import Hand
-from lucibot.providers.tracker.replay import as_told, unpacked
+from lucibot.providers.tracker.replay import as_told, packed, unpacked
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,8 +32,6 @@ class Perception:
     depth_m: np.ndarray
     """(K, H, W) float32 [m] at the keyframes, NaN where a hand is."""
     supervision: Supervision
-    measured_m: np.ndarray | None = None
-    """(T, H, W) float32 [m] of all frames, where depth was measured; not kept by `save`."""
     hands_at: np.ndarray | None = None
     """(R,) the frames in which hands were looked for; not kept by `save`."""
     hands: list[list[Hand]] | None = None
@@ -60,12 +58,11 @@ class Perception:
         """Writes `supervision.npz`, `tracks.npz`, `answers.json` and a depth picture a keyframe."""
         folder.mkdir(parents=True, exist_ok=True)
         self.supervision.save(folder / "supervision.npz")
-        t, e, a = self.tracks, self.events, self.answers
+        e, a = self.events, self.answers
         np.savez_compressed(
-            folder / "tracks.npz", shape=np.array(t.masks.shape), masks=np.packbits(t.masks),
-            hand=np.packbits(t.hand), confidence=t.confidence, lost=t.lost, poses=t.poses,
-            scale=self.scale, fit=self.fit, touched=e.touched, moving=e.moving, held=e.held,
-            contact=e.contact, keyframe_contact=a.contact, around=a.around,
+            folder / "tracks.npz", **packed(self.tracks), scale=self.scale, fit=self.fit,
+            touched=e.touched, moving=e.moving, held=e.held, contact=e.contact,
+            keyframe_contact=a.contact, around=a.around,
             **({} if a.beside is None else {"contact_beside": a.beside.contact}),
             **({} if self.told is None else as_told(self.told)),
         )  # fmt: skip

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -12,7 +14,7 @@ from lucibot.core.answers import Answers
 from lucibot.core.progress import Progress, part
 from lucibot.core.scene_view import SceneView
 from lucibot.core.tracks import Tracks
-from lucibot.core.video import Video
+from lucibot.core.video import Video, sha256_file
 from lucibot.perception.affordance import frames_read, read_affordance
 from lucibot.perception.around import read_around
 from lucibot.perception.depth import KeptDepth
@@ -22,17 +24,21 @@ from lucibot.perception.keyframes import follow_path, sample_keyframes
 from lucibot.perception.poses import refine_poses
 from lucibot.perception.result import Perception
 from lucibot.perception.supervise import build_supervision
-from lucibot.pipeline import Context
+from lucibot.pipeline import Context, version_of
 from lucibot.providers.answerer.base import Answerer
 from lucibot.providers.depth.base import DepthModel
-from lucibot.providers.depth.replay import write_depth
+from lucibot.providers.depth.replay import read_depth, write_depth
 from lucibot.providers.hand import default_hand
 from lucibot.providers.hand.base import Hand, HandDetector
 from lucibot.providers.hand.replay import write_hands
+from lucibot.providers.tracker.replay import packed, unpacked
 from lucibot.services import Services
+from lucibot.store.configs import settled
+from lucibot.store.kept import KEPT, KeptFiles, linked
+from lucibot.store.run import StageFolder
 from lucibot.store.verdicts import chosen_video
 from lucibot.task import Task
-from lucibot.vision.clip import read_clip
+from lucibot.vision.clip import read_clip, reading_of
 from lucibot.vision.draw import fit_camera
 
 WANTED = {"optional": "optional", "none": "not wanted"}
@@ -42,8 +48,10 @@ WANTED = {"optional": "optional", "none": "not wanted"}
 def run(ctx: Context) -> None:
     """Reads the chosen video; writes what `Perception.save` does."""
     view = SceneView.load(ctx.inputs["scene"])
-    video = read_clip(chosen_video(ctx.inputs["imagine"], ctx.inputs["select"]))
-    found = perceive(ctx.task, view, video, ctx.config, ctx.progress, ctx.services)
+    chosen = chosen_video(ctx.inputs["imagine"], ctx.inputs["select"])
+    video = read_clip(chosen)
+    readings = Readings.of(ctx, chosen)
+    found = perceive(ctx.task, view, video, ctx.config, ctx.progress, ctx.services, readings)
     for text in (*found.answers.notes, *found.answers.disputes(video.fps)):
         ctx.note(text)
     if without_hands(ctx.task, found.tracks):
@@ -53,19 +61,61 @@ def run(ctx: Context) -> None:
         )
     found.save(ctx.folder)
     # What a model took long for can be replayed.
-    if found.measured_m is not None:
-        write_depth(ctx.folder / "depth.npz", found.measured_m, view.background_depth_m)
+    if readings.depth_file is not None:
+        linked(readings.depth_file, ctx.folder / "depth.npz")
     write_hands(ctx.folder / "hands.npz", video.frames[found.hands_at], found.hands)
+
+
+class Readings:
+    """What models take long for, kept in the run: if something that comes later fails, or is to be done
+    otherwise, it is read again."""
+
+    def __init__(self, files: KeptFiles, rests_on: list):
+        """`rests_on`: which video of which scene and task, json-ready."""
+        self._files, self._rests_on = files, rests_on
+        self.depth_file: Path | None = None
+        """Where depth was measured."""
+
+    @classmethod
+    def of(cls, ctx: Context, video: Path) -> Readings:
+        reading, scene = reading_of(video), ctx.inputs["scene"]
+        read = [video, *([reading] if reading.is_file() else [])]
+        return cls(
+            KeptFiles(ctx.run.path / KEPT, ctx.note),
+            [version_of("perceive"), [sha256_file(f) for f in read],
+             StageFolder(scene, scene.name).digest(), ctx.task.digest_of("scene", "roles", "hands")],
+        )  # fmt: skip
+
+    def tracks(self, config: PerceiveConfig, make: Callable[[], Tracks]) -> Tracks:
+        path = self._files.of(
+            "tracks.npz", self._by(config.tracker, config.hand),
+            lambda path: np.savez_compressed(path, **packed(make())),
+        )  # fmt: skip
+        with np.load(path) as z:
+            return unpacked({n: z[n] for n in z.files})
+
+    def depth(
+        self, config: PerceiveConfig, background_m: np.ndarray, make: Callable[[], np.ndarray]
+    ) -> np.ndarray:
+        self.depth_file = self._files.of(
+            "depth.npz", self._by(config.tracker, config.hand, config.depth, config.seed),
+            lambda path: write_depth(path, make(), background_m),
+        )  # fmt: skip
+        return read_depth(self.depth_file)
+
+    def _by(self, *configs) -> list:
+        return [*self._rests_on, *(settled(c, sha256_file) for c in configs)]
 
 
 def perceive(
     task: Task, view: SceneView, video: Video, config: PerceiveConfig, progress: Progress,
-    services: Services | None = None,
+    services: Services | None = None, readings: Readings | None = None,
 ) -> Perception:  # fmt: skip
     """Reads everything that the search needs from `video`, given the known first moment.
 
     Args:
         services: for members that ask others.
+        readings: where tracks and depth are kept, if anywhere.
 
     Raises:
         UserError: a model lacks what it needs; told before the first of them begins.
@@ -74,7 +124,11 @@ def perceive(
     config.affordance.check()
     tracker = config.tracker.create(config.hand)
     models = Models.of(config, services)
-    tracks = tracker.track(task, view, video, progress=part(progress, 0, 0.7))
+
+    def track() -> Tracks:
+        return tracker.track(task, view, video, progress=part(progress, 0, 0.7))
+
+    tracks = track() if readings is None else readings.tracks(config, track)
     if task.spec.hands == "none":
         # What looks like one, a wooden spoon, is none.
         tracks = replace(tracks, hand=np.zeros_like(tracks.hand))
@@ -83,7 +137,7 @@ def perceive(
             tracks, masks=tracks.masks & ~video.unseen[:, None], hand=tracks.hand & ~video.unseen,
             unseen=video.unseen,
         )  # fmt: skip
-    return read_tracks(task, view, video, tracks, config, part(progress, 0.7, 1), models)
+    return read_tracks(task, view, video, tracks, config, part(progress, 0.7, 1), models, readings)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,7 +158,7 @@ class Models:
 
 def read_tracks(
     task: Task, view: SceneView, video: Video, tracks: Tracks, config: PerceiveConfig,
-    progress: Progress, models: Models | None = None,
+    progress: Progress, models: Models | None = None, readings: Readings | None = None,
 ) -> Perception:  # fmt: skip
     """All of perception after the tracker."""
     told = tracks
@@ -113,11 +167,18 @@ def read_tracks(
     every = measured = None
     if not depth_model.rests_on_poses:
         progress("estimating depth", 0.0)
-        depth_of = KeptDepth(
-            depth_model, task, view, video, tracks, seed=config.seed,
-            progress=part(progress, 0.0, 0.05),
+
+        def estimate() -> np.ndarray:
+            return KeptDepth(
+                depth_model, task, view, video, tracks, seed=config.seed,
+                progress=part(progress, 0.0, 0.05),
+            )(np.arange(len(video)))  # fmt: skip
+
+        every = (
+            estimate() if readings is None
+            else readings.depth(config, view.background_depth_m, estimate)
         )  # fmt: skip
-        every = depth_of(np.arange(len(video)))
+        depth_of = every.__getitem__
         measured = _on_grid(every, fit_camera(view.camera, config.poses.width))
     found = refine_poses(
         task, view, tracks, video.fps, config.poses, depth_m=measured, seed=config.seed,
@@ -180,7 +241,7 @@ def read_tracks(
     )  # fmt: skip
     return Perception(
         tracks=tracks, scale=found.scale, fit=found.iou, events=events, answers=answers,
-        depth_m=depth, supervision=supervision, measured_m=every, hands_at=np.asarray(at),
+        depth_m=depth, supervision=supervision, hands_at=np.asarray(at),
         hands=found_hands, told=told,
     )  # fmt: skip
 

@@ -62,6 +62,15 @@ def as_told(tracks: Tracks) -> dict[str, np.ndarray]:
     return {f"told_{n}": getattr(tracks, n) for n in TOLD}
 
 
+def packed(tracks: Tracks) -> dict[str, np.ndarray]:
+    """The arrays of a `tracks.npz` that `unpacked` reads."""
+    return {
+        "shape": np.array(tracks.masks.shape), "masks": np.packbits(tracks.masks),
+        "hand": np.packbits(tracks.hand), "confidence": tracks.confidence, "lost": tracks.lost,
+        "poses": tracks.poses,
+    }  # fmt: skip
+
+
 def unpacked(data: dict[str, np.ndarray]) -> Tracks:
     """Tracks of the arrays of a `tracks.npz`."""
     t, n, h, w = data["shape"]
