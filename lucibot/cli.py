@@ -23,6 +23,7 @@ usage: lucibot COMMAND ...
   runs [DIR]      list the runs below a folder
   view RUN        open a run in rerun's viewer, or write a file for it
   robot RUN       let an arm follow what a run has learned
+  evaluate RUN... judge what runs left, by state, picture or a model
   export RUN...   write finished runs as a dataset or as trajectories
   tasks           list, check or make task folders
   twin PHOTO      make a task folder from a photo of a real scene
@@ -69,6 +70,12 @@ def _robot(argv: list[str]) -> int:
     return robot(argv)
 
 
+def _evaluate(argv: list[str]) -> int:
+    from lucibot.evaluate.command import command
+
+    return command(argv)
+
+
 def _export(argv: list[str]) -> int:
     from lucibot.commands import export
 
@@ -106,7 +113,8 @@ def _doctor(argv: list[str]) -> int:
 
 
 COMMANDS: dict[str, Callable[[list[str]], int]] = {
-    "run": _run, "resume": _resume, "sweep": _sweep, "show": _show, "runs": _runs, "export": _export, "robot": _robot, "view": _view,
+    "run": _run, "resume": _resume, "sweep": _sweep, "show": _show, "runs": _runs, "evaluate": _evaluate,
+    "export": _export, "robot": _robot, "view": _view,
     "tasks": _tasks, "twin": _twin, "bench": _bench, "doctor": _doctor,
 }  # fmt: skip
 

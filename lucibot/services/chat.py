@@ -7,6 +7,7 @@ refuses of these is asked otherwise, from then on always.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -35,6 +36,9 @@ NEVER = re.compile(r"not supported|unsupported", re.IGNORECASE)
 """What some say with a 500 to what they will never do, such as to pictures without the model's eyes."""
 OF_LENGTH = re.compile(r"max_completion_tokens", re.IGNORECASE)
 OF_SYSTEM = re.compile(r"system (role|message|prompt)|only user and assistant", re.IGNORECASE)
+OF_LOGPROBS = re.compile(r"log_?probs", re.IGNORECASE)
+MOST_TOKENS = 20
+"""Of which probabilities are asked; more than hosted servers give are refused."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +53,8 @@ class Manner:
     """Whether instructions have a role of their own."""
     told: bool = False
     """Whether the schema is told in words as well."""
+    logprobs: bool = True
+    """Whether it says how probable tokens are, where that is asked."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,12 +101,42 @@ class ChatServer:
             UserError: the server refuses the key, the model or the question.
             RunFailed: the model does, or it says nothing.
         """
+        body = self._body(
+            model, lambda manner: self._post(model, messages, answer, schema, manner), call
+        )
+        return self._read(body, call, price)
+
+    def first_token(
+        self, model: str, messages: list[dict], call: Call,
+        price: Callable[[int, int], float | None],
+    ) -> dict[str, float] | None:  # fmt: skip
+        """How probable tokens are as the first of the answer, as far as the server says: its most
+        probable ones; None where it says nothing of them.
+
+        Raises:
+            as `send`.
+        """
+        body = self._body(model, lambda manner: self._post_one(model, messages, manner), call)
+        self._read(body, call, price)
+        try:
+            listed = body["choices"][0]["logprobs"]["content"][0]["top_logprobs"]
+            return {
+                str(t["token"]): math.exp(min(float(t["logprob"]), 0.0)) for t in listed
+            } or None
+        except (KeyError, IndexError, TypeError, ValueError):
+            return None
+
+    def tell_schema(self) -> None:
+        """From now on in words as well: some servers take a schema and do not heed it."""
+        self._manner = replace(self._manner, told=True)
+
+    def _body(self, model: str, post: Callable[[Manner], Any], call: Call) -> Any:
+        """What the server sends, asked in the manner that it takes."""
         openai = self._openai
         while True:
             manner = self._manner
             try:
-                body = self._post(model, messages, answer, schema, manner)
-                break
+                return post(manner)
             except openai.APIStatusError as e:
                 # Another thread may have learned it meanwhile.
                 other = self._manner if self._manner != manner else self._otherwise(manner, e)
@@ -114,11 +150,16 @@ class ChatServer:
                 raise Again(hidden(f"{self.url} cannot be reached ({_cause(e)})")) from None
             except (ValueError, openai.APIResponseValidationError) as e:
                 raise Again(hidden(f"{self.url} sent what is no JSON ({e})")) from None
-        return self._read(body, call, price)
 
-    def tell_schema(self) -> None:
-        """From now on in words as well: some servers take a schema and do not heed it."""
-        self._manner = replace(self._manner, told=True)
+    def _post_one(self, model, messages, manner: Manner) -> Any:
+        """The body of an answer of one token."""
+        if not manner.system:
+            messages = _without_system(messages)
+        told: dict[str, Any] = {"model": model, manner.length: 1}
+        if manner.logprobs:
+            told |= {"logprobs": True, "top_logprobs": MOST_TOKENS}
+        raw = self._client.chat.completions.with_raw_response.create(messages=messages, **told)
+        return raw.http_response.json()
 
     def _post(self, model, messages, answer, schema: str, manner: Manner) -> Any:
         """The body of the answer."""
@@ -140,9 +181,11 @@ class ChatServer:
 
     def _otherwise(self, manner: Manner, e: Any) -> Manner | None:
         """How else to ask a server that refused this; None where it speaks of something else."""
+        said = _words(e)
+        if e.status_code in (*REFUSED, 403) and manner.logprobs and OF_LOGPROBS.search(said):
+            return replace(manner, logprobs=False)
         if e.status_code not in REFUSED:
             return None
-        said = _words(e)
         settable = manner.length == "max_completion_tokens" and self.config.length_as is None
         if settable and OF_LENGTH.search(said):
             return replace(manner, length="max_tokens")

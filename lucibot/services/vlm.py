@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import threading
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
@@ -21,13 +21,14 @@ from lucibot.services.answers import Answers, Recording
 from lucibot.services.chat import ChatServer
 from lucibot.services.config import OPENAI, VlmConfig
 from lucibot.services.keys import hidden
-from lucibot.services.ledger import Ledger
+from lucibot.services.ledger import Call, Ledger
 from lucibot.services.pictures import data_url, sizes, tokens_of
 from lucibot.services.prices import Prices
 from lucibot.services.reading import NO_OBJECT, read_answer, without_thought
 from lucibot.services.retry import GaveUp, with_retries
 
 A = TypeVar("A", bound=BaseModel)
+T = TypeVar("T")
 
 
 class Vlm:
@@ -56,6 +57,7 @@ class Vlm:
         question: str,
         pictures: Sequence[np.ndarray] = (),
         captions: Sequence[str] = (),
+        again: int = 0,
     ) -> A:
         """One answer; the same question is asked once.
 
@@ -65,6 +67,8 @@ class Vlm:
             instructions: what holds for every call of this site.
             pictures: (H, W, 3) uint8 RGB each, at most `config.most_pictures`.
             captions: one for each picture, if any; each stands before its picture.
+            again: another number asks the same question anew, for models that do not always answer
+                alike.
 
         Raises:
             UserError: the server refuses the key, the model or the question, or the question is not
@@ -72,15 +76,11 @@ class Vlm:
             RunFailed: it does not answer, not with what was asked for, or the cap is reached.
         """
         what, c = f"{call_site} ({model})", self.config
-        if len(pictures) > c.most_pictures:
-            raise UserError(
-                f"{what}: it shows {len(pictures)} pictures, and --services.vlm.most-pictures allows "
-                f"{c.most_pictures}; show fewer frames, or allow more"
-            )
-        shown = sizes(pictures, side_px=c.image_px, megapixels=c.most_megapixels)
+        shown = self._shown(what, pictures)
         messages = _messages(instructions, question, pictures, captions, shown)
         schema = json.dumps(answer.model_json_schema())
         asked = {"model": model, "messages": messages, "answer": answer.model_json_schema()}
+        asked |= {"again": again} if again else {}
         sent = self._answers.key({**asked, **self._told()})
         with self._lock:
             turn = self._asking[sent]
@@ -109,6 +109,58 @@ class Vlm:
                 sent, text, call_site=call_site, model=model, question=question_key
             )  # fmt: skip
         return said
+
+    def first_token(
+        self, *, model: str, call_site: str, instructions: str, question: str,
+        pictures: Sequence[np.ndarray] = (), captions: Sequence[str] = (),
+    ) -> dict[str, float] | None:  # fmt: skip
+        """How probable each token is as the first of an answer, of the most probable ones; None where
+        the server does not say so. The same question is asked once.
+
+        Args and Raises: as `ask`.
+        """
+        what, c = f"{call_site} ({model})", self.config
+        shown = self._shown(what, pictures)
+        messages = _messages(instructions, question, pictures, captions, shown)
+        asked = {"model": model, "messages": messages, "first_token": True}
+        sent, question_key = self._answers.key({**asked, **self._told()}), self._answers.key(asked)
+        with self._lock:
+            turn = self._asking[sent]
+        with turn:
+            kept = self._answers.get(sent)
+            if kept is None and self._recording is not None:
+                kept = self._recording.answer(question_key, what)
+            if kept is None:
+                pixels = sum(w * h for w, h in shown)
+                tokens = tokens_of(len(shown), pixels, self._prices.px_per_token(model))
+                tokens += _letters(messages) // 2
+                found = self._paid(
+                    what, self._prices.vlm_usd(model, tokens, 1),
+                    lambda call: self._server.first_token(
+                        model, messages, call, lambda i, o: self._prices.vlm_usd(model, i, o)
+                    ),
+                )  # fmt: skip
+                kept = json.dumps(found)
+            try:
+                read = json.loads(kept)
+                read = read and {str(t): float(p) for t, p in read.items()}
+            except (ValueError, AttributeError, TypeError):
+                raise UserError(
+                    f"{what}: the answer in {c.replay} is no list of tokens; ask a server "
+                    "(--services.vlm.replay none)"
+                ) from None
+            self._answers.put(sent, kept, call_site=call_site, model=model, question=question_key)
+        return read
+
+    def _shown(self, what: str, pictures: Sequence[np.ndarray]) -> list[tuple[int, int]]:
+        """(width, height) with which each picture is sent."""
+        c = self.config
+        if len(pictures) > c.most_pictures:
+            raise UserError(
+                f"{what}: it shows {len(pictures)} pictures, and --services.vlm.most-pictures allows "
+                f"{c.most_pictures}; show fewer frames, or allow more"
+            )
+        return sizes(pictures, side_px=c.image_px, megapixels=c.most_megapixels)
 
     def _told(self) -> dict[str, Any]:
         """Of what is sent, what is set rather than asked."""
@@ -145,12 +197,8 @@ class Vlm:
         def price(tokens_in: int, tokens_out: int) -> float | None:
             return self._prices.vlm_usd(model, tokens_in, tokens_out)
 
-        def once() -> tuple[str, str]:
-            with self._under_way, self._ledger.call(f"vlm {what}", usd=usd) as call:
-                try:
-                    said = self._server.send(model, messages, answer, schema, call, price)
-                except LuciBotError as e:
-                    raise type(e)(f"{what}: {hidden(str(e))}") from None
+        def ask(call: Call) -> tuple[str, str]:
+            said = self._server.send(model, messages, answer, schema, call, price)
             found, wrong = read_answer(answer, said.text)
             if wrong and said.cut:
                 wrong = (
@@ -159,10 +207,25 @@ class Vlm:
                 )
             return found or said.text, wrong
 
+        return self._paid(what, usd, ask)
+
+    def _paid(self, what: str, usd: float | None, ask: Callable[[Call], T]) -> T:
+        """`ask()` in its turn, entered in the ledger, and again where the server is busy."""
+        c = self.config
+
+        def once() -> T:
+            with self._under_way, self._ledger.call(f"vlm {what}", usd=usd) as call:
+                try:
+                    return ask(call)
+                except LuciBotError as e:
+                    raise type(e)(f"{what}: {hidden(str(e))}") from None
+
         try:
             return with_retries(once, tries=c.tries, first_wait_s=c.first_wait_s)
         except GaveUp as e:
-            raise RunFailed(f"{what}: {e}; `lucibot resume` asks again") from None
+            raise RunFailed(
+                f"{what}: {e}; `lucibot resume`, or the same command, asks again"
+            ) from None
 
 
 def _messages(instructions, question, pictures, captions, shown) -> list[dict]:
