@@ -127,7 +127,7 @@ STAGES: tuple[Stage, ...] = (
     Stage(number=40, name="perceive", version=18, needs=("scene", "imagine", "select"),
           config="perceive", reads=("scene", "roles", "hands"),
           reads_too=lambda c: ("instruction",) if isinstance(c.perceive.answerer, VlmAnswerer) else ()),
-    Stage(number=50, name="optimize", version=8, needs=("scene", "perceive"), config="optimize",
+    Stage(number=50, name="optimize", version=9, needs=("scene", "perceive"), config="optimize",
           reads=("scene", "roles", "simulation"), seeded=True, keep=("checkpoints",),
           begins_early=True),
     Stage(number=60, name="execute", version=8, needs=("perceive", "optimize"), config="execute",

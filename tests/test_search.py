@@ -72,6 +72,59 @@ def test_a_search_stops_when_it_gains_too_little(falls_to, least_gain, generatio
     assert found.loss == pytest.approx(min(falls_to, falls_to**generations))
 
 
+def two_basins(waypoints: np.ndarray) -> Evaluation:
+    """A shallow basin where the search starts, and a deep one four to five first steps beside it."""
+    x = (waypoints - parametrization().start)[..., 0].mean((1, 2)) / 0.006
+    shallow, deep = 1 + 0.01 * np.abs(x), 0.5 * np.abs(x - 4.5)
+    loss = np.minimum(shallow, deep).astype(np.float32)
+    return Evaluation(loss=loss, terms={"off": loss}, failed=np.zeros(len(loss), bool))
+
+
+@pytest.mark.parametrize("optimizer", [Evosax(), Pycma(), CEM()], ids=lambda o: o.kind)
+def test_a_search_that_stalls_short_of_what_was_asked_for_begins_again_wider(optimizer, tmp_path):
+    def found(**changes):
+        config = SearchConfig(
+            population=16, generations=24, patience=3, optimizer=optimizer, **changes
+        )
+        return search(
+            two_basins, parametrization(), config, seed=0, checkpoints=tmp_path / str(changes),
+            reached=lambda terms: terms["off"] < 0.5,
+        )  # fmt: skip
+
+    assert found(restarts=0).loss == pytest.approx(1, abs=0.05)
+    again = found()
+    assert again.loss < 0.5
+    # Up to the stall both are the same search.
+    for a, b in zip(found(restarts=0).history, again.history, strict=False):
+        assert np.array_equal(a["loss"], b["loss"])
+
+
+def test_a_search_that_stalls_where_it_should_be_is_done(tmp_path):
+    config = SearchConfig(population=16, generations=24, patience=3)
+    found = search(
+        two_basins, parametrization(), config, seed=0, checkpoints=tmp_path,
+        reached=lambda terms: terms["off"] < 1.5,
+    )  # fmt: skip
+    assert found.loss >= 1 and len(found.history) < 8
+
+
+def test_a_search_that_has_begun_again_resumes_with_the_same_bits(tmp_path):
+    config = SearchConfig(population=16, generations=14, patience=3, optimizer=Evosax())
+
+    def found() -> list[dict[str, np.ndarray]]:
+        return search(
+            two_basins, parametrization(), config, seed=0, checkpoints=tmp_path,
+            reached=lambda terms: terms["off"] < 0.1,
+        ).history  # fmt: skip
+
+    whole = found()
+    for lost in (5, 4, len(whole) - 2):
+        for path in sorted(tmp_path.glob("generation_*.npz"))[lost:]:
+            path.unlink()
+        for a, b in zip(whole, found(), strict=True):
+            np.testing.assert_array_equal(a["waypoints"], b["waypoints"])
+
+
 @pytest.mark.parametrize("optimizer", [Evosax(), Pycma(), CEM()], ids=lambda o: o.kind)
 def test_resuming_gives_the_same_bits(optimizer, tmp_path):
     config = SearchConfig(population=8, generations=5, patience=0, optimizer=optimizer)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from lucibot.core.config import Config
 from lucibot.core.errors import UserError
+from lucibot.core.schema import Fraction
 from lucibot.objective.weights import FULL_WEIGHTS, TERMS, LossWeights
 
 if TYPE_CHECKING:
@@ -24,6 +25,10 @@ class VideoObjective(Config):
     """Be like the video (paper, section 3.4)."""
 
     weights: LossWeights = FULL_WEIGHTS
+    least_target_iou: Fraction = 0.6
+    """From which overlap of the targets' masks at the last keyframe on a rollout has done what the video
+    shows, if all its parts and what it goes around are as well: a search that has stalled short of that
+    begins again."""
     own_terms: str = ""
     """Loss terms of one's own and their weights, NAME=WEIGHT with commas between; a name is that of
     an entry point of `lucibot.loss_terms`, or module:Class."""
@@ -49,6 +54,12 @@ class VideoObjective(Config):
             if name in TERMS or name in ("waypoints", "loss", "failed"):
                 raise UserError(f"own loss term {name!r}: that name is taken")
         return out
+
+    def reached(self, terms: Mapping[str, float]) -> bool:
+        """Whether a rollout of these terms has done what the video shows, as far as terms with a weight
+        can tell."""
+        told = [n for n in ("part_count", "around") if getattr(self.weights, n) > 0]
+        return terms["target_iou"] <= 1 - self.least_target_iou and not any(terms[n] for n in told)
 
     def find_own(self) -> None:
         """

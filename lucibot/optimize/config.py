@@ -134,6 +134,11 @@ class SearchConfig(Config):
     """Stop after so many generations that have not lowered the loss by `least_gain`; 0: never."""
     least_gain: Fraction = 0.05
     """Share of the loss by which `patience` generations together must lower it."""
+    restarts: Annotated[Index, Field(le=100)] = 2
+    """How often a search that has stalled begins again about its best rollout, where that does not do what
+    was asked for."""
+    widen: Annotated[Positive, Field(ge=1)] = 2.0
+    """By how much its first steps are wider each time."""
     sigma_position_m: Positive = 0.004
     """First step size of positions [m]."""
     sigma_depth_m: Positive | None = 0.015

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 
 from lucibot.core.errors import UserError
@@ -21,6 +23,47 @@ def strict_ranks(losses: np.ndarray) -> np.ndarray:
     return ranks
 
 
+@functools.cache
+def _compiled(name: str, dimension: int, population: int):
+    """JAX, its CPU, and an evosax strategy's begin, ask and tell, compiled once in a process."""
+    import os
+
+    os.environ.setdefault("JAX_PLATFORMS", "cpu")
+    import evosax.algorithms
+    import jax
+    import jax.numpy as jnp
+
+    cpu = jax.devices("cpu")[0]
+    with jax.default_device(cpu):
+        start = jnp.zeros(dimension)
+        es = getattr(evosax.algorithms, name)(population_size=population, solution=start)
+        params = es.default_params.replace(std_init=1.0)
+
+        def typed(state):
+            """The state with numbers of definite types: otherwise the first `tell` changes the
+            types of some, and `ask` and `tell` are compiled twice."""
+            return jax.tree.map(lambda x: jnp.asarray(x, x.dtype), state)
+
+        # All of a step in one call: small operations by themselves cost more than the strategy.
+        @jax.jit
+        def begin(key):
+            key, init = jax.random.split(key)
+            return key, typed(es.init(init, start, params))
+
+        @jax.jit
+        def ask(key, state):
+            key, now = jax.random.split(key)
+            samples, state = es.ask(now, state, params)
+            return key, samples, typed(state)
+
+        @jax.jit
+        def tell(key, state, samples, fitness):
+            key, now = jax.random.split(key)
+            return key, typed(es.tell(now, samples, fitness, state, params)[0])
+
+    return jax, cpu, begin, ask, tell
+
+
 class EvosaxStrategy:
     """The `Optimizer` behind `lucibot.optimize.config.Evosax`.
 
@@ -29,43 +72,9 @@ class EvosaxStrategy:
     """
 
     def __init__(self, dimension: int, population: int, seed: int, name: str = "CMA_ES"):
-        import os
-
-        os.environ.setdefault("JAX_PLATFORMS", "cpu")
-        import evosax.algorithms
-        import jax
-        import jax.numpy as jnp
-
-        self._jax, self._cpu = jax, jax.devices("cpu")[0]
-        with jax.default_device(self._cpu):
-            start = jnp.zeros(dimension)
-            es = getattr(evosax.algorithms, name)(population_size=population, solution=start)
-            params = es.default_params.replace(std_init=1.0)
-
-            def typed(state):
-                """The state with numbers of definite types: otherwise the first `tell` changes the
-                types of some, and `ask` and `tell` are compiled twice."""
-                return jax.tree.map(lambda x: jnp.asarray(x, x.dtype), state)
-
-            # All of a step in one call: small operations by themselves cost more than the strategy.
-            @jax.jit
-            def begin(key):
-                key, init = jax.random.split(key)
-                return key, typed(es.init(init, start, params))
-
-            @jax.jit
-            def ask(key, state):
-                key, now = jax.random.split(key)
-                samples, state = es.ask(now, state, params)
-                return key, samples, typed(state)
-
-            @jax.jit
-            def tell(key, state, samples, fitness):
-                key, now = jax.random.split(key)
-                return key, typed(es.tell(now, samples, fitness, state, params)[0])
-
-            self._ask, self._tell = ask, tell
-            self._key, self._state = begin(jax.random.key(seed))
+        self._jax, self._cpu, begin, self._ask, self._tell = _compiled(name, dimension, population)
+        with self._jax.default_device(self._cpu):
+            self._key, self._state = begin(self._jax.random.key(seed))
 
     def ask(self) -> np.ndarray:
         with self._jax.default_device(self._cpu):

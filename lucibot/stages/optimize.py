@@ -109,7 +109,8 @@ def _run(ctx: Context, evaluator: ShardedEvaluator) -> None:
     found = search(
         evaluator.evaluate, parametrization, config.search, seed=ctx.seed,
         checkpoints=ctx.folder / "checkpoints",
-        repair=lambda w: clear.repaired(w, supervision.held), progress=ctx.progress,
+        repair=lambda w: clear.repaired(w, supervision.held), reached=config.objective.reached,
+        progress=ctx.progress,
     )  # fmt: skip
     _save(ctx, found, estimate, start, iou, supervision, evaluator.sharding.n_envs, begun)
 
