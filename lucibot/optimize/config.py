@@ -138,7 +138,7 @@ class SearchConfig(Config):
     """How often a search that has stalled begins again about its best rollout, where that does not do what
     was asked for."""
     widen: Annotated[Positive, Field(ge=1)] = 2.0
-    """By how much its first steps are wider each time."""
+    """By how much its first steps are wider the second time that it begins again, and each time after."""
     sigma_position_m: Positive = 0.004
     """First step size of positions [m]."""
     sigma_depth_m: Positive | None = 0.015

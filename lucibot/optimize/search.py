@@ -2,7 +2,7 @@
 
 The start itself is evaluated and kept as a candidate: a search whose lowest loss lies a hair above
 the start's has lost something. A search that stalls far from what was asked for begins again about the best
-rollout, with wider steps.
+rollout, with first steps again and then with wider ones.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ def search(
             attempt.samples.append(done["search"]["samples"])
             attempt.optimizer.restore(done["optimizer"])
             continue
-        again = f", with wider steps ({attempt.number})" if attempt.number else ""
+        again = f", begun again ({attempt.number})" if attempt.number else ""
         progress(f"generation {g + 1} of {config.generations}{again}", g / config.generations)
         begin = time.perf_counter()
         samples = attempt.optimizer.ask()
@@ -177,7 +177,7 @@ class _Attempt:
 
     def next(self, history: list[dict[str, np.ndarray]]) -> _Attempt:
         """The next attempt: about the best of this one, or from where that began if it found nothing
-        better, with wider steps."""
+        better. The first takes the search's first steps again, and each after it wider ones."""
         losses = _losses(history)
         own = losses[self.begin :]
         g, i = np.unravel_index(np.argmin(own), own.shape)
@@ -186,7 +186,7 @@ class _Attempt:
         return _Attempt(
             config=self.config, seed=self.seed, number=number, begin=len(history),
             centre=self.displaced(self.samples[g])[i] if better else self.centre,
-            scale=self.scale * self.config.widen,
+            scale=self.config.widen**self.number,
             optimizer=self.config.optimizer.create(
                 len(self.centre), self.config.population, self.seed + RESTARTED * number
             ),

@@ -23,7 +23,7 @@ COUNTER_M, OVERHANG_M = 0.04, 0.02
 """Thickness of a counter over drawers and doors, and how far it stands out."""
 SIMULATION: dict[str, dict[str, Any]] = {
     "rigid": {"dt_s": 0.005, "substeps": 2, "rigid_collision": True, "steps_per_waypoint": 30,
-              "settle_steps": 240},
+              "settle_steps": 480},
     "jointed": {"dt_s": 0.01, "substeps": 1, "steps_per_waypoint": 20, "settle_steps": 10},
     "liquid": {"dt_s": 0.012, "substeps": 16, "steps_per_waypoint": 16, "settle_steps": 30,
                "servo_bandwidth_rad_s": 100.0},
