@@ -7,11 +7,12 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from lucibot.baselines.config import ObjectiveConfig
 from lucibot.core.config import Config
 from lucibot.core.schema import Count, Index, Positive
-from lucibot.objective.config import ObjectiveConfig, VideoObjective
+from lucibot.objective.config import VideoObjective
 from lucibot.objective.weights import PAPER_WEIGHTS
-from lucibot.optimize.config import Evosax, PrefitConfig, SearchConfig
+from lucibot.optimize.config import Evosax, PrefitConfig, SearchConfig, StartConfig
 from lucibot.perception.config import (
     AffordanceConfig,
     EventConfig,
@@ -84,7 +85,11 @@ class PerceiveConfig(Config):
 class OptimizeConfig(Config):
     search: SearchConfig = SearchConfig()
     objective: ObjectiveConfig = VideoObjective()
-    """What rollouts are judged by."""
+    """What rollouts are judged by: LuciBot's own, "video", or one of the systems that the paper compares
+    with."""
+    start: StartConfig | None = None
+    """Where the search starts; if not given, as the objective has it: those that see no video start at
+    random."""
     prefit: PrefitConfig | None = PrefitConfig()
     """Fit the actuators' poses by drawing, before any physics."""
     workers: Annotated[Index, Field(le=1024)] = field(default=0, metadata=NO_EFFECT)

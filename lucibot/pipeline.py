@@ -91,6 +91,8 @@ class Stage:
     asks: Callable[[RunConfig], tuple[str, ...]] = lambda config: ()
     """Later stages whose work it does as well with such a config: their version counts for it, and
     what they read of the task."""
+    needs_too: Callable[[RunConfig], tuple[str, ...]] = lambda config: ()
+    """Stages that it needs as well with such a config."""
     reads_too: Callable[[RunConfig], tuple[str, ...]] = lambda config: ()
     """Parts of the task that it reads with such a config."""
     keep: tuple[str, ...] = ()
@@ -103,6 +105,10 @@ class Stage:
     begins_early: bool = False
     """Its module has `begin(task, config)`, a context manager over what is slow to start; it is
     entered in the background of the stages before."""
+
+    def needs_with(self, config: RunConfig) -> tuple[str, ...]:
+        """The stages that it needs with such a config."""
+        return (*self.needs, *(n for n in self.needs_too(config) if n not in self.needs))
 
     def run(self, context: Context) -> None:
         import_module(f"lucibot.stages.{self.name}").run(context)
@@ -128,10 +134,13 @@ STAGES: tuple[Stage, ...] = (
           config="perceive", reads=("scene", "roles", "hands"),
           reads_too=lambda c: ("instruction",) if isinstance(c.perceive.answerer, VlmAnswerer) else ()),
     Stage(number=50, name="optimize", version=9, needs=("scene", "perceive"), config="optimize",
-          reads=("scene", "roles", "simulation"), seeded=True, keep=("checkpoints",),
-          begins_early=True),
+          reads=("scene", "roles", "simulation"), seeded=True, keep=("checkpoints", "judge"),
+          begins_early=True, needs_too=lambda c: c.optimize.objective.READS,
+          reads_too=lambda c: c.optimize.objective.READS_TASK),
     Stage(number=60, name="execute", version=8, needs=("perceive", "optimize"), config="execute",
-          reads=("scene", "roles", "simulation"), begins_early=True),
+          reads=("scene", "roles", "simulation"), begins_early=True,
+          needs_too=lambda c: ("scene",) if c.optimize.objective.JUDGED else (),
+          reads_too=lambda c: c.optimize.objective.READS_TASK),
     Stage(number=70, name="report", version=4, needs=("scene", "prompt", "imagine", "select",
           "perceive", "optimize", "execute"), config=None,
           reads=("scene", "roles", "instruction", "simulation", "success", "title"),
@@ -410,7 +419,7 @@ class _Walk:
                 return
 
     def _folder(self, stage: Stage, *, make: bool = True) -> StageFolder:
-        inputs = {n: self.folders[n].digest() for n in stage.needs}
+        inputs = {n: self.folders[n].digest() for n in stage.needs_with(self.config)}
         asked = [s for s in STAGES if s.name in stage.asks(self.config)]
         reads = {
             *stage.reads,
@@ -473,7 +482,7 @@ class _Walk:
         return Context(
             task=self.task, config=getattr(self.config, stage.config) if stage.config else None,
             seed=self.seed, folder=folder.path, run=self.run, progress=self.console.start(stage),
-            inputs={n: self.folders[n].path for n in stage.needs if n in self.folders},
+            inputs={n: self.folders[n].path for n in stage.needs_with(self.config) if n in self.folders},
             note=lambda message: None, ahead=ahead, began=self.began,
             services=Services(self.run.path / "services", self.config.services),
         )  # fmt: skip
@@ -501,7 +510,7 @@ class _Walk:
         seconds = time.perf_counter() - begin
         folder.finish(
             config=self._settled(stage, defaults=True),
-            inputs={n: self.folders[n].digest() for n in stage.needs}, seconds=seconds, notes=notes,
+            inputs={n: self.folders[n].digest() for n in stage.needs_with(self.config)}, seconds=seconds, notes=notes,
         )  # fmt: skip
         folder.event("done", seconds=round(seconds, 3))
         self.console.done(stage, seconds, skipped=False)

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from scipy.stats import spearmanr
 
-from lucibot.objective.config import ObjectiveConfig
+from lucibot.baselines.config import ObjectiveConfig
 from lucibot.objective.success import judge
 from lucibot.objective.supervision import Supervision
 from lucibot.objective.weights import PAPER_WEIGHTS
@@ -44,7 +44,7 @@ def measure_run(run: RunDirectory, task, seed: int, scene: SimScene) -> dict[str
         estimate, start = z["estimate"], z["start"]
     clear = Clearance.of(task, grasps(task, supervision))
     lifted = clear.repaired(estimate, supervision.held)
-    evaluator = Evaluator(scene, supervision, objective)
+    evaluator = Evaluator(scene, supervision, objective.in_workers())
     tried = np.concatenate([np.stack([lifted, start]), sampled])
     result, states = evaluator.evaluate_with_states(tried)
     success = np.array([judge(task, s).success for s in states])

@@ -1,11 +1,15 @@
-"""The objective family's members as configs; light to import."""
+"""What rollouts are scored by in the simulation, as configs; light to import.
+
+`VideoObjective` is LuciBot's own. What the search can minimise beside it is in
+`lucibot.baselines.config`.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
 from lucibot.core.config import Config
 from lucibot.core.errors import UserError
@@ -13,6 +17,7 @@ from lucibot.core.schema import Fraction
 from lucibot.objective.weights import FULL_WEIGHTS, TERMS, LossWeights
 
 if TYPE_CHECKING:
+    import numpy as np
     from torch import Tensor
 
     from lucibot.objective.objective import Objective
@@ -20,10 +25,70 @@ if TYPE_CHECKING:
     from lucibot.task import Task
 
 
+class Scored(Protocol):
+    """What simulation workers are given."""
+
+    def create(
+        self, task: Task, supervision: Supervision, rest: Mapping[str, Tensor], device: str
+    ) -> Objective:
+        """
+        Args:
+            rest: particles (N, 3) [m, world] of each deformable actuator as the scene begins.
+
+        Raises:
+            UserError: a loss term of one's own is not there.
+        """
+        ...
+
+    def term_weights(self) -> dict[str, float]:
+        """Of every term that is scored."""
+        ...
+
+
 @dataclass(frozen=True, kw_only=True)
-class VideoObjective(Config):
+class ObjectiveMember(Config):
+    """What all members of the family `optimize.objective` share. None of them sees a task's success
+    predicates."""
+
+    START: ClassVar[str] = "video"
+    """Where the search starts, unless it is told: a kind of `lucibot.optimize.config.StartConfig`."""
+    READS: ClassVar[tuple[str, ...]] = ()
+    """Stages that it reads beside `scene` and `perceive`."""
+    READS_TASK: ClassVar[tuple[str, ...]] = ()
+    """Parts of the task that it reads beside those that a simulation reads."""
+    JUDGED: ClassVar[bool] = False
+    """Whether `judge` gives one."""
+
+    def ensure(self) -> None:
+        """
+        Raises:
+            UserError: what it needs is not there, which is better said before a run begins.
+        """
+
+    def reached(self, terms: Mapping[str, float]) -> bool:
+        """Whether a rollout of these terms has done what is wanted; a search that stalls short of that
+        begins again, and of a member that cannot tell it ends."""
+        return True
+
+    def in_workers(self) -> Scored:
+        """What the simulation's workers are given."""
+        raise NotImplementedError
+
+    def judge(self, given: Any) -> Any:
+        """The `lucibot.baselines.judge.Judge` of what workers bring home, made from a
+        `lucibot.baselines.judge.Given`; None where their own terms say all."""
+        return None
+
+    def followed(self, given: Any) -> np.ndarray | None:
+        """Waypoints (K, A, 6) that are executed as they are, of a member that searches nothing."""
+        return None
+
+
+@dataclass(frozen=True, kw_only=True)
+class VideoObjective(ObjectiveMember):
     """Be like the video (paper, section 3.4)."""
 
+    kind: Literal["video"] = "video"
     weights: LossWeights = FULL_WEIGHTS
     least_target_iou: Fraction = 0.6
     """From which overlap of the targets' masks at the last keyframe on a rollout has done what the video
@@ -61,7 +126,15 @@ class VideoObjective(Config):
         told = [n for n in ("part_count", "around") if getattr(self.weights, n) > 0]
         return terms["target_iou"] <= 1 - self.least_target_iou and not any(terms[n] for n in told)
 
-    def find_own(self) -> None:
+    def term_weights(self) -> dict[str, float]:
+        """See `Scored`."""
+        return asdict(self.weights) | self.own_weights()
+
+    def in_workers(self) -> Scored:
+        """See `ObjectiveMember`."""
+        return self
+
+    def ensure(self) -> None:
         """
         Raises:
             UserError: a loss term of one's own is not there.
@@ -74,16 +147,7 @@ class VideoObjective(Config):
     def create(
         self, task: Task, supervision: Supervision, rest: Mapping[str, Tensor], device: str
     ) -> Objective:
-        """
-        Args:
-            rest: particles (N, 3) [m, world] of each deformable actuator as the scene begins.
-
-        Raises:
-            UserError: a loss term of one's own is not there.
-        """
+        """See `Scored`."""
         from lucibot.objective.video import LikeTheVideo
 
         return LikeTheVideo(self, task, supervision, rest, device)
-
-
-ObjectiveConfig = VideoObjective

@@ -18,6 +18,8 @@ class Evaluation:
     """Named, unweighted (P,) float32; NaN for failed rollouts, of which nothing is known."""
     failed: np.ndarray
     """(P,) bool: the simulation diverged."""
+    shown: dict[str, np.ndarray] = field(default_factory=dict)
+    """What the objective brings home to a judge outside of the simulation, (P, ...) each."""
     seconds: dict[str, float] = field(default_factory=dict)
     """Where the time went, by part, of all workers together; empty where it was not measured."""
 

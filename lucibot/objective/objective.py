@@ -42,6 +42,8 @@ class Looks:
     other."""
     state: bool = False
     """The simulator's own poses and particles at the keyframes, which no camera sees."""
+    settled_state: bool = False
+    """The same when all has been let go and has settled."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,6 +93,7 @@ class Seen:
     goal: Picture | None = None
     settled: Picture | None = None
     state: State | None = None
+    settled_state: State | None = None
 
 
 class Objective(Protocol):
@@ -102,4 +105,9 @@ class Objective(Protocol):
 
     def score(self, seen: Seen) -> dict[str, Tensor]:
         """Named, unweighted terms, (P,) each; an environment's do not depend on its neighbours."""
+        ...
+
+    def shown(self, seen: Seen) -> dict[str, Tensor]:
+        """What is brought home to a judge outside of the simulation, by name, (P, ...) each; empty
+        where the terms say all."""
         ...

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, replace
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -28,11 +28,15 @@ class LikeTheVideo:
         self._losses = Losses(labels, supervision, device)
         self._affordance = AffordanceTerms(task, supervision, rest, device)
         self._own = {n: find_term(n)(task, supervision, device) for n in config.own_weights()}
-        self.weights = asdict(config.weights) | config.own_weights()
+        self.weights = config.term_weights()
         self.looks = Looks(
             masks=self._losses.wanted, contact_pairs=supervision.contact_pairs, goal=True,
             settled=True, parts=True, around_pairs=supervision.expected_around, state=True,
         )  # fmt: skip
+
+    def shown(self, seen: Seen) -> dict[str, Tensor]:
+        """See `Objective`."""
+        return {}
 
     def score(self, seen: Seen) -> dict[str, Tensor]:
         """See `Objective`."""

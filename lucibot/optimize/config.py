@@ -125,6 +125,32 @@ class PrefitConfig(Config):
 
 
 @dataclass(frozen=True, kw_only=True)
+class VideoStart(Config):
+    """Start from the poses that were read from the video (paper, section 3.4)."""
+
+    kind: Literal["video"] = "video"
+
+
+@dataclass(frozen=True, kw_only=True)
+class RandomStart(Config):
+    """Start from waypoints at random within the scene's bounds (paper, section 4.2, "w/o Init")."""
+
+    kind: Literal["random"] = "random"
+    room_m: float = 0.10
+    """The box around all objects as the scene begins is grown by so much [m], but not downwards."""
+    turn_deg: Annotated[float, Field(ge=0, le=180)] = 45.0
+    """Each waypoint is turned by at most so much from the actuator's first pose [deg]."""
+    sigma_position_m: Positive = 0.03
+    """First step size of positions [m], in place of the search's: a start that knows nothing needs a
+    wider one."""
+    sigma_rotation_deg: Positive = 15.0
+    """First step size of rotations [deg], likewise."""
+
+
+StartConfig = VideoStart | RandomStart
+
+
+@dataclass(frozen=True, kw_only=True)
 class SearchConfig(Config):
     population: Annotated[Count, Field(ge=2)] = 16
     """Rollouts in a generation."""

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from lucibot.core.errors import UserError
-from lucibot.objective.config import ObjectiveConfig
+from lucibot.objective.config import Scored
 from lucibot.objective.evaluation import Evaluation
 from lucibot.objective.objective import Seen
 from lucibot.objective.supervision import Supervision
@@ -21,12 +21,15 @@ from lucibot.sim.scene import SimScene
 from lucibot.sim.state import FinalState, StateRecorder
 from lucibot.task import Task
 
+SHOWN = "shown/"
+"""Before the names of what is brought home, beside those of terms."""
+
 
 class Evaluator:
     """One built scene and an objective that is shown what it asks for; any number of rollouts, `n_envs`
     at a time."""
 
-    def __init__(self, scene: SimScene, supervision: Supervision, objective: ObjectiveConfig):
+    def __init__(self, scene: SimScene, supervision: Supervision, objective: Scored):
         check_supervision(scene.task, supervision)
         self.scene, self._supervision, self._timer = scene, supervision, scene.timer
         scene.reset()
@@ -75,12 +78,14 @@ class Evaluator:
             states += final[: len(chunk)]
         joined = {n: np.concatenate([p[n] for p in parts]) for n in parts[0]}
         failed, loss = joined.pop("failed"), joined.pop("loss")
+        shown = {n: joined.pop(n) for n in list(joined) if n.startswith(SHOWN)}
         seconds = {n: s - before[n] for n, s in self._timer.seconds.items() if n != "ask and tell"}
         # A GPU would have to be waited for after every call to tell whose time it was.
         told = self.scene.device.type == "cpu" or self._timer.synchronize is not None
         return Evaluation(
-            loss=loss, terms=joined, failed=failed, seconds=seconds if told else {}
-        ), states
+            loss=loss, terms=joined, failed=failed, seconds=seconds if told else {},
+            shown={n.removeprefix(SHOWN): v for n, v in shown.items()},
+        ), states  # fmt: skip
 
     def _roll(
         self, waypoints: np.ndarray, keep_states: bool, **calls
@@ -113,13 +118,19 @@ class Evaluator:
             failed = self.scene.diverged(end) | torch.from_numpy(unsound).to(self.scene.device)
             for at_keyframe in self.scene.diverged(keyframes).view(-1, len(failed)):
                 failed |= at_keyframe
-            terms = self._objective.score(self._seen(keyframes, moments[-1], end))
+            seen = self._seen(keyframes, moments[-1], end)
+            terms = self._objective.score(seen)
             for value in terms.values():
                 failed = failed | ~torch.isfinite(value)
-            loss = sum(w * terms[n] for n, w in self._objective.weights.items())
+            loss = sum(
+                (w * terms[n] for n, w in self._objective.weights.items()),
+                torch.zeros(len(failed), device=failed.device),
+            )
             loss = torch.where(failed, torch.inf, loss)
             terms = {n: torch.where(failed, torch.nan, v) for n, v in terms.items()}
         result = {n: v.float().cpu().numpy() for n, v in terms.items()}
+        shown = self._objective.shown(seen)
+        result |= {f"{SHOWN}{n}": v.cpu().numpy().copy() for n, v in shown.items()}
         result |= {"loss": loss.float().cpu().numpy(), "failed": failed.cpu().numpy()}
         if recorder:
             recorder.look()
@@ -140,7 +151,8 @@ class Evaluator:
             }
         return Seen(
             overlap=overlap, contact=contact.unflatten(0, (-1, len(goal.error))),
-            state=keyframes if looks.state else None, **pictures,
+            state=keyframes if looks.state else None,
+            settled_state=end if looks.settled_state else None, **pictures,
         )  # fmt: skip
 
 

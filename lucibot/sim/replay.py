@@ -9,7 +9,7 @@ import numpy as np
 from lucibot.core.camera import Camera
 from lucibot.core.errors import RunFailed
 from lucibot.core.progress import Progress, silent
-from lucibot.objective.config import ObjectiveConfig
+from lucibot.objective.config import Scored
 from lucibot.objective.evaluation import Evaluation
 from lucibot.objective.supervision import Supervision
 from lucibot.sim.process import MAX_DEATHS, SimProcess
@@ -54,7 +54,7 @@ class Replay:
         return self._process.pid
 
     def run(
-        self, waypoints: np.ndarray, supervision: Supervision, objective: ObjectiveConfig,
+        self, waypoints: np.ndarray, supervision: Supervision, objective: Scored,
         film_steps: list[int], particle_stride: int, progress: Progress = silent,
     ) -> Replayed:  # fmt: skip
         """Roll out (K, A, 6) waypoints and take a picture after each of `film_steps`. A process that

@@ -13,7 +13,7 @@ import numpy as np
 
 from lucibot.core.errors import RunFailed
 from lucibot.core.progress import Progress, silent
-from lucibot.objective.config import ObjectiveConfig
+from lucibot.objective.config import Scored
 from lucibot.objective.evaluation import Evaluation
 from lucibot.objective.supervision import Supervision
 from lucibot.sim.cluster import RayFarm, RayWorker
@@ -48,7 +48,7 @@ class ShardedEvaluator:
             ensure_memory(task, sharding, device=device)
         self._arguments, self.sharding = (task, sharding.n_envs, device), sharding
         self._farm = farm or LocalFarm()
-        self._supervision: tuple[Supervision, ObjectiveConfig] | None = None
+        self._supervision: tuple[Supervision, Scored] | None = None
         self._progress: Progress = silent
         self._building = set(range(sharding.workers))
         self._workers: list[Worker] = []
@@ -70,7 +70,7 @@ class ShardedEvaluator:
         return [w.pid for w in self._workers]
 
     def supervise(
-        self, supervision: Supervision, objective: ObjectiveConfig, progress: Progress = silent
+        self, supervision: Supervision, objective: Scored, progress: Progress = silent
     ) -> None:
         """Give the video's supervision to all workers; waits until their scenes are built.
 
@@ -115,6 +115,7 @@ class ShardedEvaluator:
             loss=np.concatenate([r.loss for r in results]),
             terms={n: np.concatenate([r.terms[n] for r in results]) for n in results[0].terms},
             failed=np.concatenate([r.failed for r in results]),
+            shown={n: np.concatenate([r.shown[n] for r in results]) for n in results[0].shown},
             seconds={n: sum(r.seconds[n] for r in results) for n in results[0].seconds},
         )
 

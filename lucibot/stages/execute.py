@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import shutil
 from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
 
+from lucibot.baselines.config import ObjectiveConfig
+from lucibot.baselines.judge import JUDGE, Given, Judge, with_verdict
+from lucibot.core.scene_view import SceneView
 from lucibot.core.video import Video, write_video
-from lucibot.objective.config import ObjectiveConfig
 from lucibot.objective.supervision import Supervision
 from lucibot.pipeline import Context
 from lucibot.store.configs import from_dict
@@ -54,7 +57,7 @@ def run(ctx: Context) -> None:
     environments, device = search["environments"], search["device"]
 
     pictured = sorted({*film, *keyframes, steps})
-    arguments = (waypoints, supervision, objective, pictured, every, ctx.progress)
+    arguments = (waypoints, supervision, objective.in_workers(), pictured, every, ctx.progress)
     if ctx.ahead is not None and ctx.ahead.n_envs == _batch(ctx.task, environments):
         found = ctx.ahead.run(*arguments)
     else:
@@ -72,7 +75,8 @@ def run(ctx: Context) -> None:
     found.state.save(ctx.folder / "final_state.npz")
     found.rollout.save(ctx.folder / "rollout.npz")
 
-    result, failed = found.evaluation, bool(found.evaluation.failed[0])
+    result = with_verdict(found.evaluation, _judge(ctx, objective, supervision))
+    failed = bool(result.failed[0])
     loss = None if failed else float(result.loss[0])
     same = not failed and abs(loss - searched) <= SAME_LOSS * max(1.0, abs(searched))
     if failed:
@@ -83,6 +87,20 @@ def run(ctx: Context) -> None:
         ctx.folder / "execute.json",
         {"loss": loss, "searched_loss": searched, "same_loss": same, "failed": failed,
          "terms": {n: None if failed else float(v[0]) for n, v in result.terms.items()}},
+    )  # fmt: skip
+
+
+def _judge(ctx: Context, objective: ObjectiveConfig, supervision: Supervision) -> Judge | None:
+    """The search's, with what it knew at the end."""
+    if not objective.JUDGED:
+        return None
+    shutil.copytree(ctx.inputs["optimize"] / JUDGE, ctx.folder / JUDGE, dirs_exist_ok=True)
+    return objective.judge(
+        Given(
+            task=ctx.task, view=SceneView.load(ctx.inputs["scene"]), supervision=supervision,
+            services=ctx.services, folder=ctx.folder / JUDGE, inputs=ctx.inputs, seed=ctx.seed,
+            progress=ctx.progress, note=ctx.note,
+        )
     )  # fmt: skip
 
 

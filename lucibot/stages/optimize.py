@@ -8,13 +8,16 @@ from typing import TYPE_CHECKING
 import cv2
 import numpy as np
 
+from lucibot.baselines.judge import JUDGE, Given, judged
 from lucibot.core.scene_view import SceneView
+from lucibot.objective.evaluation import Evaluate
 from lucibot.objective.supervision import Supervision
 from lucibot.optimize.clearance import Clearance
-from lucibot.optimize.config import OwnOptimizer
+from lucibot.optimize.config import OwnOptimizer, RandomStart, VideoStart
 from lucibot.optimize.parametrization import Parametrization
 from lucibot.optimize.prefit import prefit
 from lucibot.optimize.search import SearchResult, best_start, evaluate_once, search
+from lucibot.optimize.start import random_start
 from lucibot.pipeline import Context
 from lucibot.sim.grip import grasps
 from lucibot.sim.regime import warnings
@@ -26,14 +29,17 @@ if TYPE_CHECKING:
     from lucibot.config import OptimizeConfig, RunConfig
     from lucibot.sim.workers import ShardedEvaluator
 
+STARTS = {"video": VideoStart(), "random": RandomStart()}
+
 
 def begin(task: Task, config: RunConfig) -> ShardedEvaluator:
     """Let the simulation be built while the video is imagined and read.
 
     Raises:
-        UserError: a loss term or an optimizer of one's own is not there, which is better said now.
+        UserError: what the objective needs or an optimizer of one's own is not there, which is better
+            said now.
     """
-    config.optimize.objective.find_own()
+    config.optimize.objective.ensure()
     if isinstance(config.optimize.search.optimizer, OwnOptimizer):
         config.optimize.search.optimizer.find()
     return _workers(task, config.optimize)
@@ -65,54 +71,96 @@ def _workers(task: Task, config: OptimizeConfig) -> ShardedEvaluator:
 def _run(ctx: Context, evaluator: ShardedEvaluator) -> None:
     for warning in warnings(ctx.task):
         ctx.note(warning)
-    view = SceneView.load(ctx.inputs["scene"])
-    supervision = Supervision.load(ctx.inputs["perceive"] / "supervision.npz")
-    config = ctx.config
+    given = _given(ctx)
+    config, supervision = ctx.config, given.supervision
     estimate = np.asarray(supervision.waypoints, np.float32)
-    if not ctx.task.is_searched:
-        evaluator.supervise(supervision, config.objective, ctx.progress)
-        found = evaluate_once(evaluator.evaluate, estimate)
-        _save(ctx, found, estimate, estimate, None, supervision, evaluator.sharding.n_envs)
+    judge = config.objective.judge(given)
+    followed = config.objective.followed(given)
+    evaluator.supervise(supervision, config.objective.in_workers(), ctx.progress)
+    evaluate = judged(evaluator.evaluate, judge)
+    weights = (
+        dict.fromkeys(config.objective.in_workers().term_weights(), 0.0) | dict(judge.weights)
+        if judge is not None
+        else config.objective.in_workers().term_weights()
+    )
+
+    def save(found: SearchResult, start: np.ndarray, iou=None, begun=None) -> None:
+        _save(
+            ctx, found, estimate, start, iou, supervision, evaluator.sharding.n_envs, weights, begun
+        )
+
+    if not ctx.task.is_searched or followed is not None:
+        alone = estimate if followed is None else followed
+        save(evaluate_once(evaluate, alone), alone)
         return
-
     clear = Clearance.of(ctx.task, grasps(ctx.task, supervision))
-    fitted, iou = estimate, None
-    if config.prefit is not None:
-        fitted, iou = prefit(
-            ctx.task, supervision, _background_depth(view, supervision), config.prefit,
-            seed=ctx.seed, device=config.device, progress=ctx.progress,
-        )  # fmt: skip
-    evaluator.supervise(supervision, config.objective, ctx.progress)
-    starts = {"fitted": clear.repaired(fitted, supervision.held)}
-    if config.prefit is not None and config.search.generations:
-        # The fit looks at masks alone; what physics makes of it may be worse than of what was read.
-        starts["estimated"] = clear.repaired(estimate, supervision.held)
-    start, begun = starts["fitted"], {}
-    if len(starts) > 1:
-        ctx.progress("choosing where the search starts")
-        best, tried = best_start(evaluator.evaluate, np.stack(list(starts.values())))
-        start = list(starts.values())[best]
-        begun = {n: float(v) for n, v in zip(starts, tried.loss, strict=True)}
 
+    def repair(waypoints: np.ndarray) -> np.ndarray:
+        return clear.repaired(waypoints, supervision.held)
+
+    start_config = config.start or STARTS[config.objective.START]
+    search_config, iou, begun = config.search, None, None
+    if isinstance(start_config, RandomStart):
+        start = repair(
+            random_start(ctx.task, estimate, supervision.held, start_config, seed=ctx.seed)
+        )
+        search_config = dataclasses.replace(
+            search_config, sigma_position_m=start_config.sigma_position_m, sigma_depth_m=None,
+            sigma_rotation_deg=start_config.sigma_rotation_deg,
+        )  # fmt: skip
+    else:
+        start, iou, begun = _fitted_start(ctx, given, estimate, repair, evaluate)
+    if search_config.generations == 0:
+        save(evaluate_once(evaluate, start), start, iou)
+        return
     parametrization = Parametrization(
         start=start, free=supervision.held,
-        sigma_position_m=config.search.sigma_position_m,
-        sigma_rotation_rad=np.deg2rad(config.search.sigma_rotation_deg),
-        sigma_depth_m=config.search.sigma_depth_m,
+        sigma_position_m=search_config.sigma_position_m,
+        sigma_rotation_rad=np.deg2rad(search_config.sigma_rotation_deg),
+        sigma_depth_m=search_config.sigma_depth_m,
         camera_position_m=supervision.camera.T_world_cam[:3, 3],
-        correlation=config.search.correlation,
+        correlation=search_config.correlation,
     )  # fmt: skip
-    if config.search.generations == 0:
-        found = evaluate_once(evaluator.evaluate, start)
-        _save(ctx, found, estimate, start, iou, supervision, evaluator.sharding.n_envs)
-        return
     found = search(
-        evaluator.evaluate, parametrization, config.search, seed=ctx.seed,
-        checkpoints=ctx.folder / "checkpoints",
-        repair=lambda w: clear.repaired(w, supervision.held), reached=config.objective.reached,
-        progress=ctx.progress,
+        evaluate, parametrization, search_config, seed=ctx.seed,
+        checkpoints=ctx.folder / "checkpoints", repair=repair,
+        reached=config.objective.reached, progress=ctx.progress,
     )  # fmt: skip
-    _save(ctx, found, estimate, start, iou, supervision, evaluator.sharding.n_envs, begun)
+    save(found, start, iou, begun)
+
+
+def _given(ctx: Context) -> Given:
+    """What the objective may look at."""
+    folder = ctx.folder / JUDGE
+    if ctx.config.objective.JUDGED:
+        folder.mkdir(exist_ok=True)
+    return Given(
+        task=ctx.task, view=SceneView.load(ctx.inputs["scene"]),
+        supervision=Supervision.load(ctx.inputs["perceive"] / "supervision.npz"),
+        services=ctx.services, folder=folder, inputs=ctx.inputs, seed=ctx.seed,
+        progress=ctx.progress, note=ctx.note,
+    )  # fmt: skip
+
+
+def _fitted_start(ctx: Context, given: Given, estimate: np.ndarray, repair, evaluate: Evaluate):
+    """Where the search starts, from what was read: waypoints, the fit's IoU, and the loss of each start
+    that was tried, by name."""
+    config, supervision = ctx.config, given.supervision
+    if config.prefit is None:
+        return repair(estimate), None, {}
+    fitted, iou = prefit(
+        ctx.task, supervision, _background_depth(given.view, supervision), config.prefit,
+        seed=ctx.seed, device=config.device, progress=ctx.progress,
+    )  # fmt: skip
+    starts = {"fitted": repair(fitted)}
+    if not config.search.generations:
+        return starts["fitted"], iou, {}
+    # The fit looks at masks alone; what physics makes of it may be worse than of what was read.
+    starts["estimated"] = repair(estimate)
+    ctx.progress("choosing where the search starts")
+    best, tried = best_start(evaluate, np.stack(list(starts.values())))
+    begun = {n: float(v) for n, v in zip(starts, tried.loss, strict=True)}
+    return list(starts.values())[best], iou, begun
 
 
 def _background_depth(view: SceneView, supervision: Supervision) -> np.ndarray:
@@ -122,7 +170,7 @@ def _background_depth(view: SceneView, supervision: Supervision) -> np.ndarray:
 
 def _save(
     ctx: Context, found: SearchResult, estimate, start, iou, supervision, environments: int,
-    begun: dict[str, float] | None = None,
+    weights: dict[str, float], begun: dict[str, float] | None = None,
 ) -> None:  # fmt: skip
     """
     Args:
@@ -148,8 +196,7 @@ def _save(
         ctx.folder / "search.json",
         {"loss": found.loss, "terms": found.terms, "rollouts": found.rollouts + len(begun),
          "generations": len(found.history), "environments": environments, "device": ctx.config.device,
-         "objective": to_dict(objective),
-         "weights": dataclasses.asdict(objective.weights) | objective.own_weights(),
+         "objective": to_dict(objective), "weights": weights,
          "seconds": {n: round(s, 3) for n, s in found.seconds.items()},
          "failed": int(sum(h["failed"].sum() for h in found.history)),
          "starts": {n: v if np.isfinite(v) else None for n, v in begun.items()},

@@ -1,0 +1,1 @@
+"""Code of a stranger, run where it can do no harm."""
