@@ -70,6 +70,10 @@ class ObjectiveMember(Config):
         begins again, and of a member that cannot tell it ends."""
         return True
 
+    def asked(self) -> tuple[Config, ...]:
+        """Its members that may ask a vision-language model."""
+        return ()
+
     def in_workers(self) -> Scored:
         """What the simulation's workers are given."""
         raise NotImplementedError

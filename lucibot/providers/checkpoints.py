@@ -130,6 +130,23 @@ class Checkpoint:
                 f"is read here ({_first_line(e)}); fetch the checkpoint again, whole"
             ) from e
 
+    def tokenizer(self) -> Any:
+        """What makes of texts what a transformers model takes.
+
+        Raises:
+            UserError: the checkpoint has none.
+        """
+        from transformers import AutoTokenizer
+
+        try:
+            with quiet():
+                return AutoTokenizer.from_pretrained(self.folder, local_files_only=True)
+        except Exception as e:  # As with weights, a damaged file may end in anything.
+            raise UserError(
+                f"{self.flag} {self.folder}: its tokenizer is missing or damaged ({_first_line(e)}); fetch "
+                "the checkpoint again, whole"
+            ) from e
+
     def ensure_memory(self, device: torch.device, dtype: torch.dtype) -> None:
         """
         Raises:

@@ -1,6 +1,8 @@
-"""Pictures by CLIP's image encoder, through transformers."""
+"""Pictures and texts by CLIP's two encoders, through transformers."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -36,11 +38,10 @@ class EmbedByClip:
             UserError: the checkpoint cannot be loaded; it runs out of memory.
         """
         import torch
-        from transformers import CLIPModel
 
         out = []
         with within_memory(f"{FLAG}.model", self.device, f"a smaller {FLAG}.batch"):
-            model = self.checkpoint.load(CLIPModel, device=self.device, dtype=self.dtype)
+            model = self._model()
             for start in range(0, len(images), self.config.batch):
                 part = list(images[start : start + self.config.batch])
                 given = self._prepare(images=part, return_tensors="pt").pixel_values
@@ -51,3 +52,29 @@ class EmbedByClip:
             size = model.config.projection_dim
             del model
         return np.concatenate(out) if out else np.zeros((0, size), np.float32)
+
+    def embed_texts(self, texts: Sequence[str]) -> np.ndarray:
+        """(N, D) float32 unit vectors of texts, in the space of pictures; what is longer than the model
+        reads is cut off.
+
+        Raises:
+            UserError: the checkpoint cannot be loaded, or has no tokenizer; it runs out of memory.
+        """
+        import torch
+
+        tokenizer = self.checkpoint.tokenizer()
+        with within_memory(f"{FLAG}.model", self.device, "a smaller model"):
+            model = self._model()
+            longest = model.config.text_config.max_position_embeddings
+            given = tokenizer(
+                list(texts), padding=True, truncation=True, max_length=longest, return_tensors="pt"
+            ).to(self.device)
+            with torch.inference_mode():
+                told = model.get_text_features(**given)
+                vectors = torch.nn.functional.normalize(told.pooler_output.float(), dim=-1)
+        return vectors.cpu().numpy()
+
+    def _model(self):
+        from transformers import CLIPModel
+
+        return self.checkpoint.load(CLIPModel, device=self.device, dtype=self.dtype)
