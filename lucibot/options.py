@@ -26,6 +26,9 @@ def add_shorthands(p: Parser) -> None:
     p.add_argument("--cluster", dest="optimize.cluster", metavar="ADDRESS",
                    help='search on a Ray cluster: its address, or "auto"')  # fmt: skip
 
+    p.add_argument("--trust-reward-code", dest="optimize.objective.trust-reward-code", metavar="yes|no",
+                   help="run reward code (--optimize.objective t2r) with all your rights where it cannot "
+                   "be shut in")  # fmt: skip
     p.add_shorthand("vlm", "MODEL|none",
                     "let this vision-language model write the prompt, judge the videos and answer what "
                     "happens in the chosen one (--prompt, --select.verifier, --perceive.answerer vlm); "

@@ -196,7 +196,12 @@ def start_run(task: Task, config: RunConfig, *, seed: int, out: Path) -> RunDire
     """
     ensure_possible(task, config)
     _ensure_models(config)
-    chosen = (config.prompt, config.select.verifier, config.perceive.answerer, *config.optimize.objective.asked())
+    chosen = (
+        config.prompt,
+        config.select.verifier,
+        config.perceive.answerer,
+        *config.optimize.objective.asked(),
+    )
     if any(getattr(m, "kind", "") == "vlm" for m in chosen):
         ensure_vlm(config.services.vlm)
     record = {

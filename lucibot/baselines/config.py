@@ -8,13 +8,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field
 
 from lucibot.core.config import Config
 from lucibot.core.errors import UserError
-from lucibot.core.needs import Needs
 from lucibot.core.schema import Count, Fraction, Positive
 from lucibot.objective.config import ObjectiveMember, Scored, VideoObjective
 from lucibot.objective.home import BringHome, Moment
@@ -242,11 +241,10 @@ class GoalImageObjective(ObjectiveMember):
     START: ClassVar[str] = "random"
 
     kind: Literal["goal-image"] = "goal-image"
-    weights: LossWeights = GOAL_WEIGHTS
 
     def in_workers(self) -> Scored:
         """See `ObjectiveMember`."""
-        return VideoObjective(weights=self.weights)
+        return VideoObjective(weights=GOAL_WEIGHTS)
 
 
 ObjectiveConfig = (

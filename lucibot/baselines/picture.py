@@ -42,7 +42,9 @@ class Painter:
 
     def paint(self, label: np.ndarray, depth_m: np.ndarray) -> np.ndarray:
         """Labels (P, H, W) uint8 and depth (P, H, W) [m] to pictures (P, H, W, 3) uint8 RGB."""
-        return np.stack([self._one(la, d.astype(np.float32)) for la, d in zip(label, depth_m, strict=True)])
+        return np.stack(
+            [self._one(la, d.astype(np.float32)) for la, d in zip(label, depth_m, strict=True)]
+        )
 
     def _one(self, label: np.ndarray, depth_m: np.ndarray) -> np.ndarray:
         out = self._empty.copy()

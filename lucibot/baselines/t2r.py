@@ -28,7 +28,9 @@ KEPT = "reward.py"
 
 
 class Written(BaseModel):
-    plan: Text = Field(description="What tells that the task is done, and how the code measures it.")
+    plan: Text = Field(
+        description="What tells that the task is done, and how the code measures it."
+    )
     code: Text = Field(description="The Python code, without a fence around it.")
 
 

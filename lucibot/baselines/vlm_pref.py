@@ -21,8 +21,12 @@ KEPT = "ranking.npz"
 
 
 class Preferred(BaseModel):
-    difference: Text = Field(description="In what the two pictures differ, as far as the task goes.")
-    nearer: Literal["first", "second"] = Field(description="Where the task is nearer to being done.")
+    difference: Text = Field(
+        description="In what the two pictures differ, as far as the task goes."
+    )
+    nearer: Literal["first", "second"] = Field(
+        description="Where the task is nearer to being done."
+    )
 
 
 class Preference(Protocol):
@@ -100,7 +104,9 @@ class _Noisy:
 
     def better(self, a: int, b: int) -> bool:
         first, second = sorted((a, b))
-        errs = np.random.default_rng([self._seed, first, second]).uniform() < self._config.error_rate
+        errs = (
+            np.random.default_rng([self._seed, first, second]).uniform() < self._config.error_rate
+        )
         hidden = self._samples.hidden
         return (hidden[a] > hidden[b]) != errs
 

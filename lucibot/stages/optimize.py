@@ -153,7 +153,8 @@ def _fitted_start(ctx: Context, given: Given, estimate: np.ndarray, repair, eval
         seed=ctx.seed, device=config.device, progress=ctx.progress,
     )  # fmt: skip
     starts = {"fitted": repair(fitted)}
-    if not config.search.generations:
+    if not config.search.generations or config.objective.JUDGED:
+        # A judge may rank a batch within itself, so that the first has to be a generation.
         return starts["fitted"], iou, {}
     # The fit looks at masks alone; what physics makes of it may be worse than of what was read.
     starts["estimated"] = repair(estimate)
