@@ -87,6 +87,8 @@ TABLE = {
     "the population": ({"optimize.search.population": "4"}, FROM["optimize"]),
     "the workers": ({"optimize.workers": "1"}, set()),
     "the batch": ({"optimize.environments": "3"}, FROM["optimize"]),
+    "another objective": ({"optimize.objective": "t2r"}, FROM["optimize"]),
+    "another start": ({"optimize.start": "random"}, FROM["optimize"]),
     "the film": ({"execute.film-fps": "10"}, FROM["execute"]),
     "a default, said": ({"execute.film-fps": "20"}, set()),
 }
@@ -125,6 +127,17 @@ def test_where_imagine_asks_the_judge_what_the_judge_reads_counts_for_it(
     config = with_settings(config, {"select.verifier.width": "400"})
     run_stages(run, load_task(task_folder), config, seed=0)
     assert set(made) == FROM["imagine"]
+
+
+def test_an_objective_that_reads_the_instruction_follows_it(made, task_folder, tmp_path):
+    config = with_settings(RunConfig(), {"optimize.objective": "t2r", "prompt": "template"})
+    task = load_task(task_folder)
+    run = start_run(task, config, seed=0, out=tmp_path / "runs")
+    run_stages(run, task, config, seed=0)
+    before = {p.name for p in run.path.glob("50_optimize/*")}
+    (task_folder / "instruction.md").write_text("Something else.")
+    run_stages(run, load_task(task_folder), config, seed=0)
+    assert len({p.name for p in run.path.glob("50_optimize/*")} - before) == 1
 
 
 @pytest.mark.parametrize(
@@ -231,8 +244,8 @@ WHERE = {
         "sim", "optimize", "objective/success", "view.py", "task", "authoring", "checks",
     },
     r"task\.instruction\b": {
-        "providers/prompt", "providers/verifier", "providers/asking.py", "stages/report.py", "pipeline.py",
-        "task", "authoring", "checks",
+        "providers/prompt", "providers/verifier", "providers/asking.py", "baselines", "stages/report.py",
+        "pipeline.py", "task", "authoring", "checks",
     },
     r"storyboard\.toml": {"providers/video", "task", "authoring", "checks"},
 }  # fmt: skip

@@ -14,6 +14,7 @@ from pydantic import Field
 
 from lucibot.core.config import Config
 from lucibot.core.errors import UserError
+from lucibot.core.needs import Needs, needs_of
 from lucibot.core.schema import Count, Fraction, Positive
 from lucibot.objective.config import ObjectiveMember, Scored, VideoObjective
 from lucibot.objective.home import BringHome, Moment
@@ -37,6 +38,8 @@ class VlmRmObjective(ObjectiveMember):
     START: ClassVar[str] = "random"
     READS_TASK: ClassVar[tuple[str, ...]] = ("instruction",)
     JUDGED: ClassVar[bool] = True
+
+    NEEDS = needs_of(ClipEmbedder)
 
     kind: Literal["vlm-rm"] = "vlm-rm"
     embedder: ClipEmbedder = ClipEmbedder()
@@ -87,6 +90,8 @@ class AuthorsRewards(Config):
 class FileRewards(Config):
     """Reward code of a file."""
 
+    NEEDS = Needs(settings=("path",))
+
     kind: Literal["file"] = "file"
     path: Path
     """Python that defines `reward(scene)`."""
@@ -100,6 +105,11 @@ class T2RObjective(ObjectiveMember):
     START: ClassVar[str] = "random"
     READS_TASK: ClassVar[tuple[str, ...]] = ("instruction",)
     JUDGED: ClassVar[bool] = True
+
+    NEEDS = Needs(
+        packages=("pyseccomp",), extra="sandbox",
+        note="and libseccomp, on Linux; elsewhere --trust-reward-code",
+    )  # fmt: skip
 
     kind: Literal["t2r"] = "t2r"
     writer: VlmRewards | AuthorsRewards | FileRewards = AuthorsRewards()

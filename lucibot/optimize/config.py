@@ -138,8 +138,13 @@ class RandomStart(Config):
     kind: Literal["random"] = "random"
     room_m: float = 0.10
     """The box around all objects as the scene begins is grown by so much [m], but not downwards."""
+    step_m: Positive = 0.06
+    """A waypoint lies within so much of the one before, along each axis [m]: farther apart in the time
+    between two of them, a tool bursts what it hits, and every rollout diverges."""
     turn_deg: Annotated[float, Field(ge=0, le=180)] = 45.0
-    """Each waypoint is turned by at most so much from the actuator's first pose [deg]."""
+    """It is turned by at most so much from the actuator's first pose [deg]."""
+    step_deg: Annotated[float, Field(ge=0, le=180)] = 10.0
+    """And by at most so much from the waypoint before [deg]."""
     sigma_position_m: Positive = 0.03
     """First step size of positions [m], in place of the search's: a start that knows nothing needs a
     wider one."""

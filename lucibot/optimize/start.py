@@ -13,8 +13,9 @@ from lucibot.task import Task
 def random_start(
     task: Task, waypoints: np.ndarray, held: np.ndarray, config: RandomStart, *, seed: int
 ) -> np.ndarray:
-    """Waypoints (K, A, 6) float32 with the held ones at random: uniform in `scene_bounds`, and turned
-    from the actuator's first pose by an angle that is uniform, about an axis that is.
+    """Waypoints (K, A, 6) float32 with the held ones on a random walk within `scene_bounds`, which begins
+    at the actuator's first pose: each uniform among the places that are near enough to the one before,
+    and turned likewise.
 
     Of a deformable actuator, whose waypoints are where the grasped patch goes, the turn is from none.
 
@@ -26,16 +27,27 @@ def random_start(
     low, high = scene_bounds(task, config.room_m)
     out = np.array(waypoints, np.float32)
     for a, actuator in enumerate(task.actuators):
-        rest = pose_np(actuator.T_world_object)[3:] if actuator.is_rigid else np.zeros(3)
-        for k in range(len(out)):
-            place, axis = rng.uniform(low, high), rng.normal(size=3)
-            angle = np.deg2rad(config.turn_deg) * rng.uniform()
-            if not held[k, a]:
-                continue
-            turn = Rotation.from_rotvec(angle * axis / np.linalg.norm(axis))
-            out[k, a, :3] = place
-            out[k, a, 3:] = (turn * Rotation.from_rotvec(rest)).as_rotvec()
+        first = pose_np(actuator.T_world_object)
+        rest = Rotation.from_rotvec(first[3:] if actuator.is_rigid else np.zeros(3))
+        place, turn = np.clip(first[:3], low, high), Rotation.identity()
+        for k in np.flatnonzero(held[:, a]):
+            place = rng.uniform(
+                np.maximum(low, place - config.step_m), np.minimum(high, place + config.step_m)
+            )
+            turn = _within(_random_turn(rng, config.step_deg) * turn, config.turn_deg)
+            out[k, a] = [*place, *(turn * rest).as_rotvec()]
     return out
+
+
+def _random_turn(rng: np.random.Generator, most_deg: float) -> Rotation:
+    axis = rng.normal(size=3)
+    return Rotation.from_rotvec(np.deg2rad(most_deg) * rng.uniform() * axis / np.linalg.norm(axis))
+
+
+def _within(turn: Rotation, most_deg: float) -> Rotation:
+    """The same turn, or as much of it as is allowed."""
+    most = np.deg2rad(most_deg)
+    return Rotation.from_rotvec(turn.as_rotvec() * min(1.0, most / max(turn.magnitude(), 1e-9)))
 
 
 def scene_bounds(task: Task, room_m: float) -> tuple[np.ndarray, np.ndarray]:
