@@ -19,6 +19,7 @@ usage: lucibot COMMAND ...
   run TASK        take a task (a name or a folder) through every stage
   resume RUN      go on with a run directory where it stopped
   sweep TASK...   run tasks over seeds and presets, and list the results
+  chain FILE      do several tasks in one scene, each where the last one ended
   show RUN        print a run's result and where its report is
   runs [DIR]      list the runs below a folder
   view RUN        open a run in rerun's viewer, or write a file for it
@@ -70,6 +71,12 @@ def _robot(argv: list[str]) -> int:
     return robot(argv)
 
 
+def _chain(argv: list[str]) -> int:
+    from lucibot.chain.command import command
+
+    return command(argv)
+
+
 def _evaluate(argv: list[str]) -> int:
     from lucibot.evaluate.command import command
 
@@ -113,7 +120,7 @@ def _doctor(argv: list[str]) -> int:
 
 
 COMMANDS: dict[str, Callable[[list[str]], int]] = {
-    "run": _run, "resume": _resume, "sweep": _sweep, "show": _show, "runs": _runs, "evaluate": _evaluate,
+    "run": _run, "resume": _resume, "sweep": _sweep, "chain": _chain, "show": _show, "runs": _runs, "evaluate": _evaluate,
     "export": _export, "robot": _robot, "view": _view,
     "tasks": _tasks, "twin": _twin, "bench": _bench, "doctor": _doctor,
 }  # fmt: skip

@@ -188,7 +188,7 @@ def _run(task: Task, point: Point, out: Path, results: Path, ahead: dict, measur
     with ExitStack() as held:
         with _list_locked(results):
             # Nobody else begins this point between the look and the lock.
-            run = _begun(task, point, out)
+            run = begun(task, point, out)
             run = run or start_run(task, point.config, seed=point.seed, out=out)
             held.enter_context(run.locked())
         run_stages(run, task, point.config, seed=point.seed, ahead=ahead, take_over=True)
@@ -211,7 +211,7 @@ def _shortened(result: Result) -> float:
     return round(result.score, 4) if result.success else float(short_of_one(result.score, least=4))
 
 
-def _begun(task: Task, point: Point, out: Path) -> RunDirectory | None:
+def begun(task: Task, point: Point, out: Path) -> RunDirectory | None:
     """The newest run directory of this very point."""
     wanted = (task.digest, point.seed, to_dict(point.config))
     for path in sorted(out.glob(f"{task.name}/*/run.json"), reverse=True):

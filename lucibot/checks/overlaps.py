@@ -21,7 +21,7 @@ def overlaps(task: Task) -> str:
     """No object is in another, or in what is solid in the background.
 
     What hangs on a joint is exempt from its parent, or from the background: hinges and rails lie
-    in each other. A background that is not closed has no inside.
+    in each other; so are particles that a simulation has left. A background that is not closed has no inside.
 
     Raises:
         UserError: two are deeper in each other than `DEEPEST_M`.
@@ -31,7 +31,7 @@ def overlaps(task: Task) -> str:
     tried = 0
     for i, a in enumerate(task.objects):
         for b in things[i + 1 :]:
-            if _joined(a, b):
+            if _joined(a, b) or _simulated(a) or _simulated(b):
                 continue
             tried += 1
             depth = max(
@@ -55,6 +55,12 @@ def _joined(a: ObjectSpec, b: ObjectSpec | BackgroundSpec) -> bool:
     if isinstance(b, BackgroundSpec):
         return a.joint is not None and a.joint.parent is None
     return any(x.joint is not None and x.joint.parent == y.name for x, y in ((a, b), (b, a)))
+
+
+def _simulated(thing: ObjectSpec | BackgroundSpec) -> bool:
+    """Particles that are given one by one are where a simulation has left them, pressed on what
+    carries them by as much as its grid allows."""
+    return isinstance(thing, ObjectSpec) and getattr(thing.material, "cloud", None) is not None
 
 
 def _depth(a, b) -> float:

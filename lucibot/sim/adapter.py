@@ -383,3 +383,15 @@ def build(scene: Any, n_envs: int, prepare: Callable[[Adapter], None], *, drawn:
         scene.visualizer.rasterizer.build = lambda: None
     scene.build(n_envs=n_envs)
     return made[0]
+
+
+def fill(entity: Any, particles_m: np.ndarray) -> None:
+    """Let a particle entity that was just added to a scene have these particles (N, 3) [m, world], in
+    place of those with which Genesis has filled its mesh."""
+    import genesis as gs
+
+    place = torch.as_tensor(particles_m, dtype=gs.tc_float, device=gs.device)
+    origin = torch.as_tensor(np.asarray(entity._morph.pos), dtype=gs.tc_float, device=gs.device)
+    entity._particles = np.ascontiguousarray(particles_m, dtype=gs.np_float)
+    entity._init_particles_offset = place - origin
+    entity._n_particles = len(particles_m)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from lucibot.core.camera import Camera
-from lucibot.sim.adapter import Adapter, build
+from lucibot.sim.adapter import Adapter, build, fill
 from lucibot.sim.cpic import keep_sides_within_walls, separate_by_moving_bodies_only
 from lucibot.sim.materials import (
     background_material,
@@ -233,7 +233,10 @@ def _add_object(gs, scene, task: Task, obj: ObjectSpec, scratch: Path, particles
     morph = gs.morphs.Mesh(
         file=str(file), pos=tuple(T[:3, 3]), euler=tuple(obj.rotation_deg), align=False
     )
-    return scene.add_entity(morph, material=particle_material(gs, obj.material), surface=look)
+    entity = scene.add_entity(morph, material=particle_material(gs, obj.material), surface=look)
+    if (cloud := task.cloud(obj)) is not None:
+        fill(entity, cloud @ T[:3, :3].T.astype(np.float32) + T[:3, 3].astype(np.float32))
+    return entity
 
 
 def _add_camera(scene, camera: Camera):

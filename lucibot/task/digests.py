@@ -79,6 +79,11 @@ def _simulation(task: Task) -> Any:
             {
                 "material": _given(o.material),
                 "joint": o.joint and o.joint.friction,
+                **(
+                    {"cloud": _file(task, cloud)}
+                    if (cloud := getattr(o.material, "cloud", None))
+                    else {}
+                ),
                 "collision": [
                     read_mesh(task.folder, piece)[1]
                     for piece in getattr(o.material, "collision", [])

@@ -90,6 +90,9 @@ class Particles(Spec):
     grip_radius_m: Length = Field(0.010, le=1)
     """An actuator: particles within this distance of where a hand grasps it are held."""
     sampler: Literal["regular", "pbs", "random"] = "regular"
+    cloud: FileName | None = None
+    """Where the particles are, (N, 3) [m] in the object's own frame, an npy file; the mesh is their
+    surface. If not given, the mesh is filled by `sampler`."""
 
 
 Material = Annotated[Rigid | Particles, Field(discriminator="kind")]

@@ -6,8 +6,10 @@ import hashlib
 from functools import cached_property
 from pathlib import Path
 
+import numpy as np
+
 from lucibot.core.camera import Camera
-from lucibot.core.errors import unknown_name
+from lucibot.core.errors import UserError, unknown_name
 from lucibot.task import digests
 from lucibot.task.files import read_mesh, within
 from lucibot.task.schema import BackgroundSpec, ObjectSpec, TaskSpec
@@ -96,6 +98,27 @@ class Task:
         if scale != 1.0:
             mesh.apply_scale(scale)
         return mesh
+
+    def cloud(self, obj: ObjectSpec) -> np.ndarray | None:
+        """Where the object's particles are, (N, 3) float32 [m] in its own frame; None where its mesh is
+        to be filled with them.
+
+        Raises:
+            UserError: the file is missing, or holds something else.
+        """
+        name = getattr(obj.material, "cloud", None)
+        if name is None:
+            return None
+        path = self.path(name)
+        try:
+            points = np.load(path, allow_pickle=False)
+        except (OSError, ValueError, EOFError) as e:
+            raise UserError(f"{path} is no npy file of numbers ({e})") from None
+        if points.ndim != 2 or points.shape[1] != 3 or not len(points):
+            raise UserError(f"{path} holds {points.shape}, not the places (N, 3) of particles")
+        if not np.issubdtype(points.dtype, np.floating) or not np.isfinite(points).all():
+            raise UserError(f"{path} holds what are no finite numbers")
+        return (points * obj.scale).astype(np.float32)
 
     def digest_of(self, *parts: str) -> str:
         """sha256 over parts of the task, by content: of its values and of all files behind them.

@@ -159,29 +159,33 @@ def _named(value: Any) -> bool:
     )
 
 
-def toml(values: dict[str, Any], where: str = "") -> str:
-    """TOML of plain values, tables, and lists of tables, in their order."""
+def toml(values: dict[str, Any], where: str = "", *, digits: int = 5) -> str:
+    """TOML of plain values, tables, and lists of tables, in their order.
+
+    Args:
+        digits: of each number that is not whole.
+    """
     plain, tables = [], []
     for key, value in values.items():
         path = f"{where}.{key}" if where else key
         if isinstance(value, dict):
-            tables.append(f"[{path}]\n{toml(value, path)}")
+            tables.append(f"[{path}]\n{toml(value, path, digits=digits)}")
         elif isinstance(value, list) and value and isinstance(value[0], dict):
-            tables += [f"[[{path}]]\n{toml(v, path)}" for v in value]
+            tables += [f"[[{path}]]\n{toml(v, path, digits=digits)}" for v in value]
         else:
-            plain.append(f"{key} = {_value(value)}")
+            plain.append(f"{key} = {_value(value, digits)}")
     return "\n".join(["\n".join(plain) + ("\n" if plain else ""), *tables]).lstrip("\n")
 
 
-def _value(value: Any) -> str:
+def _value(value: Any, digits: int) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, str):
         escaped = value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
         return f'"{escaped}"'
     if isinstance(value, (list, tuple, np.ndarray)):
-        return f"[{', '.join(_value(v) for v in value)}]"
+        return f"[{', '.join(_value(v, digits) for v in value)}]"
     if isinstance(value, (int, np.integer)):
         return str(int(value))
-    text = f"{float(value):.5g}"
+    text = f"{float(value):.{digits}g}"
     return text if any(c in text for c in ".en") else f"{text}.0"
