@@ -26,6 +26,7 @@ usage: lucibot COMMAND ...
   robot RUN       let an arm follow what a run has learned
   evaluate RUN... judge what runs left, by state, picture or a model
   export RUN...   write finished runs as a dataset or as trajectories
+  paper           the paper's tables with our methods: run what is missing, and write them
   tasks           list, check or make task folders
   twin PHOTO      make a task folder from a photo of a real scene
   bench [NAME...] measure; without a name, every row of the engine's table
@@ -69,6 +70,12 @@ def _robot(argv: list[str]) -> int:
     from lucibot.commands import robot
 
     return robot(argv)
+
+
+def _paper(argv: list[str]) -> int:
+    from lucibot.paper.command import command
+
+    return command(argv)
 
 
 def _chain(argv: list[str]) -> int:
@@ -120,7 +127,7 @@ def _doctor(argv: list[str]) -> int:
 
 
 COMMANDS: dict[str, Callable[[list[str]], int]] = {
-    "run": _run, "resume": _resume, "sweep": _sweep, "chain": _chain, "show": _show, "runs": _runs, "evaluate": _evaluate,
+    "run": _run, "resume": _resume, "sweep": _sweep, "chain": _chain, "show": _show, "runs": _runs, "evaluate": _evaluate, "paper": _paper,
     "export": _export, "robot": _robot, "view": _view,
     "tasks": _tasks, "twin": _twin, "bench": _bench, "doctor": _doctor,
 }  # fmt: skip
