@@ -550,6 +550,19 @@ def stages_finished(run: RunDirectory) -> list[str]:
     return [s.name for s in STAGES if _finished_folders(run, s.name)]
 
 
+def replays(run: RunDirectory) -> list[Path]:
+    """Every finished folder of the stage "execute" that a run directory holds, the newest last: of a run that
+    was resumed with other settings there are several.
+
+    Raises:
+        UserError: there is none, or one is damaged.
+    """
+    done = sorted(_finished_folders(run, "execute"), key=StageFolder.last_used)
+    if not done:
+        raise UserError(f"{run.path}: no replay has finished; `lucibot resume {run.path}`")
+    return [_whole(run, f) for f in done]
+
+
 def made_from(run: RunDirectory, folder: Path, name: str) -> Path:
     """The folder of stage `name` whose artefacts a finished stage folder was made from.
 

@@ -235,22 +235,24 @@ def test_a_run_keeps_the_batch_it_began_with(monkeypatch):
 
 
 WHERE = {
-    r"spec\.success\b": {"objective", "task", "authoring", "checks"},
-    r"spec\.goal\b": {"providers/verifier", "stages/select.py", "task", "authoring", "checks"},
+    r"spec\.success\b": {"objective", "evaluate", "chain", "task", "authoring", "checks"},
+    r"spec\.goal\b": {
+        "providers/verifier", "stages/select.py", "evaluate", "chain", "task", "authoring", "checks",
+    },
     r"spec\.simulation\b": {
         "sim", "optimize", "objective/success", "stages/execute.py", "view.py", "task", "authoring", "checks",
     },
     r"material\.(?!kind\b)\w+": {
-        "sim", "optimize", "objective/success", "view.py", "task", "authoring", "checks",
+        "sim", "optimize", "objective/success", "view.py", "chain", "task", "authoring", "checks",
     },
     r"task\.instruction\b": {
         "providers/prompt", "providers/verifier", "providers/asking.py", "baselines", "stages/report.py",
-        "pipeline.py", "task", "authoring", "checks",
+        "pipeline.py", "evaluate", "chain", "task", "authoring", "checks",
     },
-    r"storyboard\.toml": {"providers/video", "task", "authoring", "checks"},
+    r"storyboard\.toml": {"providers/video", "chain", "task", "authoring", "checks"},
 }  # fmt: skip
 """How code names a part of the task -> the folders whose stages have it among what they read; `checks` looks
-at all of it before any stage, and `view.py` after them."""
+at all of it before any stage, `view.py` and `evaluate` after them, and `chain` writes tasks."""
 
 
 @pytest.mark.parametrize("pattern", WHERE)

@@ -15,7 +15,7 @@ from lucibot.core.stopping import goes_on
 from lucibot.evaluate.agreement import Correlation, correlation
 from lucibot.evaluate.config import EvaluateConfig
 from lucibot.evaluate.judges import ASKING, JUDGES, Judged, Verdicts, create
-from lucibot.evaluate.outcomes import Outcome, moved_tasks, read_outcome
+from lucibot.evaluate.outcomes import Outcome, moved_tasks, read_every
 from lucibot.services import Services, ensure_vlm
 from lucibot.settings import Parser, configured, listed
 from lucibot.store.run import write_json
@@ -43,6 +43,8 @@ def command(argv: list[str]) -> int:
     )
     p.add_argument("--out", type=Path, metavar="DIR",
                    help=f"answers, what they cost, and evaluation.json (default: {OUT})")  # fmt: skip
+    p.add_argument("--every-replay", action="store_true",
+                   help="of runs that were resumed with other settings, the earlier replays as well")  # fmt: skip
     p.add_argument("--json", action="store_true", help="print all of it as JSON")
     p.add_argument("--max-usd", dest="services.max-usd", metavar="FLOAT",
                    help="what all calls may come to [USD]")  # fmt: skip
@@ -50,7 +52,9 @@ def command(argv: list[str]) -> int:
     a, given = p.parse(argv)
     config = configured(EvaluateConfig(), given)
     names = list(dict.fromkeys(listed(a.get("judge", "state"))))
-    outcomes = read_outcomes(a["runs"], listed(a.get("task", "")))
+    outcomes = read_outcomes(
+        a["runs"], listed(a.get("task", "")), every=a.get("every_replay", False)
+    )
     with goes_on("what was answered is kept; the same command goes on"):
         found = evaluate(outcomes, names, config, a.get("out", OUT))
     if a.get("json"):
@@ -60,13 +64,15 @@ def command(argv: list[str]) -> int:
     return 1 if any(run["judges"][n]["error"] for run in found["runs"] for n in names) else 0
 
 
-def read_outcomes(runs: Sequence[Path], tasks: Sequence[str]) -> list[Outcome]:
+def read_outcomes(
+    runs: Sequence[Path], tasks: Sequence[str], *, every: bool = False
+) -> list[Outcome]:
     """
     Raises:
         UserError: a run is given twice, or see `read_outcome`.
     """
     moved = moved_tasks(list(tasks))
-    outcomes = [read_outcome(r, tasks=moved) for r in runs]
+    outcomes = [o for r in runs for o in read_every(r, tasks=moved)[0 if every else -1 :]]
     for i, o in enumerate(outcomes):
         if o.replay.resolve() in [other.replay.resolve() for other in outcomes[:i]]:
             raise UserError(f"{o.name} is given twice")

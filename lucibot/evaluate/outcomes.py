@@ -13,7 +13,7 @@ import numpy as np
 from lucibot.core.errors import UserError
 from lucibot.core.scene_view import SceneView
 from lucibot.core.video import Video, read_video
-from lucibot.pipeline import open_run, stage_folder
+from lucibot.pipeline import open_run, replays, stage_folder
 from lucibot.sim.state import FinalState
 from lucibot.store.run import RunDirectory
 from lucibot.task import Task, load_task
@@ -63,7 +63,8 @@ def read_picture(path: Path) -> np.ndarray:
 def read_outcome(
     run: str | Path, *, tasks: Mapping[str, Task] | None = None, method: str = ""
 ) -> Outcome:
-    """
+    """How a run ended: its newest replay.
+
     Args:
         tasks: task folders that have been moved, loaded, by name.
 
@@ -71,11 +72,27 @@ def read_outcome(
         UserError: no run directory, its replay has not finished or is damaged, or its task folder is
             gone.
     """
+    return read_every(run, tasks=tasks, method=method)[-1]
+
+
+def read_every(
+    run: str | Path, *, tasks: Mapping[str, Task] | None = None, method: str = ""
+) -> list[Outcome]:
+    """All replays that a run directory holds, the newest last.
+
+    Args and Raises: as for `read_outcome`.
+    """
     directory = RunDirectory.open(Path(run))
     moved = (tasks or {}).get(Path(directory.record["task"]).name)
     directory, task, _, seed = open_run(Path(run), task=moved and moved.folder)
-    replay = stage_folder(directory, "execute")
-    return Outcome(name=str(run), run=directory, task=task, seed=seed, replay=replay, method=method)
+    found = replays(directory)
+    return [
+        Outcome(
+            name=str(run) if replay == found[-1] else f"{run} ({replay.name})", run=directory,
+            task=task, seed=seed, replay=replay, method=method,
+        )
+        for replay in found
+    ]  # fmt: skip
 
 
 def moved_tasks(folders: list[str]) -> dict[str, Task]:
