@@ -15,6 +15,7 @@ from lucibot import sweep
 from lucibot.config import RunConfig
 from lucibot.core.errors import UserError
 from lucibot.evaluate.agreement import mean_interval
+from lucibot.paper.methods import METHODS
 from lucibot.store.configs import to_dict
 from lucibot.task import Task
 
@@ -79,7 +80,10 @@ def taken_over(
             left["have no run directory"] = left.get("have no run directory", 0) + 1
         else:
             record = json.loads((run / "run.json").read_text())
-            other = tuple(differing(record["config"], to_dict(config)))
+            other = tuple(
+                d for d in differing(record["config"], to_dict(config))
+                if METHODS[row["method"]].searches or not d.startswith("optimize.search.")
+            )  # fmt: skip
             found[sweep.key(row)] = Run(row=row, folder=run, other=other)
     return found, [f"{n} rows of {folder.name} {why}: left out" for why, n in left.items()]
 
@@ -94,7 +98,8 @@ def _fits(row: sweep.Row, tasks: Mapping[str, Task]) -> bool:
 
 def differing(before: Any, now: Any, path: str = "") -> list[str]:
     """Paths of the settings in which two configs, as JSON, differ."""
-    if path in NO_MATTER:
+    # A family of one member, as it was before there were others, had no kind.
+    if path in NO_MATTER or (path.endswith(".kind") and before is None):
         return []
     if isinstance(before, dict) and isinstance(now, dict):
         names = dict.fromkeys((*before, *now))
