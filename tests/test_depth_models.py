@@ -32,7 +32,8 @@ from lucibot.core.tracks import Tracks
 from lucibot.core.video import Video
 from lucibot.providers.depth import MonocularDepth
 from lucibot.providers.depth.alignment import Aligner, fit_affine, known_background
-from lucibot.providers.depth.monocular import DepthByNetwork
+from lucibot.providers.depth.monocular import Network
+from lucibot.twin.depth_models import TransformersDepth
 
 W, H, T = 96, 72, 5
 
@@ -174,7 +175,7 @@ def test_a_saved_network_is_loaded_and_random_weights_are_told(scene, folder):
 
 
 def test_the_known_background_is_put_back_after_a_network(scene, folder, monkeypatch):
-    ask, seen, loaded = DepthByNetwork._ask, [], set()
+    ask, seen, loaded = Network._ask, [], set()
 
     def answers(self, model, frame, size):
         own = ask(self, model, frame, size)
@@ -185,9 +186,9 @@ def test_the_known_background_is_put_back_after_a_network(scene, folder, monkeyp
         return 4 / scene.depth[t] + 1 + own - own.mean()
 
     order = [1, 3]
-    monkeypatch.setattr(DepthByNetwork, "_ask", answers)
+    monkeypatch.setattr(Network, "_ask", answers)
     model, depth = estimate(scene, folder, order)
-    assert model.gives == "disparity" and not model.rests_on_poses
+    assert model.network.gives == "disparity" and not model.rests_on_poses
     assert [ref() for ref in loaded] == [None]  # One, and it is gone.
     assert depth.shape == (2, H, W) and depth.dtype == np.float32
     assert not np.array_equal(seen[0], seen[1])
@@ -234,11 +235,20 @@ def test_other_kinds_of_networks_are_asked(tmp_path, model, config, processor, g
     model(config).save_pretrained(tmp_path)
     processor.save_pretrained(tmp_path)
     member = MonocularDepth(model=str(tmp_path), device="cpu").create()
-    assert member.gives == gives
-    loaded = member.checkpoint.load(model, device=member.device, dtype=member.dtype)
+    assert member.network.gives == gives
+    network = member.network
+    loaded = network.checkpoint.load(model, device=network.device, dtype=network.dtype)
     frame = np.random.default_rng(0).integers(0, 255, (H, W, 3), np.uint8)
-    found = member._ask(loaded, frame, (H, W))
+    found = member.network._ask(loaded, frame, (H, W))
     assert found.shape == (H, W) and np.isfinite(found).all()
+
+
+def test_a_photo_for_a_twin_is_measured_by_the_same_network(folder):
+    photo = np.random.default_rng(0).integers(0, 255, (50, 70, 3), np.uint8)
+    depth = TransformersDepth(model=str(folder), device="cpu").create().estimate(photo)
+    assert depth.shape == (50, 70) and np.isfinite(depth).all() and np.ptp(depth) > 0
+    with pytest.raises(UserError, match=r"^--depth-model\.model \./nowhere"):
+        TransformersDepth(model="./nowhere", device="cpu").create()
 
 
 def test_background_is_what_is_beside_objects_and_hands(scene):

@@ -19,7 +19,9 @@ from lucibot.providers.tracker import ComposedTracker, Sam2Segmenter, settled_tr
 from lucibot.providers.tracker import sam2 as member
 from lucibot.providers.tracker.base import Segments
 from lucibot.providers.tracker.known import ensure_followed
-from lucibot.providers.tracker.prompts import prompts_of, spread_points
+from lucibot.providers.tracker.prompts import Prompt, prompts_of, spread_points
+from lucibot.twin.marks import Mark
+from lucibot.twin.segment import Sam2PhotoSegmenter
 
 SIDE = 64
 H, W = 48, 80
@@ -342,3 +344,32 @@ def test_what_the_package_cannot_load_is_one_line(package, view, video, tmp_path
     with pytest.raises(UserError, match="a folder is for transformers"):
         create(model=str(tmp_path))
     assert settled_tracker(ComposedTracker(segmenter=Sam2Segmenter())).segmenter.library == "sam2"
+
+
+def test_a_photo_for_a_twin_is_segmented_by_the_same_model(folder, view):
+    given = np.zeros((H, W), bool)
+    given[2:5, 3:9] = True
+    marks = {
+        "cup": Mark(clicks=((10, 12), (20, 20)), outside=((50, 30),)),
+        "block": Mark(box=(44, 16, 70, 40)),
+        "plate": Mark(mask=given),
+    }
+    found = Sam2PhotoSegmenter(model=str(folder), device="cpu").create().segment(
+        view.first_frame, marks
+    )  # fmt: skip
+    assert list(found) == list(marks) and found["plate"] is given
+    assert all(m.shape == (H, W) and m.dtype == bool for m in found.values())
+    with pytest.raises(UserError, match=r"^--segmenter\.model \./nowhere"):
+        Sam2PhotoSegmenter(model="./nowhere", device="cpu").create()
+
+
+def test_a_box_is_two_points_of_their_own_kinds():
+    prompt = Prompt(
+        points_px=np.float32([[10, 20]]), inside=np.array([True]),
+        box_px=np.float32([4, 8, 16, 32]),
+    )  # fmt: skip
+    given = member.point_input(prompt, (H, W), SIDE)
+    scale = np.array([SIDE / W, SIDE / H])
+    expected = np.array([[4, 8], [16, 32], [10, 20]]) * scale
+    assert given["point_coords"][0, 0].numpy() == pytest.approx(expected)
+    assert given["point_labels"][0, 0].tolist() == [2, 3, 1]

@@ -13,6 +13,9 @@ import numpy as np
 from lucibot.core.config import Config
 from lucibot.core.errors import UserError
 from lucibot.core.schema import Positive
+from lucibot.providers.checkpoints import Device
+from lucibot.providers.depth.config import MonocularDepth
+from lucibot.providers.depth.monocular import Network
 from lucibot.providers.programs import run_program
 from lucibot.twin.picture import read_depth
 
@@ -41,15 +44,14 @@ class CommandDepth(Config):
 
 @dataclass(frozen=True, kw_only=True)
 class TransformersDepth(Config):
-    """A model of transformers' depth estimation, where it is installed. Nobody has run it here with
-    trained weights."""
+    """A network of transformers' depth estimation. Nobody has run it here with trained weights."""
 
     kind: Literal["transformers"] = "transformers"
     model: str = "depth-anything/Depth-Anything-V2-Small-hf"
-    """Its name on the hub, or a folder."""
+    """A checkpoint's folder, or its name on the Hugging Face hub, fetched before."""
     unit: Literal["relative", "metres"] = "relative"
     """What it gives; relative: larger is nearer."""
-    device: str = "cpu"
+    device: Device = "auto"
 
     def create(self) -> DepthModel:
         return ByTransformers(self)
@@ -95,18 +97,16 @@ class ByTransformers:
     def __init__(self, config: TransformersDepth):
         """
         Raises:
-            UserError: transformers is not installed.
+            UserError: see `lucibot.providers.depth.monocular.Network`.
         """
-        try:
-            from transformers import pipeline
-        except ImportError as e:
-            raise UserError(f"--depth-model transformers needs transformers ({e})") from None
-        self._ask = pipeline("depth-estimation", model=config.model, device=config.device)
+        told = MonocularDepth(model=config.model, device=config.device)
+        self._network = Network(told, flag="--depth-model")
 
     def estimate(self, picture: np.ndarray) -> np.ndarray:
-        """See `DepthModel`."""
-        from PIL import Image
+        """See `DepthModel`.
 
-        found = self._ask(Image.fromarray(picture))["predicted_depth"]
-        depth = np.asarray(found, float).squeeze()
-        return cv2.resize(depth, picture.shape[1::-1], interpolation=cv2.INTER_LINEAR)
+        Raises:
+            UserError: the checkpoint cannot be loaded; it runs out of memory.
+        """
+        with self._network.loaded() as ask:
+            return ask(picture, picture.shape[:2]).astype(float)

@@ -14,7 +14,11 @@ from pydantic import Field
 from lucibot.core.config import Config
 from lucibot.core.errors import UserError
 from lucibot.core.schema import Count, Fraction, Positive
+from lucibot.providers.checkpoints import Device
 from lucibot.providers.programs import run_program
+from lucibot.providers.tracker.config import Sam2Segmenter
+from lucibot.providers.tracker.prompts import Prompt
+from lucibot.providers.tracker.sam2 import ByTransformers
 from lucibot.twin.marks import Mark, read_mask
 
 DARKER_BY = 12.0
@@ -58,12 +62,12 @@ class CommandPhotoSegmenter(Config):
 
 @dataclass(frozen=True, kw_only=True)
 class Sam2PhotoSegmenter(Config):
-    """SAM 2 by transformers, where it is installed. Nobody has run it here with trained weights."""
+    """SAM 2 by transformers. Nobody has run it here with trained weights."""
 
     kind: Literal["sam2"] = "sam2"
     model: str = "facebook/sam2.1-hiera-small"
-    """Its name on the hub, or a folder."""
-    device: str = "cpu"
+    """A checkpoint's folder, or its name on the Hugging Face hub, fetched before."""
+    device: Device = "auto"
 
     def create(self) -> PhotoSegmenter:
         return Sam2(self)
@@ -294,37 +298,30 @@ class Sam2:
     def __init__(self, config: Sam2PhotoSegmenter):
         """
         Raises:
-            UserError: transformers is not installed.
+            UserError: transformers or the checkpoint is not there, it is of another kind, there is no
+                GPU, or too little memory.
         """
-        try:
-            from transformers import Sam2Model, Sam2Processor
-        except ImportError as e:
-            raise UserError(f"--segmenter sam2 needs transformers and torchvision ({e})") from None
-        self.model = Sam2Model.from_pretrained(config.model).to(config.device).eval()
-        self.processor = Sam2Processor.from_pretrained(config.model)
-        self.device = config.device
+        told = Sam2Segmenter(model=config.model, library="transformers", device=config.device)
+        self._model = ByTransformers(told, flag="--segmenter")
 
     def segment(self, picture: np.ndarray, marks: dict[str, Mark]) -> dict[str, np.ndarray]:
-        """See `PhotoSegmenter`."""
-        import torch
-        from PIL import Image
+        """See `PhotoSegmenter`.
 
-        found, image = {}, Image.fromarray(picture)
-        for name, mark in marks.items():
-            if mark.mask is not None:
-                found[name] = mark.mask
-                continue
-            asked: dict = {}
-            if points := [*mark.clicks, *mark.outside]:
-                asked["input_points"] = [[[list(c) for c in points]]]
-                asked["input_labels"] = [[[1] * len(mark.clicks) + [0] * len(mark.outside)]]
-            if mark.box:
-                asked["input_boxes"] = [[list(mark.box)]]
-            inputs = self.processor(images=image, return_tensors="pt", **asked).to(self.device)
-            with torch.no_grad():
-                out = self.model(**inputs, multimask_output=False)
-            masks = self.processor.post_process_masks(
-                out.pred_masks.cpu(), inputs["original_sizes"]
-            )
-            found[name] = masks[0][0, 0].numpy() > 0
-        return found
+        Raises:
+            UserError: the checkpoint cannot be loaded; it runs out of memory.
+        """
+        found = {name: mark.mask for name, mark in marks.items() if mark.mask is not None}
+        asked = {name: mark for name, mark in marks.items() if mark.mask is None}
+        if asked:
+            prompts = [_prompt(mark) for mark in asked.values()]
+            ((logits, _),) = self._model.follow(picture[None], prompts)
+            found |= dict(zip(asked, logits > 0, strict=True))
+        return {name: found[name] for name in marks}
+
+
+def _prompt(mark: Mark) -> Prompt:
+    points = np.array([*mark.clicks, *mark.outside], np.float32).reshape(-1, 2)
+    return Prompt(
+        points_px=points, inside=np.arange(len(points)) < len(mark.clicks),
+        box_px=np.array(mark.box, np.float32) if mark.box else None,
+    )  # fmt: skip

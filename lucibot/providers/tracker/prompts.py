@@ -20,8 +20,10 @@ class Prompt:
     """(P, 2) float32 pixels (u, v), whole numbers: a pixel's own indices."""
     inside: np.ndarray
     """(P,) bool: on the object; else on another one."""
-    mask: np.ndarray
-    """(H, W) bool, the true one."""
+    mask: np.ndarray | None = None
+    """(H, W) bool, the true one, where it is known."""
+    box_px: np.ndarray | None = None
+    """(4,) float32: left, top, right and bottom of a box around it, where there is one."""
 
 
 def prompts_of(labels: np.ndarray, count: int, *, inside: int, outside: int) -> list[Prompt]:

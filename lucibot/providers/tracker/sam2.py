@@ -32,6 +32,8 @@ from lucibot.task import Task
 FLAG = "--perceive.tracker.segmenter"
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 """Of the pictures that it was trained on, in [0, 1]."""
+BOX_CORNERS = np.array([2, 3])
+"""How the model calls a box's first and last corner; points beside and on an object are 0 and 1."""
 
 
 class Follower(Protocol):
@@ -89,18 +91,22 @@ class SegmentBySam2:
 class ByTransformers:
     """The model in transformers."""
 
-    def __init__(self, config: Sam2Segmenter):
+    def __init__(self, config: Sam2Segmenter, flag: str = FLAG):
         """
+        Args:
+            flag: the setting that chose it, for messages.
+
         Raises:
             UserError: see `SegmentBySam2`.
         """
-        self.config, flag = config, f"{FLAG}.model"
-        ensure_packages(Sam2Segmenter, f"{FLAG} sam2")
-        self.device = torch_device(config.device, f"{FLAG}.device")
+        self.config, self._flag = config, f"{flag}.model"
+        ensure_packages(Sam2Segmenter, f"{flag} sam2")
+        self.device = torch_device(config.device, f"{flag}.device")
         self.dtype = torch_dtype(config.dtype, self.device)
         self.checkpoint = Checkpoint.find(
-            config.model, flag=flag, kinds=("sam2_video",), example="facebook/sam2.1-hiera-large"
-        )
+            config.model, flag=self._flag, kinds=("sam2_video",),
+            example="facebook/sam2.1-hiera-large",
+        )  # fmt: skip
         self.checkpoint.ensure_memory(self.device, self.dtype)
 
     def follow(
@@ -110,7 +116,7 @@ class ByTransformers:
         import torch
         from transformers import Sam2VideoInferenceSession, Sam2VideoModel
 
-        with within_memory(f"{FLAG}.model", self.device):
+        with within_memory(self._flag, self.device):
             model = self.checkpoint.load(Sam2VideoModel, device=self.device, dtype=self.dtype)
             H, W = frames.shape[1:3]
             session = Sam2VideoInferenceSession(
@@ -149,13 +155,18 @@ def picture(frame: np.ndarray, side: int):
 
 
 def point_input(prompt: Prompt, size: tuple[int, int], side: int) -> dict:
-    """A prompt's points on the model's grid; `size` (H, W) of the frame."""
+    """A prompt's points on the model's grid; `size` (H, W) of the frame. A box is two points of kinds of
+    their own, before the others."""
     import torch
 
     scale = np.array([side / size[1], side / size[0]], np.float32)
+    points, kinds = prompt.points_px, prompt.inside.astype(np.int64)
+    if prompt.box_px is not None:
+        points = np.concatenate([prompt.box_px.reshape(2, 2), points])
+        kinds = np.concatenate([BOX_CORNERS, kinds])
     return {
-        "point_coords": torch.from_numpy(prompt.points_px * scale)[None, None],
-        "point_labels": torch.from_numpy(prompt.inside.astype(np.int64))[None, None],
+        "point_coords": torch.from_numpy(points * scale)[None, None],
+        "point_labels": torch.from_numpy(kinds)[None, None],
     }
 
 
