@@ -1,5 +1,8 @@
 """The optimizer, its coordinates, resuming, and poses that penetrate nothing."""
 
+import os
+import subprocess
+import sys
 from types import SimpleNamespace
 from typing import get_args, get_type_hints
 
@@ -123,6 +126,31 @@ def test_a_search_that_has_begun_again_resumes_with_the_same_bits(tmp_path):
             path.unlink()
         for a, b in zip(whole, found(), strict=True):
             np.testing.assert_array_equal(a["waypoints"], b["waypoints"])
+
+
+ASK_AND_TELL = """
+import hashlib
+from lucibot.optimize.config import Evosax, Pycma
+for kind in (Evosax, Pycma):
+    optimizer = kind().create(66, 16, 0)
+    for _ in range(3):
+        samples = optimizer.ask()
+        optimizer.tell(samples, abs(samples).sum(1))
+    print(hashlib.sha256(samples.tobytes()).hexdigest())
+"""
+
+
+def test_the_number_of_threads_changes_no_bit():
+    def samples(threads: str) -> str:
+        environment = {**os.environ, "OPENBLAS_NUM_THREADS": threads, "OMP_NUM_THREADS": threads}
+        return subprocess.run(
+            [sys.executable, "-c", ASK_AND_TELL], env=environment, check=True, text=True,
+            capture_output=True,
+        ).stdout  # fmt: skip
+
+    # Covariances of this size are decomposed by several threads, where there are any.
+    one = samples("1")
+    assert len(one.split()) == 2 and samples("2") == one
 
 
 @pytest.mark.parametrize("optimizer", [Evosax(), Pycma(), CEM()], ids=lambda o: o.kind)

@@ -4,8 +4,10 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from lucibot.core.errors import UserError
 from lucibot.optimize.config import CEM
@@ -21,6 +23,18 @@ def strict_ranks(losses: np.ndarray) -> np.ndarray:
         len(losses)
     )
     return ranks
+
+
+def _one_thread(step: Callable) -> Callable:
+    """For what decomposes a covariance: LAPACK rounds otherwise on another number of threads, and an
+    eigenvector that changes its sign changes all samples after it."""
+
+    @functools.wraps(step)
+    def alone(*arguments):
+        with threadpool_limits(1, user_api="blas"):
+            return step(*arguments)
+
+    return alone
 
 
 @functools.cache
@@ -76,11 +90,13 @@ class EvosaxStrategy:
         with self._jax.default_device(self._cpu):
             self._key, self._state = begin(self._jax.random.key(seed))
 
+    @_one_thread
     def ask(self) -> np.ndarray:
         with self._jax.default_device(self._cpu):
             self._key, samples, self._state = self._ask(self._key, self._state)
             return np.asarray(samples)
 
+    @_one_thread
     def tell(self, samples: np.ndarray, losses: np.ndarray) -> None:
         with self._jax.default_device(self._cpu):
             self._key, self._state = self._tell(
@@ -127,9 +143,11 @@ class PycmaStrategy:
         self._samples = np.zeros((0, population, dimension), np.float32)
         self._ranks = np.zeros((0, population), np.float32)
 
+    @_one_thread
     def ask(self) -> np.ndarray:
         return np.array(self._es.ask(), np.float32)
 
+    @_one_thread
     def tell(self, samples: np.ndarray, losses: np.ndarray) -> None:
         ranks = strict_ranks(losses)
         self._es.tell(list(samples.astype(float)), ranks.tolist())
