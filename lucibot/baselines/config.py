@@ -6,7 +6,7 @@ that the paper compares with (section 4.1, appendix B).
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from lucibot.baselines.judge import Given, Judge
+    from lucibot.objective.supervision import Supervision
     from lucibot.services.estimate import Outlook, Planned
 
 
@@ -251,6 +252,14 @@ class GoalImageObjective(ObjectiveMember):
     START: ClassVar[str] = "random"
 
     kind: Literal["goal-image"] = "goal-image"
+
+    def supervised(self, supervision: Supervision) -> Supervision:
+        """A picture shows no hand: where none is seen, every actuator is taken to be held all the way."""
+        if supervision.held.any():
+            return supervision
+        import numpy as np
+
+        return replace(supervision, held=np.ones_like(supervision.held))
 
     def in_workers(self) -> Scored:
         """See `ObjectiveMember`."""

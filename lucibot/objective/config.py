@@ -65,6 +65,10 @@ class ObjectiveMember(Config):
             UserError: what it needs is not there, which is better said before a run begins.
         """
 
+    def supervised(self, supervision: Supervision) -> Supervision:
+        """What of the video it works with."""
+        return supervision
+
     def reached(self, terms: Mapping[str, float]) -> bool:
         """Whether a rollout of these terms has done what is wanted; a search that stalls short of that
         begins again, and of a member that cannot tell it ends."""

@@ -48,6 +48,7 @@ def run(ctx: Context) -> None:
     search = json.loads((ctx.inputs["optimize"] / "search.json").read_text())
     searched = search["loss"]
     objective = from_dict(ObjectiveConfig, search["objective"])
+    supervision = objective.supervised(supervision)
 
     sim, K = ctx.task.spec.simulation, len(waypoints)
     steps = K * sim.steps_per_waypoint + sim.settle_steps

@@ -134,9 +134,10 @@ def _given(ctx: Context) -> Given:
     folder = ctx.folder / JUDGE
     if ctx.config.objective.JUDGED:
         folder.mkdir(exist_ok=True)
+    supervision = Supervision.load(ctx.inputs["perceive"] / "supervision.npz")
     return Given(
         task=ctx.task, view=SceneView.load(ctx.inputs["scene"]),
-        supervision=Supervision.load(ctx.inputs["perceive"] / "supervision.npz"),
+        supervision=ctx.config.objective.supervised(supervision),
         services=ctx.services, folder=folder, inputs=ctx.inputs, seed=ctx.seed,
         progress=ctx.progress, note=ctx.note,
     )  # fmt: skip

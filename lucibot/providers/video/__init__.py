@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from lucibot.providers.video.command import CommandVideo
 from lucibot.providers.video.diffusers import DiffusersVideo
+from lucibot.providers.video.edit import EditVideo
 from lucibot.providers.video.fal import FalVideo
 from lucibot.providers.video.file import FileVideo
 from lucibot.providers.video.kling import KlingVideo
@@ -19,12 +20,14 @@ VideoConfig = (
     | KlingVideo
     | DiffusersVideo
     | CommandVideo
+    | EditVideo
     | ReplayVideo
 )
 
 __all__ = [
     "CommandVideo",
     "DiffusersVideo",
+    "EditVideo",
     "FalVideo",
     "FileVideo",
     "KlingVideo",
