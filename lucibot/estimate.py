@@ -104,7 +104,8 @@ def estimate(
     """
     outlook = Outlook(
         task=task, videos=max(config.video.candidates, config.select.budget),
-        services=config.services,
+        services=config.services, population=config.optimize.search.population,
+        generations=config.optimize.search.generations if task.is_searched else 1,
     )  # fmt: skip
     order = [s.name for s in STAGES]
     last = order.index(until) if until else len(order)

@@ -259,6 +259,7 @@ def _ensure_models(config: RunConfig) -> None:
         UserError: a package, a key, a checkpoint, a folder, a GPU or memory.
     """
     p = config.perceive
+    config.optimize.objective.ensure()
     if needy(config.video):
         model = config.video.create(Services(Path("services"), config.services))
         if isinstance(model, ServiceModel):

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import itertools
 import json
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from types import SimpleNamespace
 
 import cv2
@@ -46,6 +46,8 @@ from lucibot.optimize.config import RandomStart
 from lucibot.optimize.start import random_start, scene_bounds
 from lucibot.providers.embedder import ClipEmbedder
 from lucibot.sandbox import CodeFailed, sandbox, walls
+from lucibot.services import ServicesConfig
+from lucibot.services.estimate import Outlook
 from lucibot.settings import configured
 from lucibot.store.configs import classes, from_dict, to_dict
 from lucibot.task import load_task, task_names
@@ -585,8 +587,48 @@ def test_a_model_is_shown_two_pictures_and_an_answer_that_is_none_loses_nothing(
     assert (again.ranking.order, again.ranking.scores) == kept
 
 
+def test_the_bench_of_preferences_shows_a_judge_that_errs_by_its_contradictions(tmp_path):
+    from lucibot.benchmark.command import load
+    from lucibot.task import checkout_folder
+
+    bench = load("preferences", checkout_folder("bench") / "preferences" / "measure.py")
+    found = {r: [bench.measured(r, s, sizes=(16, 64, 128), first=64) for s in range(4)]
+             for r in (0.0, 0.1, 0.3)}  # fmt: skip
+    last = {r: np.mean([s[-1]["inconsistent"] for s in seeds]) for r, seeds in found.items()}
+    assert last[0.0] == 0 < last[0.1] < last[0.3]
+    first = np.mean([s[0]["inconsistent"] for s in found[0.1]])
+    assert first < last[0.1], "it grows with the number of samples"
+    assert all(s[-1]["best"] == 1 and s[-1]["wrong"] == 0 for s in found[0.0])
+
+
+def test_what_preferences_may_ask_for_is_said_before_and_never_more(task):
+    config = VlmPrefObjective(preference=VlmPreference(model="gpt-4o"))
+    outlook = Outlook(task=task, videos=1, services=ServicesConfig(), population=16, generations=4)
+    (planned,) = config.planned(outlook)
+    truth = np.random.default_rng(0).normal(size=64)
+    for better in (lambda a, b: truth[a] > truth[b], lambda a, b: True, lambda a, b: a > b):
+        ranking = Ranking(better=better)
+        for _ in range(4):
+            ranking.add(16, np.random.default_rng(1))
+        assert ranking.asked <= planned.calls
+    assert planned.usd_each > 0
+    assert not VlmPrefObjective(preference=NoisyPreference()).planned(outlook)
+
+
 def test_a_goal_image_has_the_goals_terms_alone():
     weights = GoalImageObjective().in_workers().term_weights()
     said = {n for n, w in weights.items() if w}
     assert {"target_iou", "target_chamfer", "part_iou", "around"} <= said
     assert not said & {"actuator_iou", "actuator_chamfer", "contact", "affordance_reach"}
+
+
+def test_where_a_picture_shows_no_hand_everything_may_be_moved():
+    @dataclass(frozen=True)
+    class Held:
+        held: np.ndarray
+
+    member = GoalImageObjective()
+    assert member.supervised(Held(np.zeros((3, 2), bool))).held.all()
+    seen = Held(np.array([[True, False], [False, False]]))
+    assert member.supervised(seen) is seen
+    assert VideoObjective().supervised(seen) is seen

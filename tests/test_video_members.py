@@ -3,6 +3,8 @@ single service does in a way of its own."""
 
 from __future__ import annotations
 
+import base64
+import dataclasses
 import json
 import re
 import sys
@@ -18,11 +20,19 @@ from lucibot.core.errors import RunFailed, UserError
 from lucibot.core.prompt import Prompt
 from lucibot.core.video import Video, read_video, why_no_video, write_video
 from lucibot.options import preset, with_settings
-from lucibot.providers.video import CommandVideo, FalVideo, KlingVideo, ReplayVideo, RunwayVideo
+from lucibot.providers.video import (
+    CommandVideo,
+    EditVideo,
+    FalVideo,
+    KlingVideo,
+    ReplayVideo,
+    RunwayVideo,
+)
 from lucibot.providers.video.base import NotTaken, VideoRequest
+from lucibot.providers.video.edit import CommandEditor, HostedEditor
 from lucibot.providers.video.jobs import Jobs
 from lucibot.providers.video.kling import signed
-from lucibot.services import Services, ServicesConfig
+from lucibot.services import Services, ServicesConfig, VlmConfig
 
 PROMPT = Prompt(text='cut it; with a "knife" & a hand', negative="blur, {text}")
 
@@ -353,3 +363,111 @@ def test_the_recipe_for_a_new_service_is_a_member(tmp_path, httpserver, monkeypa
     other = recipe.MineVideo(base_url="http://elsewhere", style="plain")
     assert make(tmp_path, other, 1) == [made]
     assert config.NEEDS.keys == ("EXAMPLE_KEY",)
+
+
+# A goal picture -----------------------------------------------------------------------------------
+
+FIRST = np.full((48, 64, 3), 90, np.uint8)
+"""First frame of a scene that is edited."""
+
+
+def to_edit(tmp_path: Path, index: int = 0) -> VideoRequest:
+    return dataclasses.replace(request(tmp_path, index), view=SimpleNamespace(first_frame=FIRST))
+
+
+def edited(tmp_path: Path, config: EditVideo, services: Services, count: int = 1) -> list:
+    jobs = Jobs(tmp_path / "candidates", config.create(services), services, note=lambda text: None)
+    return jobs.make([to_edit(tmp_path, i) for i in range(count)])
+
+
+EDITOR = """
+import sys
+import cv2
+image, prompt, goal = sys.argv[1:]
+assert "at the end of what is described here" in prompt and "cut it" in prompt
+picture = cv2.imread(image)
+picture[:, 32:] = (0, 0, 200)
+cv2.imwrite(goal, cv2.resize(picture, (128, 96)))
+"""
+
+
+def test_an_editor_of_ones_own_makes_a_clip_that_ends_in_its_picture(tmp_path):
+    program = tmp_path / "editor.py"
+    program.write_text(EDITOR)
+    command = f"{sys.executable} {program} {{image}} {{prompt}} {{goal}}"
+    config = EditVideo(editor=CommandEditor(command=command), candidates=1)
+    services = Services(tmp_path / "services", ServicesConfig())
+    (found,) = edited(tmp_path, config, services)
+    video = read_video(found.raw)
+    assert video.fps == pytest.approx(12.0) and video.frames.shape[1:3] == (48, 64)
+    assert np.abs(video.frames[0].astype(int) - 90).max() < 12
+    last = video.frames[-1].astype(int)
+    assert np.abs(last[:, :28] - 90).max() < 16 and last[:, 36:, 0].mean() > 170
+    assert (found.raw.parent / "goal.png").is_file()
+    assert services.ledger.spent_usd() == 0
+
+
+@pytest.mark.parametrize("code, words", [
+    ("import sys; sys.exit('no')", "the image editor .* ended with status 1: no"),
+    ("pass", "wrote no picture"),
+])  # fmt: skip
+def test_an_editor_that_fails_is_one_line(tmp_path, code, words):
+    program = tmp_path / "editor.py"
+    program.write_text(code)
+    command = f"{sys.executable} {program} {{image}} {{prompt}} {{goal}}"
+    config = EditVideo(editor=CommandEditor(command=command), candidates=1)
+    with pytest.raises(RunFailed, match=words):
+        edited(tmp_path, config, Services(tmp_path / "services", ServicesConfig()))
+    with pytest.raises(UserError, match=r"needs the place holder {goal}"):
+        EditVideo(editor=CommandEditor(command="x {image} {prompt}")).create(None)
+
+
+EDITS = "/v1/images/edits"
+
+
+@pytest.fixture
+def editor(tmp_path, httpserver, monkeypatch):
+    """The hosted editor at a server of this machine, and the services that it is asked through."""
+    pytest.importorskip("openai", reason="openai is not installed: pip install 'lucibot[vlm]'")
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-secret-4711")
+    vlm = VlmConfig(base_url=httpserver.url_for("/v1"))
+    services = Services(tmp_path / "services", ServicesConfig(vlm=vlm, max_usd=0.1))
+    return EditVideo(editor=HostedEditor(usd=0.04), candidates=1), services
+
+
+def test_a_hosted_editor_is_sent_the_first_frame_and_paid_once(tmp_path, httpserver, editor):
+    config, services = editor
+    goal = np.full((96, 128, 3), (20, 160, 20), np.uint8)
+    sent = base64.b64encode(cv2.imencode(".png", goal[..., ::-1])[1].tobytes()).decode()
+    httpserver.expect_request(EDITS).respond_with_json({"created": 1, "data": [{"b64_json": sent}]})
+    (found,) = edited(tmp_path, config, services)
+    last = read_video(found.raw).frames[-1].astype(int)
+    assert np.abs(last - (20, 160, 20)).max() < 16
+    ((asked, _),) = httpserver.log
+    assert asked.files["image"].mimetype == "image/png"
+    assert "at the end of what is described here" in asked.form["prompt"]
+    assert asked.form["model"] == "gpt-image-1"
+    assert services.ledger.spent_usd() == pytest.approx(0.04)
+    # What is there is not bought again.
+    edited(tmp_path, config, services)
+    assert len(httpserver.log) == 1
+    with pytest.raises(RunFailed, match="raise --max-usd"):
+        edited(tmp_path, config, services, count=3)
+
+
+@pytest.mark.parametrize("status, body, error, words, usd", [
+    (401, {"error": {"message": "bad key sk-secret-4711"}}, UserError, r"answers 401: .*\[key\]", 0),
+    (400, {"error": {"message": "no such model"}}, UserError, "no such model", 0),
+    (500, {"error": {"message": "busy"}}, RunFailed, "answers 500", 0),
+    (200, {"created": 1, "data": []}, RunFailed, "sent no picture", 0.04),
+    (200, {"created": 1, "data": [{"b64_json": "AAAA"}]}, RunFailed, "sent no picture", 0.04),
+])  # fmt: skip
+def test_a_hosted_editor_that_fails_is_one_line(
+    tmp_path, httpserver, editor, status, body, error, words, usd
+):
+    config, services = editor
+    httpserver.expect_request(EDITS).respond_with_json(body, status=status)
+    with pytest.raises(error, match=words) as e:
+        edited(tmp_path, config, services)
+    assert "\n" not in str(e.value) and "4711" not in str(e.value)
+    assert services.ledger.spent_usd() == pytest.approx(usd)

@@ -229,6 +229,16 @@ class VlmPrefObjective(ObjectiveMember):
         beside = VideoObjective() if isinstance(self.preference, NoisyPreference) else None
         return BringHome(moment=self.moment, picture=True, beside=beside)
 
+    def planned(self, outlook: Outlook) -> list[Planned]:
+        """See `lucibot.services.estimate`."""
+        if not isinstance(self.preference, VlmPreference):
+            return []
+        first = outlook.population * (outlook.population - 1) // 2
+        later = outlook.population * max(outlook.generations - 1, 0)
+        calls = first + later * (later + outlook.population).bit_length()
+        model = self.preference.model
+        return [outlook.vlm("optimize", "preferences", model, calls=calls, pictures=2)]
+
     def judge(self, given: Given) -> Judge:
         """See `ObjectiveMember`."""
         from lucibot.baselines.vlm_pref import VlmPref

@@ -53,6 +53,10 @@ class Outlook:
     videos: int
     """Candidates that are made, at most."""
     services: ServicesConfig
+    population: int = 0
+    """Rollouts in a generation of the search."""
+    generations: int = 0
+    """At most."""
 
     def vlm(
         self,

@@ -1,7 +1,7 @@
 """The embedder family: pictures as vectors whose products say how alike they are.
 
-No stage asks it: a run is led by masks, depth and contacts. It is for comparisons, by `lucibot.embed`:
-of a replay's film with the video, say, as image-similarity rewards have it.
+A run is led by masks, depth and contacts, and asks none. It is for comparisons: by `lucibot.embed`, of a
+replay's film with the video, say, and by the objective `vlm-rm`, which takes CLIP alone.
 """
 
 from __future__ import annotations
