@@ -176,6 +176,21 @@ def test_a_step_that_fails_for_good_ends_the_chain_and_keeps_what_is_done(tmp_pa
     assert Link(step="x", task=None, tries=()).done is None
 
 
+def test_a_step_that_was_begun_is_gone_on_with_and_a_failure_is_one_line(tmp_path, monkeypatch):
+    task = derived("drawer", tmp_path / "tasks/2_shut", None)
+    went: list[Path] = []
+
+    def stages(run, task, config, *, seed, console):
+        went.append(run.path)
+        raise RunFailed("every video was rejected\nTraceback: and more")
+
+    monkeypatch.setattr(chains, "run_stages", stages)
+    tries = [chains._one(task, PRESETS["quick"], 3, tmp_path, StageConsole()) for _ in range(2)]
+    assert went[0] == went[1] and [t.verdict for t in tries] == ["every video was rejected"] * 2
+    chains._one(task, PRESETS["quick"], 4, tmp_path, StageConsole())
+    assert went[2] != went[0]
+
+
 @pytest.mark.parametrize(("text", "match"), [
     ("title = 'x'\nscene = 'cut_dough'\n", "step"),
     ("title = 'x'\nscene = 'cut_dugh'\n[[step]]\nname = 'a'\ntask = 'cut_dough'", "cut_dough"),
@@ -215,7 +230,7 @@ def test_a_simulation_begins_from_the_particles_it_is_given(tmp_path):
     scene = SimScene(derived("dough", tmp_path / "lay", state), n_envs=2)
     for _ in range(2):
         scene.reset()
-        now = scene.particles("dough").cpu().numpy()
+        now = scene.particles("dough").cpu().numpy().copy()
         assert np.abs(now - state.particles["dough"].final[:, None]).max() < 1e-5
         for _ in range(5):
             scene.step()

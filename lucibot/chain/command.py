@@ -182,7 +182,8 @@ def _one(task: Task, config: RunConfig, seed: int, out: Path, console: RichConso
     try:
         run_stages(run, task, point.config, seed=seed, console=console)
     except RunFailed as e:
-        return Try(run=run.path, seed=seed, success=False, score=0.0, verdict=str(e))
+        said = (str(e).strip().splitlines() or ["it failed"])[0]
+        return Try(run=run.path, seed=seed, success=False, score=0.0, verdict=said)
     result = read_result(run.path)
     return Try(
         run=run.path, seed=seed, success=result.success, score=result.score, verdict=result.verdict
