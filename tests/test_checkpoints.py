@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from transformers import CLIPVisionConfig, CLIPVisionModel
 
+from lucibot.core import video
 from lucibot.core.errors import UserError
+from lucibot.core.video import sha256_of
 from lucibot.providers import checkpoints
 from lucibot.providers.checkpoints import Checkpoint, torch_device, torch_dtype, within_memory
+from lucibot.providers.depth import MonocularDepth
+from lucibot.store.configs import settled
 
 FLAG = "--perceive.depth.model"
 CPU = torch.device("cpu")
@@ -124,3 +129,27 @@ def test_a_hub_name_is_found_where_it_was_fetched(folder, tmp_path, monkeypatch)
     found = find("some/model")
     assert found.folder == cache / "snapshots" / "abc"
     assert found.setting("config.json") == json.loads((found.folder / "config.json").read_text())
+
+
+def test_a_checkpoint_counts_by_its_content_and_not_by_its_name(tmp_path, monkeypatch):
+    def told(name: str) -> dict:
+        return settled(MonocularDepth(model=name), sha256_of)
+
+    here, there = tmp_path / "here", tmp_path / "there"
+    here.mkdir()
+    (here / "config.json").write_text("{}")
+    (here / "model.safetensors").write_bytes(bytes(range(100)))
+    shutil.copytree(here, there)
+    assert told(str(here)) == told(str(there)) != told("owner/name")
+    assert told("owner/name")["model"] == "owner/name"
+    for large in (100, 99):  # Of large files size and ends are read.
+        monkeypatch.setattr(video, "LARGE_BYTES", large)
+        monkeypatch.setattr(video, "END_BYTES", 10)
+        before = told(str(here))
+        for at in (95, 5):
+            changed = bytearray((here / "model.safetensors").read_bytes())
+            changed[at] ^= 1
+            (there / "model.safetensors").write_bytes(changed)
+            assert told(str(there)) != before
+        (there / "model.safetensors").write_bytes(bytes(range(99)) + b"xy")
+        assert told(str(there)) != before

@@ -14,7 +14,7 @@ from lucibot.core.answers import Answers
 from lucibot.core.progress import Progress, part
 from lucibot.core.scene_view import SceneView
 from lucibot.core.tracks import Tracks
-from lucibot.core.video import Video, sha256_file
+from lucibot.core.video import Video, sha256_file, sha256_of
 from lucibot.perception.affordance import frames_read, read_affordance
 from lucibot.perception.around import read_around
 from lucibot.perception.depth import KeptDepth
@@ -104,7 +104,7 @@ class Readings:
         return read_depth(self.depth_file)
 
     def _by(self, *configs) -> list:
-        return [*self._rests_on, *(settled(c, sha256_file) for c in configs)]
+        return [*self._rests_on, *(settled(c, sha256_of) for c in configs)]
 
 
 def perceive(

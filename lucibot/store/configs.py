@@ -30,6 +30,8 @@ def to_dict(config: Any) -> Any:
 
 NO_EFFECT = {"fingerprint": False}
 """Metadata of a field that changes how a stage works, and nothing of what comes out."""
+CHECKPOINT = {"checkpoint": True}
+"""Metadata of a field that names a model's weights: a folder counts by its content, as a file does."""
 
 
 def settled(config: Any, content: Callable[[Path], str], *, defaults: bool = False) -> Any:
@@ -44,7 +46,7 @@ def settled(config: Any, content: Callable[[Path], str], *, defaults: bool = Fal
     """
     if dataclasses.is_dataclass(config):
         values = {
-            f.name: settled(value, content, defaults=defaults)
+            f.name: settled(_told(f, value), content, defaults=defaults)
             for f in dataclasses.fields(config)
             if f.metadata.get("fingerprint", True)
             and ((value := getattr(config, f.name)) != field_default(f) or defaults)
@@ -67,7 +69,7 @@ def agrees(then: Any, config: Any, content: Callable[[Path], str]) -> bool:
             isinstance(then, dict)
             and then.get("type") == type(config).__name__
             and all(
-                agrees(then[f.name], getattr(config, f.name), content)
+                agrees(then[f.name], _told(f, getattr(config, f.name)), content)
                 if f.name in then
                 else getattr(config, f.name) == field_default(f)
                 for f in dataclasses.fields(config)
@@ -83,8 +85,14 @@ def agrees(then: Any, config: Any, content: Callable[[Path], str]) -> bool:
     return then == settled(config, content, defaults=True)
 
 
+def _told(f: dataclasses.Field, value: Any) -> Any:
+    """A field's value, a checkpoint's folder as a path."""
+    is_folder = f.metadata.get("checkpoint", False) and Path(value).is_dir()
+    return Path(value) if is_folder else value
+
+
 def files(config: Any) -> list[Path]:
-    """All files that a config names."""
+    """All files and folders that a config names."""
     found: list[Path] = []
     settled(config, lambda path: found.append(path) or "")
     return found

@@ -12,7 +12,7 @@ from lucibot.core.config import Config
 from lucibot.core.needs import Needs
 from lucibot.core.schema import Count, Fraction, Index, Positive
 from lucibot.providers.checkpoints import Device, DType
-from lucibot.store.configs import NO_EFFECT
+from lucibot.store.configs import CHECKPOINT, NO_EFFECT
 
 if TYPE_CHECKING:
     from lucibot.providers.depth.base import DepthModel
@@ -45,7 +45,7 @@ class MonocularDepth(Config):
     )  # fmt: skip
 
     kind: Literal["monocular"] = "monocular"
-    model: str = "depth-anything/Depth-Anything-V2-Small-hf"
+    model: str = field(default="depth-anything/Depth-Anything-V2-Small-hf", metadata=CHECKPOINT)
     """A folder that transformers has written, or a name on the hub that has been fetched (`hf download
     NAME`)."""
     gives: Literal["depth", "disparity"] | None = None
@@ -72,7 +72,7 @@ class MarigoldDepth(Config):
     )  # fmt: skip
 
     kind: Literal["marigold"] = "marigold"
-    model: str = "prs-eth/marigold-depth-v1-1"
+    model: str = field(default="prs-eth/marigold-depth-v1-1", metadata=CHECKPOINT)
     """A folder that diffusers has written, or a name on the hub that has been fetched (`hf download
     NAME`)."""
     steps: Annotated[Count, Field(le=1000)] = 50

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
@@ -11,6 +11,7 @@ from lucibot.core.config import Config
 from lucibot.core.needs import Needs
 from lucibot.core.schema import Count
 from lucibot.providers.checkpoints import Device, DType
+from lucibot.store.configs import CHECKPOINT
 
 if TYPE_CHECKING:
     from lucibot.providers.embedder.base import Embedder
@@ -39,7 +40,7 @@ class ClipEmbedder(Config):
     )
 
     kind: Literal["clip"] = "clip"
-    model: str = "openai/clip-vit-base-patch32"
+    model: str = field(default="openai/clip-vit-base-patch32", metadata=CHECKPOINT)
     """A folder that transformers has written, or a name on the hub that has been fetched (`hf download
     NAME`)."""
     batch: Annotated[Count, Field(le=1024)] = 32

@@ -13,6 +13,7 @@ from lucibot.core.config import Config
 from lucibot.core.needs import Needs
 from lucibot.core.schema import Count, Fraction, Index, Positive
 from lucibot.providers.checkpoints import Device, DType
+from lucibot.store.configs import CHECKPOINT
 
 if TYPE_CHECKING:
     from lucibot.providers.hand.config import HandConfig
@@ -89,7 +90,7 @@ class Sam2Segmenter(Config):
     )  # fmt: skip
 
     kind: Literal["sam2"] = "sam2"
-    model: str = "facebook/sam2.1-hiera-large"
+    model: str = field(default="facebook/sam2.1-hiera-large", metadata=CHECKPOINT)
     """A folder that transformers has written, a name on the hub that has been fetched (`hf download
     NAME`), or, for the package sam2, a .pt file."""
     library: Literal["sam2", "transformers"] | None = None

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from lucibot.core.scene_view import SceneView
-from lucibot.core.video import sha256_file
+from lucibot.core.video import sha256_file, sha256_of
 from lucibot.providers.verifier import VerifierConfig
 from lucibot.providers.verifier.base import Verdict, Verifier
 from lucibot.services import Services
@@ -47,7 +47,7 @@ class Judging:
         self.folder, self.config, self.services, self.note = folder, config, services, note
         self.task, self.view = task, view
         told = task.digest_of("scene", "roles", "hands", "goal", "instruction")
-        self._rests_on = [version, settled(config, sha256_file), scene, told]
+        self._rests_on = [version, settled(config, sha256_of), scene, told]
         self._judge: Verifier | None = None
 
     def judge(self, video: Path, sha256: str) -> Verdict:

@@ -30,7 +30,7 @@ from lucibot.providers.checkpoints import (
 )
 from lucibot.providers.video.base import Immediate, Job, VideoRequest, chosen_settings
 from lucibot.services import Services
-from lucibot.store.configs import NO_EFFECT
+from lucibot.store.configs import CHECKPOINT, NO_EFFECT
 
 FLAG = "--video.model"
 CRF = 12
@@ -89,7 +89,7 @@ class DiffusersVideo(Config):
     )  # fmt: skip
 
     kind: Literal["diffusers"] = "diffusers"
-    model: str = "Wan-AI/Wan2.2-TI2V-5B-Diffusers"
+    model: str = field(default="Wan-AI/Wan2.2-TI2V-5B-Diffusers", metadata=CHECKPOINT)
     """A checkpoint's folder, or its name on the Hugging Face hub, fetched before."""
     candidates: Annotated[Count, Field(le=64)] = 4
     """Videos to make, one after another."""
