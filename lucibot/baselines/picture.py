@@ -50,10 +50,11 @@ class Painter:
         out = self._empty.copy()
         flat = self._colours[label] * self._shade(label, depth_m)[..., None]
         out[label > 0] = np.clip(flat, 0, 255).astype(np.uint8)[label > 0]
-        still = (label == self._labels) & (np.abs(depth_m - self._depth) < STILL_M)
-        # A pixel beside one that has changed may show both.
-        still = cv2.erode(still.astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
-        still |= (label == 0) & (self._labels == 0)
+        same = (label == self._labels) & (np.abs(depth_m - self._depth) < STILL_M)
+        # What differs by a pixel's width is drawn differently, and beside what has changed a pixel of
+        # the first frame may show both.
+        changed = cv2.morphologyEx((~same).astype(np.uint8), cv2.MORPH_OPEN, np.ones((3, 3)))
+        still = cv2.dilate(changed, np.ones((5, 5))) == 0
         out[still] = self._first[still]
         return out
 

@@ -12,6 +12,7 @@ which drops what differs between pictures but does not lie between "nothing done
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 
 from lucibot.baselines.config import VlmRmObjective
@@ -40,9 +41,17 @@ class VlmRm:
     def terms(self, rollouts: Evaluation) -> dict[str, np.ndarray]:
         """See `Judge`."""
         pictures = self._painter.paint(rollouts.shown["label"], rollouts.shown["depth"])
-        states = self._embedder.embed(pictures)
+        states = self._embedder.embed(squared(pictures))
         reward = regularised_reward(states, self._goal, self._baseline, self._alpha)
         return {"negative_reward": -reward.astype(np.float32)}
+
+
+def squared(pictures: np.ndarray) -> np.ndarray:
+    """Pictures (P, H, W, 3) squeezed to squares: CLIP would cut off what is at their sides."""
+    side = min(pictures.shape[1:3])
+    return np.stack(
+        [cv2.resize(p, (side, side), interpolation=cv2.INTER_AREA) for p in pictures]
+    )  # fmt: skip
 
 
 def regularised_reward(
