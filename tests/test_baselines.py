@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from transformers import CLIPConfig, CLIPImageProcessorPil, CLIPModel, CLIPTokenizer
+from werkzeug import Response
 
 from lucibot.baselines import vlm_pref
 from lucibot.baselines.avdc import FEWEST, dense_flow, follow, rigid_by_ransac
@@ -46,7 +47,7 @@ from lucibot.optimize.config import RandomStart
 from lucibot.optimize.start import random_start, scene_bounds
 from lucibot.providers.embedder import ClipEmbedder
 from lucibot.sandbox import CodeFailed, sandbox, walls
-from lucibot.services import ServicesConfig
+from lucibot.services import Services, ServicesConfig, VlmConfig
 from lucibot.services.estimate import Outlook
 from lucibot.settings import configured
 from lucibot.store.configs import classes, from_dict, to_dict
@@ -661,3 +662,36 @@ def test_a_simulation_brings_home_what_it_ended_in_and_scores_the_same_beside():
     assert (goal.loss == 0).all() and set(goal.shown) == set(found.shown)
     moved = goal.shown["position/hammer"] - found.shown["position/hammer"]
     assert np.linalg.norm(moved, axis=1).max() > 1e-3, "let go, it comes to rest elsewhere"
+
+
+def test_by_the_real_client_a_model_prefers_and_one_that_answers_something_else_is_one_line(
+    given, httpserver, monkeypatch
+):
+    pytest.importorskip("openai", reason="openai is not installed: pip install 'lucibot[vlm]'")
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-4711-secret")
+    says = {"nearer": "second"}
+
+    def answer(request):
+        text = json.dumps({"difference": "One lies farther right.", **says})
+        message = {"role": "assistant", "content": text}
+        body = {"id": "x", "object": "chat.completion", "created": 1, "model": "m",
+                "choices": [{"index": 0, "message": message, "finish_reason": "stop"}],
+                "usage": {"prompt_tokens": 9, "completion_tokens": 9, "total_tokens": 18}}  # fmt: skip
+        return Response(json.dumps(body), content_type="application/json")
+
+    httpserver.expect_request("/v1/chat/completions").respond_with_handler(answer)
+    vlm = VlmConfig(base_url=httpserver.url_for("/v1"), first_wait_s=0.0)
+    services = Services(given.folder / "services", ServicesConfig(vlm=vlm))
+    config = VlmPrefObjective(preference=VlmPreference(model="m"))
+    judge = vlm_pref.VlmPref(config, replace(given, services=services))
+    found = judge.terms(rollouts(drawn(4, 14, 24)))["negative_score"]
+    assert sorted(-found) == [0, 25, 50] and judge.ranking.asked == len(httpserver.log)
+    says["nearer"] = "neither"
+    before = len(httpserver.log)
+    with pytest.raises(RunFailed, match="twice no valid answer") as e:
+        judge.terms(rollouts(drawn(34)))
+    assert len(httpserver.log) == before + 2 and "\n" not in str(e.value)
+    # What was ranked is kept, and asked about no more.
+    again = vlm_pref.VlmPref(config, replace(given, services=services))
+    np.testing.assert_array_equal(again.terms(rollouts(drawn(4, 14, 24)))["negative_score"], found)
+    assert len(httpserver.log) == before + 2
