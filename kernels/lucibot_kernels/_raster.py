@@ -24,6 +24,7 @@ I64 = qd.types.ndarray(dtype=qd.i64, ndim=1)
 U8 = qd.types.ndarray(dtype=qd.u8, ndim=1)
 
 NEAR_M = 0.01
+NOTHING = 0x7FFFFF  # the primitive of a background pixel
 LIMIT_BITS = 0x49742400  # 1e6 as f32: what lies farther away is diverged, not drawn
 
 FX, FY, CX, CY, VIEW = 0, 1, 2, 3, 4  # of a camera: intrinsics, then T_cam_world's upper three rows
@@ -449,9 +450,14 @@ def grown(box, other):
 
 @qd.func
 def resolve(scratch: Scratch, at, pictures: Pictures, out, faces, with_face: qd.template()):
+    """From the z-buffer to the pictures. With 1 particles, which come after the faces, are no face; with 2
+    they are."""
     word = scratch.zbuffer[at]
     pictures.depth[out] = qd.bit_cast(qd.cast(word >> 32, qd.i32), qd.f32)
     pictures.label[out] = qd.cast(word, qd.i32) & 0xFF
     if qd.static(with_face):
         primitive = qd.cast(word, qd.i32) >> 8
-        pictures.face[out] = qd.select(primitive < faces, primitive, -1)
+        limit = faces
+        if qd.static(with_face == 2):
+            limit = NOTHING
+        pictures.face[out] = qd.select(primitive < limit, primitive, -1)

@@ -244,14 +244,45 @@ class Observer:
             labels = labels if labels.numel() else self._particle_label
         out = self._outputs(out, dims["B"], with_face)
         k = kernels("_observe_kernels", self.device)
-        threads = cpu_threads() if runtime.few_threads(self.device) else None
-        # On the CPU a z-buffer a thread; on the GPU one an environment, in chunks if need be.
-        pixels, batch = self.height * self.width, dims["B"]
-        slots = min(batch, threads or max(1, _GPU_SCRATCH_BYTES // (8 * pixels)))
-        step = batch if threads else slots
         scene = self._scene(
             k, poses, points, labels, draw, draw_particle, background, cull_backfaces
         )
+        self._draw(k, scene, out, dims["B"], int(out.face is not None))
+        return out
+
+    def primitives(
+        self,
+        position_m: torch.Tensor | None = None,
+        quaternion: torch.Tensor | None = None,
+        particles_m: torch.Tensor | None = None,
+        *,
+        cull_backfaces: bool = False,
+    ) -> torch.Tensor:
+        """What is seen at each pixel without a background, (B, H, W) i32: the index of a triangle, or
+        the number of triangles and the index of a particle; -1 where nothing is. Arguments as in
+        `observe`."""
+        dims, poses, points = self._inputs(position_m, quaternion, particles_m)
+        out = self._outputs(None, dims["B"], True)
+        k = kernels("_observe_kernels", self.device)
+        scene = self._scene(
+            k, poses, points, self._particle_label, background=False,
+            cull_backfaces=cull_backfaces,
+        )  # fmt: skip
+        self._draw(k, scene, out, dims["B"], 2)
+        return out.face
+
+    @property
+    def background_depth_m(self) -> torch.Tensor:
+        """(H, W) f32 [m], of the part that is drawn; infinite where nothing is."""
+        bits = (self._background >> 32).int()
+        return bits.view(torch.float32).view(self.height, self.width)
+
+    def _draw(self, k, scene, out: Observation, batch: int, with_face: int) -> None:
+        threads = cpu_threads() if runtime.few_threads(self.device) else None
+        # On the CPU a z-buffer a thread; on the GPU one an environment, in chunks if need be.
+        pixels = self.height * self.width
+        slots = min(batch, threads or max(1, _GPU_SCRATCH_BYTES // (8 * pixels)))
+        step = batch if threads else slots
         scratch = self._scratch(k, slots)
         pictures = k.Pictures(
             label=out.label.view(-1), depth=out.depth.view(-1),
@@ -260,10 +291,7 @@ class Observer:
         draw_all = k.draw_serial if threads else k.draw_parallel
         for first in range(0, batch, max(step, 1)):
             count = min(step, batch - first)
-            draw_all(
-                scene, scratch, pictures, first, count, min(slots, count), out.face is not None
-            )
-        return out
+            draw_all(scene, scratch, pictures, first, count, min(slots, count), with_face)
 
     def overlap(
         self,
