@@ -237,6 +237,21 @@ def test_ties_do_not_break_the_optimizer(optimizer):
     np.testing.assert_array_equal(strict_ranks(np.array([1, 1, np.nan, 0.0])), [1, 2, 3, 0])
 
 
+def test_losses_are_ranked_in_jax_as_elsewhere():
+    """Ties, infinite losses and NaN; samples as they were asked for, or others."""
+    losses = np.array([1, np.inf, 1, np.nan, 0, np.inf, -2, 1], np.float32)
+    states = []
+    for said, changed in ((losses, False), (strict_ranks(losses), False), (losses, True)):
+        optimizer = Evosax().create(6, 8, seed=0)
+        samples = optimizer.ask()
+        optimizer.tell(samples.copy() if changed else samples, said)
+        states.append(optimizer.state())
+    for state in states[1:]:
+        for name, x in state.items():
+            np.testing.assert_array_equal(x, states[0][name])
+    assert not (optimizer.ask() == samples).any()
+
+
 def test_all_rollouts_diverged_is_one_clear_error(tmp_path):
     def diverge(waypoints):
         P = len(waypoints)

@@ -71,9 +71,13 @@ def _compiled(name: str, dimension: int, population: int):
             return key, samples, typed(state)
 
         @jax.jit
-        def tell(key, state, samples, fitness):
+        def tell(key, state, samples, losses):
             key, now = jax.random.split(key)
-            return key, typed(es.tell(now, samples, fitness, state, params)[0])
+            # `strict_ranks`, without leaving JAX.
+            order = jnp.argsort(jnp.where(jnp.isnan(losses), jnp.inf, losses), stable=True)
+            ranks = jnp.empty(population, jnp.float32)
+            ranks = ranks.at[order].set(jnp.arange(population, dtype=jnp.float32))
+            return key, typed(es.tell(now, samples, ranks, state, params)[0])
 
     return jax, cpu, begin, ask, tell
 
@@ -89,19 +93,21 @@ class EvosaxStrategy:
         self._jax, self._cpu, begin, self._ask, self._tell = _compiled(name, dimension, population)
         with self._jax.default_device(self._cpu):
             self._key, self._state = begin(self._jax.random.key(seed))
+        self._asked, self._shown = None, None
 
     @_one_thread
     def ask(self) -> np.ndarray:
         with self._jax.default_device(self._cpu):
-            self._key, samples, self._state = self._ask(self._key, self._state)
-            return np.asarray(samples)
+            self._key, self._asked, self._state = self._ask(self._key, self._state)
+            self._shown = np.asarray(self._asked)  # the same memory
+            return self._shown
 
     @_one_thread
     def tell(self, samples: np.ndarray, losses: np.ndarray) -> None:
         with self._jax.default_device(self._cpu):
-            self._key, self._state = self._tell(
-                self._key, self._state, samples, strict_ranks(losses)
-            )
+            # What was asked for is still there; other samples have to be taken in.
+            given = self._asked if samples is self._shown else samples
+            self._key, self._state = self._tell(self._key, self._state, given, losses)
 
     def state(self) -> dict[str, np.ndarray]:
         leaves = self._jax.tree.leaves(self._state)
