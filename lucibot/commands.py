@@ -9,7 +9,7 @@ from typing import Any
 
 from lucibot.config import PRESETS, RunConfig
 from lucibot.console import RichConsole
-from lucibot.core.errors import RunFailed
+from lucibot.core.errors import RunFailed, resume_hint
 from lucibot.core.stopping import goes_on
 from lucibot.estimate import Estimate, announce, estimate
 from lucibot.options import add_shorthands, preset, read_seed, with_preset, with_settings
@@ -158,7 +158,7 @@ def _go(
         estimate(task, config, seed=seed, run=directory, until=options.get("until")), console.say
     )
     try:
-        with goes_on(f"`lucibot resume {directory.path}` goes on from the last checkpoint"):
+        with goes_on(f"{resume_hint(directory.path)} goes on from the last checkpoint"):
             run_stages(
                 directory, task, config, seed=seed, console=console, until=options.get("until"),
                 again=options.get("from"),
@@ -169,12 +169,12 @@ def _go(
         kept = ", ".join(stages_finished(directory)) or "no stage"
         raise RunFailed(
             f"{e.strerror}{f' ({e.filename})' if e.filename else ''}; {kept} had finished. Make room "
-            f"or give the right to write, then `lucibot resume {directory.path}`"
+            f"or give the right to write, then {resume_hint(directory.path)}"
         ) from e
     finally:
         console.close()
     if options.get("until", STAGES[-1].name) != STAGES[-1].name:
-        print(f"stopped after {options['until']}; `lucibot resume {directory.path}` goes on")
+        print(f"stopped after {options['until']}; {resume_hint(directory.path)} goes on")
         return 0
     _print_result(directory)
     return 0

@@ -23,7 +23,7 @@ from typing import Any
 
 from lucibot.checks import ensure_sound
 from lucibot.config import RunConfig
-from lucibot.core.errors import UserError, unknown_name
+from lucibot.core.errors import UserError, resume_hint, unknown_name
 from lucibot.core.needs import needy
 from lucibot.core.progress import Progress
 from lucibot.core.video import sha256_of
@@ -284,7 +284,7 @@ def _task_folder(run: RunDirectory, given: str | Path | None) -> Path:
             return shipped.folder
     raise UserError(
         f"{run.path}: its task folder {recorded} is gone; say where it is now: "
-        f"`lucibot resume {run.path} --task FOLDER`"
+        f"{resume_hint(run.path, '--task FOLDER')}"
     )
 
 
@@ -542,7 +542,7 @@ def stage_folder(run: RunDirectory, name: str) -> Path:
     """
     done = _finished_folders(run, name)
     if not done:
-        raise UserError(f"{run.path}: stage {name!r} has not finished; `lucibot resume {run.path}`")
+        raise UserError(f"{run.path}: stage {name!r} has not finished; {resume_hint(run.path)}")
     return _whole(run, max(done, key=StageFolder.last_used))
 
 
@@ -560,7 +560,7 @@ def replays(run: RunDirectory) -> list[Path]:
     """
     done = sorted(_finished_folders(run, "execute"), key=StageFolder.last_used)
     if not done:
-        raise UserError(f"{run.path}: no replay has finished; `lucibot resume {run.path}`")
+        raise UserError(f"{run.path}: no replay has finished; {resume_hint(run.path)}")
     return [_whole(run, f) for f in done]
 
 
@@ -574,7 +574,7 @@ def made_from(run: RunDirectory, folder: Path, name: str) -> Path:
     for made in _finished_folders(run, name):
         if made.digest() == wanted:
             return _whole(run, made)
-    raise UserError(f"{folder} was made from another {name!r} stage; `lucibot resume {run.path}`")
+    raise UserError(f"{folder} was made from another {name!r} stage; {resume_hint(run.path)}")
 
 
 def replay_of(run: RunDirectory, execute: Path) -> Rollout:
@@ -587,15 +587,15 @@ def replay_of(run: RunDirectory, execute: Path) -> Rollout:
         return Rollout.load(execute / "rollout.npz")
     except (FileNotFoundError, KeyError, TypeError, ValueError):
         raise UserError(
-            f"{run.path}: its replay was kept by another version; `lucibot resume {run.path} "
-            "--from execute` makes it anew"
+            f"{run.path}: its replay was kept by another version; "
+            f"{resume_hint(run.path, '--from execute')} makes it anew"
         ) from None
 
 
 def _whole(run: RunDirectory, folder: StageFolder) -> Path:
     if damaged := folder.damaged():
         raise UserError(
-            f"{folder.path / damaged[0]} is missing or damaged; `lucibot resume {run.path}` "
+            f"{folder.path / damaged[0]} is missing or damaged; {resume_hint(run.path)} "
             "makes it anew"
         )
     return folder.path

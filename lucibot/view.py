@@ -15,7 +15,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from lucibot.core.errors import UserError
+from lucibot.core.errors import UserError, resume_hint
 from lucibot.core.geometry import rotvec_to_quat
 from lucibot.core.scene_view import SceneView
 from lucibot.core.video import read_video
@@ -71,7 +71,7 @@ def view(run: Path, *, save: Path | None = None) -> str:
     directory, task, _, seed = open_run(run)
     done = stages_finished(directory)
     if "scene" not in done:
-        raise UserError(f"{run}: nothing has finished that could be shown; `lucibot resume {run}`")
+        raise UserError(f"{run}: nothing has finished that could be shown; {resume_hint(run)}")
     if save is not None and not save.parent.is_dir():
         raise UserError(f"--save {save}: there is no folder {save.parent}")
     if save is not None and save.is_dir():

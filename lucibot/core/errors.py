@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import difflib
+import shlex
 from collections.abc import Iterable
+from pathlib import Path
 
 
 class LuciBotError(Exception):
@@ -31,3 +33,8 @@ def unknown_name(kind: str, name: str, choices: Iterable[str]) -> UserError:
     hint = f" Did you mean {near[0]!r}?" if near else ""
     listed = ", ".join(choices) if choices else "none"
     return UserError(f"unknown {kind} {name!r}.{hint} Choices: {listed}")
+
+
+def resume_hint(run: str | Path, more: str = "") -> str:
+    """The command that goes on with a run, to be pasted, for messages."""
+    return f"`lucibot resume {shlex.quote(str(run))}{more and ' '}{more}`"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 
-from lucibot.core.errors import RunFailed, UserError
+from lucibot.core.errors import RunFailed, UserError, resume_hint
 from lucibot.core.scene_view import SceneView
 from lucibot.pipeline import Context, version_of
 from lucibot.providers.verifier.base import NO_GOAL, USABLE_ABOVE, Opinion, Verdict, rejected
@@ -51,7 +51,7 @@ def run(ctx: Context) -> None:
         raise RunFailed(
             f"every video was rejected (usable above {USABLE_ABOVE:g} points). {why}. See "
             f"{ctx.folder / VERDICTS}; take one anyway with "
-            f"`lucibot resume {ctx.run.path} --force-video {best}`"
+            f"{resume_hint(ctx.run.path, f'--force-video {best}')}"
         )
     if forced is not None and not verdicts[forced].usable:
         points = verdicts[forced].total

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lucibot.core.errors import UserError
+from lucibot.core.errors import UserError, resume_hint
 from lucibot.store.configs import field_texts
 
 RESULT = "result.json"
@@ -82,14 +82,14 @@ def read_result(run: Path) -> Result:
     """
     path = run / RESULT
     if not path.is_file():
-        raise UserError(f"{run} has no result yet; `lucibot resume {run}` goes on")
+        raise UserError(f"{run} has no result yet; {resume_hint(run)} goes on")
     try:
         raw = json.loads(path.read_text())
         return Result(**{f.name: raw[f.name] for f in dataclasses.fields(Result)})
     except (ValueError, KeyError, TypeError) as e:
         raise UserError(
             f"{path} is damaged or of another version ({type(e).__name__}: {e}); "
-            f"`lucibot resume {run}` writes it anew"
+            f"{resume_hint(run)} writes it anew"
         ) from None
 
 
