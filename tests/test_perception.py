@@ -592,7 +592,7 @@ def test_a_keyframe_that_the_path_hardly_needs_gives_its_place():
 
 
 def test_what_came_along_with_a_tool_is_where_the_tool_is():
-    from lucibot.providers.depth.carried import came_along, carried_surface
+    from lucibot.providers.depth.carried import carried_parts, carried_surface
 
     def disc(u: float, v: float, r: float) -> np.ndarray:
         y, x = np.mgrid[:240, :320] + 0.5
@@ -606,11 +606,11 @@ def test_what_came_along_with_a_tool_is_where_the_tool_is():
     tool = np.zeros((240, 320), bool)
     tool[80:100, 178:240] = True
     ball = disc(160, 90, 20)
-    assert came_along(ball, tool, masks, tool_px)
-    assert not came_along(stays, tool, masks, tool_px)
+    (carried,) = carried_parts(ball | stays, tool, masks, tool_px)
+    assert np.array_equal(carried, ball)
     # The same picture, but the ball has been there all along, or the tool has hardly moved.
-    assert not came_along(ball, tool, np.repeat(masks[-1:], 13, 0), tool_px)
-    assert not came_along(ball, tool, masks, np.repeat(tool_px[-1:], 13, 0))
+    assert not carried_parts(ball | stays, tool, np.repeat(masks[-1:], 13, 0), tool_px)
+    assert not carried_parts(ball | stays, tool, masks, np.repeat(tool_px[-1:], 13, 0))
 
     camera = load_task("cut_dough").camera.resized(320, 240)
     depth = np.where(tool, 0.5, np.inf).astype(np.float32)

@@ -19,32 +19,39 @@ AT_PX = 4
 """What is nearer than this to a tool in the picture lies at it."""
 
 
-def came_along(part: np.ndarray, tool: np.ndarray, masks: np.ndarray, tool_px: np.ndarray) -> bool:
-    """Whether a part of a deformable lies at a tool and has moved as the tool did.
+def carried_parts(
+    mask: np.ndarray, tool: np.ndarray, masks: np.ndarray, tool_px: np.ndarray
+) -> list[np.ndarray]:
+    """The parts (H, W) bool of a deformable that lie at a tool and have moved as the tool did.
 
     Args:
-        part: (H, W) bool, now.
+        mask: (H, W) bool, the deformable now.
         tool: (H, W) bool, the tool's mask now.
         masks: (T, H, W) bool, the deformable in all frames until now.
         tool_px: (T, 2) where the tool's middle was in the picture, until now; NaN where lost.
     """
-    if not (grown(tool) & part).any():
-        return False
+    at_tool = grown(tool) & mask
     way = tool_px[-1] - tool_px
-    far = np.linalg.norm(way, axis=1) >= MOVED * part.shape[1]
-    if not far.any():
-        return False
+    far = np.linalg.norm(way, axis=1) >= MOVED * mask.shape[1]
+    if not at_tool.any() or not far.any():
+        return []
     t = np.flatnonzero(far)[-1]
-    middle, wanted = _middle(part), float(np.linalg.norm(way[t]))
-    # Where it then was: what was of its size at the place from which it would have come.
-    count, parts = cv2.connectedComponents(masks[t].astype(np.uint8))
-    for k in range(1, count):
-        then = parts == k
-        if not 0.5 < then.sum() / part.sum() < 2:
-            continue
-        if np.linalg.norm(middle - _middle(then) - way[t]) < TOGETHER * wanted:
-            return True
-    return False
+    parts, area, middle = _parts(mask)
+    _, area_then, middle_then = _parts(masks[t])
+    found = []
+    for k in np.unique(parts[at_tool]) - 1:
+        # Where it then was: what was of its size at the place from which it would have come.
+        alike = (0.5 < area_then / area[k]) & (area_then / area[k] < 2)
+        off = np.linalg.norm(middle[k] - middle_then - way[t], axis=1)
+        if (alike & (off < TOGETHER * np.linalg.norm(way[t]))).any():
+            found.append(parts == k + 1)
+    return found
+
+
+def _parts(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Labels (H, W) of a mask's n connected parts, from 1 on, and their areas (n,) and middles (n, 2)."""
+    _, parts, stats, middles = cv2.connectedComponentsWithStats(mask.astype(np.uint8))
+    return parts, stats[1:, cv2.CC_STAT_AREA], middles[1:] + 0.5
 
 
 def carried_surface(
@@ -69,8 +76,3 @@ def carried_surface(
 def grown(mask: np.ndarray, by: int = AT_PX) -> np.ndarray:
     """A mask with `by` pixels more on every side."""
     return cv2.dilate(mask.astype(np.uint8), np.ones((2 * by + 1,) * 2, np.uint8)) > 0
-
-
-def _middle(mask: np.ndarray) -> np.ndarray:
-    """(2,) u and v."""
-    return np.argwhere(mask).mean(0)[::-1] + 0.5

@@ -17,7 +17,7 @@ from lucibot.core.progress import Progress, silent
 from lucibot.core.scene_view import SceneView
 from lucibot.core.tracks import Tracks
 from lucibot.core.video import Video
-from lucibot.providers.depth.carried import came_along, carried_surface, grown
+from lucibot.providers.depth.carried import carried_parts, carried_surface
 from lucibot.providers.depth.config import FillDepth
 from lucibot.task import Task
 from lucibot.vision.draw import DrawMesh, draw_depth
@@ -40,8 +40,13 @@ class DepthByFilling:
         size = (camera.width, camera.height)
         frames = np.asarray(frames)
         out = np.repeat(view.background_depth_m[None], len(frames), 0).astype(np.float32)
-        for i, o in enumerate(task.objects):
-            mesh = DrawMesh.from_trimesh(task.mesh(o), o.T_world_object) if o.is_rigid else None
+        meshes = {
+            i: DrawMesh.from_trimesh(task.mesh(o), o.T_world_object)
+            for i, o in enumerate(task.objects) if o.is_rigid
+        }  # fmt: skip
+        tools = {i: mesh for i, mesh in meshes.items() if "actuator" in task.objects[i].roles}
+        for i in range(len(task.objects)):
+            mesh = meshes.get(i)
             first = view.labels == i + 1
             shape = (_height(view, first), _inset(view, first)) if mesh is None else (0.0, 0.0)
             for k, t in enumerate(frames):
@@ -55,7 +60,7 @@ class DepthByFilling:
                     filled = self._standing(
                         view, mask, first, tracks.hand[t], tracks.masks[t], i, shape
                     )
-                    self._put_on_tools(filled, task, camera, mask, tracks, i, int(t))
+                    _put_on_tools(filled, tools, camera, mask, tracks, i, int(t))
                 else:
                     filled = nearest_depth(view.depth_m, first)
                 out[k][mask] = filled[mask]
@@ -63,31 +68,6 @@ class DepthByFilling:
             hand = resize_mask(tracks.hand[t], size)
             out[k][hand] = np.nan
         return out
-
-    def _put_on_tools(self, depth_m, task, camera, mask, tracks, i: int, t: int) -> None:
-        """Overwrite (H, W) depth where a rigid actuator has taken a part of deformable i along."""
-        size = (camera.width, camera.height)
-        for j, o in enumerate(task.objects):
-            if not o.is_rigid or "actuator" not in o.roles:
-                continue
-            tool = resize_mask(tracks.masks[t, j], size)
-            if not np.isfinite(tracks.poses[t, j]).all() or not (grown(tool) & mask).any():
-                continue
-            mesh = DrawMesh.from_trimesh(task.mesh(o), o.T_world_object)
-            middle_px = _middles_px(mesh, tracks.poses[: t + 1, j], camera)
-            drawn = None
-            count, parts = cv2.connectedComponents(mask.astype(np.uint8))
-            for k in range(1, count):
-                part = parts == k
-                if not came_along(part, tool, tracks.masks[: t + 1, i], middle_px):
-                    continue
-                if drawn is None:
-                    drawn = draw_depth(mesh, _about_anchor(mesh, tracks.poses[t, j])[None], camera)[
-                        0
-                    ]
-                surface = carried_surface(camera, part, drawn)
-                if surface is not None:
-                    depth_m[part] = surface[part]
 
     def _standing(self, view, mask, first, hand, masks, i, shape) -> np.ndarray:
         """(H, W) depth of a deformable."""
@@ -99,6 +79,28 @@ class DepthByFilling:
             return nearest_depth(view.depth_m, first)
         keep = first & (np.abs(block - view.depth_m) < self.config.carry_within_m)
         return np.where(keep, view.depth_m, block)
+
+
+def _put_on_tools(
+    depth_m: np.ndarray, tools: dict[int, DrawMesh], camera: Camera, mask: np.ndarray, tracks: Tracks,
+    i: int, t: int,
+) -> None:  # fmt: skip
+    """Overwrite (H, W) depth where a rigid actuator has taken a part of deformable i along."""
+    size = (camera.width, camera.height)
+    for j, mesh in tools.items():
+        pose = tracks.poses[t, j]
+        if not np.isfinite(pose).all():
+            continue
+        tool = resize_mask(tracks.masks[t, j], size)
+        middle_px = _middles_px(mesh, tracks.poses[: t + 1, j], camera)
+        parts = carried_parts(mask, tool, tracks.masks[: t + 1, i], middle_px)
+        if not parts:
+            continue
+        drawn = draw_depth(mesh, _about_anchor(mesh, pose)[None], camera)[0]
+        for part in parts:
+            surface = carried_surface(camera, part, drawn)
+            if surface is not None:
+                depth_m[part] = surface[part]
 
 
 def _posed(mesh: DrawMesh, pose: np.ndarray, camera: Camera, mask: np.ndarray) -> np.ndarray:
@@ -179,24 +181,24 @@ def block_depth(camera: Camera, mask: np.ndarray, background_m: np.ndarray, in_f
     along = np.maximum(ray @ flat, 1e-6)
     top = (top_m - eye[2]) / np.minimum(ray[..., 2], -1e-6)
     out = np.zeros((h, w), np.float32)
-    count, parts = cv2.connectedComponents(mask.astype(np.uint8))
+    count, parts, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8))
     hidden = cv2.dilate(in_front.astype(np.uint8), np.ones((5, 5), np.uint8)) > 0
     found = False
     for k in range(1, count):
-        part = parts == k
-        cols = np.flatnonzero(part.any(0))
-        low = h - 1 - part[::-1].argmax(0)[cols]
+        x, y, wide, tall = stats[k, :4]
+        box = np.s_[y : y + tall, x : x + wide]
+        part = parts[box] == k
+        cols = np.arange(x, x + wide)
+        low = y + tall - 1 - part[::-1].argmax(0)
         seen = (low < h - 1) & ~hidden[np.minimum(low + 1, h - 1), cols]
         if not seen.any():
             continue
         found = True
-        reach = np.interp(cols, cols[seen], foot_m[low, cols][seen])
-        column = np.zeros(w)
-        column[cols] = reach - inset_m
-        front = (column[None] - eye @ flat) / along
-        front_z = eye[2] + front * ray[..., 2]
-        depth = np.where(front_z <= top_m, front, np.maximum(top, front))
-        out[part] = np.minimum(depth, background_m)[part]
+        reach = np.interp(cols, cols[seen], foot_m[low, cols][seen]) - inset_m
+        front = (reach[None] - eye @ flat) / along[box]
+        front_z = eye[2] + front * ray[box][..., 2]
+        depth = np.where(front_z <= top_m, front, np.maximum(top[box], front))
+        out[box][part] = np.minimum(depth, background_m[box])[part]
     if not found:
         return None
     empty = mask & (out == 0)
