@@ -360,7 +360,7 @@ def test_poses_are_fitted_to_their_masks_by_drawing():
     seen.target_masks[1, :, :half] = masks[1, :, :half]
     seen.actuator_masks[1, 0, :, :half] = False
     nothing = np.full(masks.shape[1:], np.inf, np.float32)
-    fitted, iou = prefit(task, seen, nothing, PrefitConfig(), seed=0)
+    fitted, iou = prefit(task, seen, nothing, PrefitConfig())
     np.testing.assert_array_equal(fitted[2], seen.waypoints[2].astype(np.float32))
     assert (iou["before"][:2] < 0.8).all() and (iou["after"][:2] > 0.9).all()
     assert np.isnan(iou["after"][2])

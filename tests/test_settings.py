@@ -91,7 +91,7 @@ def test_members_may_share_a_name_of_a_setting():
         ("--optimize.search.optimizer.kept 1", "optimize.search.optimizer", CEM(kept=1)),
         ("--optimize.search.optimizer cem", "optimize.search.optimizer", CEM()),
         ("--optimize.prefit none", "optimize.prefit", None),
-        ("--optimize.prefit.population 8", "optimize.prefit", PrefitConfig(population=8)),
+        ("--optimize.prefit.outline-points 8", "optimize.prefit", PrefitConfig(outline_points=8)),
     ],
 )
 @pytest.mark.parametrize("first", [True, False])
@@ -106,11 +106,11 @@ def test_a_setting_works_by_its_own_name_before_and_after_the_task(words, where,
 def test_settings_come_together_in_any_order():
     one = ["--scene.renderer.samples", "3"]
     two = ["--scene.renderer", "raster"]
-    three = ["--optimize.prefit.population", "8"]
+    three = ["--optimize.prefit.outline-points", "8"]
     paper = PRESETS["paper"]
     found = parse(*one, "cut_dough", *three, *two, config=paper)
     assert found == parse(*two, *three, *one, "cut_dough", config=paper)
-    assert found.optimize.prefit == PrefitConfig(population=8)
+    assert found.optimize.prefit == PrefitConfig(outline_points=8)
     assert found.optimize.search == paper.optimize.search
 
 
@@ -129,7 +129,7 @@ def test_settings_come_together_in_any_order():
             "no setting of --scene.renderer mits",
         ),
         (
-            "--optimize.prefit none --optimize.prefit.population 2",
+            "--optimize.prefit none --optimize.prefit.outline-points 2",
             "no setting of --optimize.prefit none",
         ),
         ("--video file", "needs --video.paths"),

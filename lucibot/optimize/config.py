@@ -110,18 +110,17 @@ class OwnOptimizer(Config):
 
 @dataclass(frozen=True, kw_only=True)
 class PrefitConfig(Config):
-    """The fit of the actuators' poses by drawing alone: masks and clouds, no physics."""
+    """The fit of the actuators' poses to their masks by drawing alone, without physics."""
 
-    population: Annotated[Count, Field(ge=2)] = 64
-    """Poses drawn of each actuator at each keyframe in one iteration."""
-    iterations: Annotated[Index, Field(le=10_000)] = 8
+    rounds: Annotated[Index, Field(le=1000)] = 8
+    """Gauss-Newton rounds of each of two passes."""
+    outline_points: Annotated[Count, Field(ge=8)] = 96
+    """Points of an outline that are compared with the mask's edge."""
     sigma_position_m: Positive = 0.010
-    """First spread of positions [m]."""
+    """How far the estimate may be off [m], one standard deviation: what masks cannot see (depth along
+    the ray) stays where perception put it."""
     sigma_rotation_deg: Positive = 5.0
-    """First spread of rotations [deg]."""
-    prior_weight: float = 0.05
-    """Cost of one first spread away from the estimate: what masks cannot see (depth along the ray)
-    stays where perception put it."""
+    """The same of its rotation [deg]."""
 
 
 @dataclass(frozen=True, kw_only=True)

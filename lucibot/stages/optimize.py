@@ -151,7 +151,7 @@ def _fitted_start(ctx: Context, given: Given, estimate: np.ndarray, repair, eval
         return repair(estimate), None, {}
     fitted, iou = prefit(
         ctx.task, supervision, _background_depth(given.view, supervision), config.prefit,
-        seed=ctx.seed, device=config.device, progress=ctx.progress,
+        device=config.device, progress=ctx.progress,
     )  # fmt: skip
     starts = {"fitted": repair(fitted)}
     if not config.search.generations or config.objective.JUDGED:
