@@ -364,3 +364,8 @@ def test_poses_are_fitted_to_their_masks_by_drawing():
     np.testing.assert_array_equal(fitted[2], seen.waypoints[2].astype(np.float32))
     assert (iou["before"][:2] < 0.8).all() and (iou["after"][:2] > 0.9).all()
     assert np.isnan(iou["after"][2])
+    # Poses that the masks have nothing against stay, though a hammer may turn about its handle unseen.
+    seen.waypoints = true
+    kept, _ = prefit(task, seen, nothing, PrefitConfig())
+    assert np.abs(kept - true)[:, 0, :3].max() < 0.002
+    assert np.rad2deg(np.abs(kept - true)[:, 0, 3:]).max() < 2
