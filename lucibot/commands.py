@@ -118,7 +118,7 @@ def export(argv: list[str]) -> int:
 
 def robot(argv: list[str]) -> int:
     """`lucibot robot`."""
-    from lucibot.robot.command import command
+    from lucibot.planning import command
 
     return command(argv)
 
@@ -177,6 +177,9 @@ def _go(
         print(f"stopped after {options['until']}; {resume_hint(directory.path)} goes on")
         return 0
     _print_result(directory)
+    robot = read_result(directory.path).robot
+    if robot is not None and robot["failed"] is not None:
+        raise RunFailed(f"the arm could not do it ({robot['failed']}): {robot['why']}")
     return 0
 
 
@@ -193,6 +196,11 @@ def _print_result(directory: RunDirectory) -> None:
     loss = "the replay diverged" if result.loss is None else f"loss {result.loss:.4f}"
     print(f"{result.task}: {result.verdict}, {loss}, {result.rollouts} rollouts, "
           f"{result.own_seconds:.0f} s{before}")  # fmt: skip
+    if (robot := result.robot) is not None:
+        t = robot["tracking"]
+        off = f", {t['mean_mm']:.1f} mm off on the way (at most {t['most_mm']:.1f})" if t else ""
+        outcome = "success" if robot["success"] else f"no success ({result.failed_at})"
+        print(f"with the arm {robot['arm']}: {outcome}{off}")
     if result.cost_usd:
         print(f"cost: {result.cost_usd:.2f} USD")
     print(f"report: {directory.path / 'report.html'}")

@@ -28,6 +28,7 @@ from lucibot.providers.renderer import RendererConfig
 from lucibot.providers.tracker import EmbeddedTracker, TrackerConfig
 from lucibot.providers.verifier import PixelVerifier, VerifierConfig
 from lucibot.providers.video import StoryboardVideo, VideoConfig
+from lucibot.robot.config import RobotConfig
 from lucibot.services import ServicesConfig
 from lucibot.store.configs import NO_EFFECT
 from lucibot.vision.intake import IntakeConfig
@@ -126,6 +127,8 @@ class RunConfig(Config):
     perceive: PerceiveConfig = field(default_factory=PerceiveConfig)
     optimize: OptimizeConfig = OptimizeConfig()
     execute: ExecuteConfig = ExecuteConfig()
+    robot: RobotConfig | None = None
+    """Let an arm do what was learned, in the task's own simulation: the name or the folder of an arm."""
     services: ServicesConfig = ServicesConfig()
     """Who is asked over the network, and what that may cost."""
 

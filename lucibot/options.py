@@ -12,6 +12,7 @@ from lucibot.providers.answerer import VlmAnswerer
 from lucibot.providers.prompt import VlmPrompt
 from lucibot.providers.verifier import VlmVerifier
 from lucibot.providers.video import VideoConfig
+from lucibot.robot.arm import arm_names
 from lucibot.settings import NONE, Parser, configured, listed, member_names, settings
 
 MOST_SEED = 2**32 - 1
@@ -57,6 +58,16 @@ def _with_vlm(given: dict[str, str]) -> dict[str, str]:
     return given
 
 
+def _with_arm(given: dict[str, str]) -> dict[str, str]:
+    """What `--robot` stands for: an arm's name, or its folder."""
+    arm = given.get("robot")
+    if arm is None or arm in (NONE, "on"):
+        return given
+    if arm not in arm_names() and Path(arm).expanduser().is_dir():
+        return given | {"robot": "on", "robot.folder": arm}
+    return given | {"robot": "on", "robot.arm": arm, "robot.folder": NONE}
+
+
 def preset(name: str) -> RunConfig:
     """
     Raises:
@@ -79,13 +90,13 @@ def with_preset(config: RunConfig, name: str) -> RunConfig:
 
 def with_settings(config: RunConfig, given: Mapping[str, str]) -> RunConfig:
     """`config` with the given settings; `video` may be a file, or several with commas between them,
-    and `vlm` a model for all that may ask one.
+    `vlm` a model for all that may ask one, and `robot` an arm or its folder.
 
     Raises:
         UserError: no such setting, or a value that it does not take.
     """
     given, video = _with_vlm(dict(given)), given.get("video")
-    models = member_names(VideoConfig)
+    given, models = _with_arm(given), member_names(VideoConfig)
     if video is not None and video not in models:
         for path in listed(video):
             if Path(path).is_dir():

@@ -1,6 +1,7 @@
 """The stages in order, and the rule that runs, skips and resumes them.
 
-    task folder -> scene -> prompt -> imagine -> select -> perceive -> optimize -> execute -> report
+    task folder -> scene -> prompt -> imagine -> select -> perceive -> optimize -> execute
+                -> robot, where an arm is asked for -> report
 
 Each stage reads upstream folders and writes its own. What was bought or took long outlives them:
 candidate videos as they came in `20_imagine/candidates`, verdicts in `verdicts`, tracks and measured
@@ -24,7 +25,7 @@ from typing import Any
 from lucibot.checks import ensure_sound
 from lucibot.config import RunConfig
 from lucibot.core.errors import UserError, resume_hint, unknown_name
-from lucibot.core.needs import needy
+from lucibot.core.needs import ensure_packages, needy
 from lucibot.core.progress import Progress
 from lucibot.core.video import sha256_of
 from lucibot.providers.answerer import VlmAnswerer
@@ -95,6 +96,8 @@ class Stage:
     """Stages that it needs as well with such a config."""
     reads_too: Callable[[RunConfig], tuple[str, ...]] = lambda config: ()
     """Parts of the task that it reads with such a config."""
+    asked_for: Callable[[RunConfig], bool] = lambda config: True
+    """Whether there is anything for it to do with such a config."""
     keep: tuple[str, ...] = ()
     """Patterns of checkpoints that survive when the stage starts again."""
     last_words: bool = False
@@ -141,11 +144,18 @@ STAGES: tuple[Stage, ...] = (
           reads=("scene", "roles", "simulation"), begins_early=True,
           needs_too=lambda c: ("scene",) if c.optimize.objective.JUDGED else (),
           reads_too=lambda c: c.optimize.objective.READS_TASK),
-    Stage(number=70, name="report", version=4, needs=("scene", "prompt", "imagine", "select",
-          "perceive", "optimize", "execute"), config=None,
+    Stage(number=65, name="robot", version=1, needs=("perceive", "execute"), config="robot",
+          reads=("scene", "roles", "simulation"), asked_for=lambda c: c.robot is not None),
+    Stage(number=70, name="report", version=5, needs=("scene", "prompt", "imagine", "select",
+          "perceive", "optimize", "execute", "robot"), config=None,
           reads=("scene", "roles", "instruction", "simulation", "success", "title"),
           last_words=True),
 )  # fmt: skip
+
+
+def stages_of(config: RunConfig) -> tuple[Stage, ...]:
+    """Those that have something to do."""
+    return tuple(s for s in STAGES if s.asked_for(config))
 
 
 def version_of(name: str) -> int:
@@ -269,6 +279,18 @@ def _ensure_models(config: RunConfig) -> None:
     for member in (p.depth, p.hand):
         if member is not None and needy(member):
             member.create()
+    _ensure_arm(config)
+
+
+def _ensure_arm(config: RunConfig) -> None:
+    """
+    Raises:
+        UserError: there is no such arm, its folder lacks something, or a package is missing.
+    """
+    if config.robot is not None:
+        ensure_packages(type(config.robot), "--robot")
+        config.robot.load()
+        config.robot.T_world_base()
 
 
 def _task_folder(run: RunDirectory, given: str | Path | None) -> Path:
@@ -299,6 +321,7 @@ def reconfigure(run: RunDirectory, task: Task, config: RunConfig, seed: int) -> 
         UserError: the task is not sound, or the device is not there.
     """
     ensure_possible(task, config)
+    _ensure_arm(config)
     before = run.record
     after = {
         **before, "task": str(task.folder), "task_digest": task.digest, "seed": seed,
@@ -351,6 +374,8 @@ def run_stages(
     """
     for name in (until, again):
         known_stage(name)
+        if name is not None and name not in [s.name for s in stages_of(config)]:
+            raise UserError(f"there is no arm in this run for the stage {name!r}: --robot NAME")
     with run.locked(), ExitStack() as background:
         _Walk(
             run=run, task=task, config=config, seed=seed, console=console or StageConsole(),
@@ -365,7 +390,7 @@ def kept_stages(run: RunDirectory, task: Task, config: RunConfig, *, seed: int) 
         run=run, task=task, config=config, seed=seed, console=StageConsole(), until=None,
         again=None, take_over=False, background=ExitStack(), begun={},
     )  # fmt: skip
-    for stage in STAGES:
+    for stage in stages_of(config):
         folder = walk._folder(stage, make=False)
         if stage.last_words or not folder.finished() or folder.damaged():
             break
@@ -406,7 +431,7 @@ class _Walk:
 
     def go(self) -> None:
         anew = False
-        for stage in STAGES:
+        for stage in stages_of(self.config):
             anew = anew or stage.name == self.again
             folder = self._folder(stage)
             if not stage.last_words and not anew and self._kept(stage, folder):
@@ -425,7 +450,7 @@ class _Walk:
                 return
 
     def _folder(self, stage: Stage, *, make: bool = True) -> StageFolder:
-        inputs = {n: self.folders[n].digest() for n in stage.needs_with(self.config)}
+        inputs = self._inputs(stage)
         asked = [s for s in STAGES if s.name in stage.asks(self.config)]
         reads = {
             *stage.reads,
@@ -437,6 +462,12 @@ class _Walk:
              self.task.digest_of(*reads), self.seed if stage.seeded else None]
         )  # fmt: skip
         return self.run.stage(stage.number, stage.name, fingerprint, make=make)
+
+    def _inputs(self, stage: Stage) -> dict[str, str]:
+        """Digests of the stages that it reads, but for those that had nothing to do."""
+        there = {s.name for s in stages_of(self.config)}
+        needed = stage.needs_with(self.config)
+        return {n: self.folders[n].digest() for n in needed if n in there}
 
     def _settled(self, stage: Stage, *, defaults: bool = False) -> Any:
         config = getattr(self.config, stage.config) if stage.config else None
@@ -516,7 +547,7 @@ class _Walk:
         seconds = time.perf_counter() - begin
         folder.finish(
             config=self._settled(stage, defaults=True),
-            inputs={n: self.folders[n].digest() for n in stage.needs_with(self.config)}, seconds=seconds, notes=notes,
+            inputs=self._inputs(stage), seconds=seconds, notes=notes,
         )  # fmt: skip
         folder.event("done", seconds=round(seconds, 3))
         self.console.done(stage, seconds, skipped=False)

@@ -274,7 +274,7 @@ class _Shown:
                 arm, plan["T_world_base"], self.task, opening_m=float(plan["width_m"])
             )
             name = f"world/arms/{arm.name}/{path.stem}"
-            for t, angles in zip(plan["simulated_s"], plan["angles"][1:-1], strict=True):
+            for t, angles in zip(plan["simulated_s"], plan["angles"], strict=True):
                 shapes = world.shapes(angles)
                 counts = np.cumsum([0] + [len(m.vertices) for m in shapes[:-1]])
                 mesh = self.rr.Mesh3D(

@@ -125,6 +125,41 @@ def test_an_episode_says_where_things_are_and_where_they_are_to_be(make):
     np.testing.assert_allclose(grey, 20 + 8 * np.round(np.arange(21) * 1.25), atol=2)
 
 
+def test_what_an_arm_did_has_its_joints(make, tmp_path, capsys):
+    run = make()
+    assert export("trajectory", tmp_path / "none", run, robot=True) == 2
+    assert "no arm is in it" in capsys.readouterr().err
+    joints = np.stack([np.linspace(0, j, S + 1) for j in (1, 2)], 1).astype(np.float32)
+    execute = stage_folder(RunDirectory.open(run), "execute")
+    folder = StageFolder(run / "65_robot" / "f", "f")
+    folder.path.mkdir(parents=True)
+    dataclasses.replace(
+        Rollout.load(execute / "rollout.npz"), arm="two_links", arm_joints=("a", "b"), arm_angles=joints,
+        arm_targets=joints + 0.5, arm_opening_m=np.linspace(0, 0.1, S + 1, dtype=np.float32),
+    ).save(folder.path / "rollout.npz")  # fmt: skip
+    shutil.copy(execute / "film.mp4", folder.path / "film.mp4")
+    folder.finish(config={}, inputs={}, seconds=1.0, notes=[])
+    result = json.loads((run / "result.json").read_text())
+    result["robot"] = {"success": False, "tracking": {"mean_mm": 1.0}, "why": ""}
+    write_json(run / "result.json", result)
+    assert export("lerobot", tmp_path / "none", run, robot=True) == 2
+    assert "did not succeed with its arm" in capsys.readouterr().err
+    e = read_episode(run, fps=10, robot=True)
+    assert e.robot == "two_links" and e.state_names == ("a", "b", "gripper.opening")
+    np.testing.assert_allclose(e.state[:, 1], np.linspace(0, 2, 21), atol=1e-6)
+    np.testing.assert_allclose(e.action[:-1, 1], e.state[1:, 1] + 0.5, atol=1e-6)
+    np.testing.assert_allclose(e.action[:-1, 2], e.state[1:, 2], atol=1e-6)
+    assert not e.success and e.environment_names[:2] == ("cup.x", "cup.y")
+    out = tmp_path / "lerobot"
+    assert export("lerobot", out, run, robot=True, failed=True, fps=10) == 0
+    info = json.loads((out / "meta" / "info.json").read_text())
+    assert info["robot_type"] == "two_links" and info["features"]["action"]["shape"] == [3]
+    out = tmp_path / "trajectory"
+    assert export("trajectory", out, run, robot=True, failed=True) == 0
+    rows = list(csv.DictReader(open(out / "carry_seed3.csv")))
+    assert float(rows[-1]["two_links.b"]) == 2.5 and len(rows) == S + 1
+
+
 def test_a_lerobot_dataset_is_what_its_description_says(make, tmp_path, capsys):
     runs = [make(), make(seed=4), make(seed=5, instruction="Carry it back.")]
     out = tmp_path / "set"

@@ -13,11 +13,19 @@ import pytest
 import lucibot.pipeline as pipeline
 from lucibot.config import RunConfig
 from lucibot.options import with_settings
-from lucibot.pipeline import STAGES, open_run, reconfigure, run_stages, settled_run, start_run
+from lucibot.pipeline import (
+    STAGES,
+    open_run,
+    reconfigure,
+    run_stages,
+    settled_run,
+    stages_of,
+    start_run,
+)
 from lucibot.store.configs import agrees, settled
 from lucibot.task import find_task, load_task
 
-NAMES = [s.name for s in STAGES]
+NAMES = [s.name for s in stages_of(RunConfig())]
 FROM = {n: set(NAMES[i:]) for i, n in enumerate(NAMES)}
 """A stage and all after it: what it makes is another thing now."""
 
@@ -90,6 +98,7 @@ TABLE = {
     "another objective": ({"optimize.objective": "t2r"}, FROM["optimize"]),
     "another start": ({"optimize.start": "random"}, FROM["optimize"]),
     "the film": ({"execute.film-fps": "10"}, FROM["execute"]),
+    "an arm": ({"robot": "franka"}, {"robot"}),
     "a default, said": ({"execute.film-fps": "20"}, set()),
 }
 """What changes -> the stages that are run again, besides `report`, which always is."""
@@ -240,7 +249,8 @@ WHERE = {
         "providers/verifier", "stages/select.py", "evaluate", "chain", "task", "authoring", "checks",
     },
     r"spec\.simulation\b": {
-        "sim", "optimize", "objective/success", "stages/execute.py", "view.py", "task", "authoring", "checks",
+        "sim", "optimize", "robot", "objective/success", "stages/execute.py", "view.py", "task", "authoring",
+        "checks",
     },
     r"material\.(?!kind\b)\w+": {
         "sim", "optimize", "objective/success", "view.py", "chain", "task", "authoring", "checks",

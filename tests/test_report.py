@@ -12,7 +12,9 @@ from lucibot.core.camera import Camera
 from lucibot.core.prompt import Prompt
 from lucibot.core.video import Video, write_video
 from lucibot.report.art import PALETTE, with_axes, with_masks
+from lucibot.report.blame import failed_at
 from lucibot.report.data import (
+    ArmSection,
     CandidateRow,
     Comparison,
     MaskFrame,
@@ -68,7 +70,10 @@ def full(tmp_path) -> ReportData:
         held=np.array([[True], [False]]), contact_pairs=(("knife", "dough"),),
         contact=np.array([[False], [True]]), rollouts=rollouts(rng),
         comparisons=(Comparison(keyframe=0, frame=10, video=image, simulation=image),),
-        film=film, chosen_video=film, metrics=(Metric(name="pieces", value="2", passed=True),),
+        robot=ArmSection(arm="franka", success=False, why="it dropped <it>", film=film,
+                         metrics=(Metric(name="pieces", value="1", wanted="2", passed=False),),
+                         facts={"off its trajectory": "1.5 mm"}),
+        failed_at="execution", film=film, chosen_video=film, metrics=(Metric(name="pieces", value="2", passed=True),),
         timings=(Timing(stage="scene", seconds=12.0), Timing(stage="imagine", seconds=3.0)),
         search_seconds={"physics": 9.5, "losses": 0.5},
         notes=("scalar_rgb",),
@@ -106,11 +111,12 @@ def test_full_report_is_one_file_with_every_section(full, tmp_path):
     page = _Page(text)
     assert not page.open
     assert page.ids == ["metrics", "prompt", "candidates", "masks", "poses", "keyframes", "search",
-                        "comparison", "film", "timings", "appendix"]  # fmt: skip
+                        "comparison", "film", "robot", "timings", "appendix"]  # fmt: skip
     assert page.sources and all(s.startswith("data:") for s in page.sources)
     links = re.findall(r'(?:href|url\()\s*=?\s*["\']?(?!#)(https?:[^"\')]+)', text)
     assert not [x for x in links if "w3.org" not in x]
-    assert "Cut &lt;dough&gt;" in text, "names are escaped"
+    assert "Cut &lt;dough&gt;" in text and "it dropped &lt;it&gt;" in text, "names are escaped"
+    assert "put down to" in text and "does not hold" in text
     assert "95.0 %" in text, "the shares of the search's time"
     assert text.count("candidate 1") == 1 and "the goal is not reached" in text
     assert not list(tmp_path.glob(".*.part"))
@@ -187,3 +193,25 @@ def test_a_damaged_planted_artefact_leaves_the_measurement_out_with_a_note(damag
         np.savez_compressed(planted, poses=np.full_like(poses, np.nan))
     assert _off_the_video(ctx, "candidate_0.mp4", state) == {}
     assert len(notes) == 1 and "candidate_0.npz is damaged" in notes[0]
+
+
+@pytest.mark.parametrize(
+    "success, usable, off, robot, wanted",
+    [
+        (True, True, 0.1, None, None),
+        (True, False, 0.1, None, None),
+        (False, False, 0.1, None, "video"),
+        (False, True, 0.9, None, "search"),
+        (False, True, None, None, "search"),
+        (False, True, 0.1, None, "perception"),
+        (True, True, 0.1, {"success": True, "failed": None}, None),
+        (True, True, 0.1, {"success": False, "failed": None}, "execution"),
+        (True, True, 0.1, {"success": False, "failed": "grasp"}, "grasp"),
+        (False, True, 0.1, {"success": False, "failed": "planning"}, "perception"),
+    ],
+)
+def test_a_failure_is_put_down_to_the_first_stage_that_went_wrong(
+    success, usable, off, robot, wanted
+):
+    terms = {"target_iou": off}
+    assert failed_at(success, usable=usable, terms=terms, robot=robot) == wanted

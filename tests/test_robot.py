@@ -14,8 +14,11 @@ from lucibot.core.errors import UserError
 from lucibot.robot.arm import arm_names, load_arm
 from lucibot.robot.collision import CollisionWorld
 from lucibot.robot.grasps import FRICTION, NEAR_M, sample_grasps
+from lucibot.robot.holds import Hold, NoPlan
 from lucibot.robot.kinematics import Kinematics, cheapest
-from lucibot.robot.plan import OFF_M, Hold, NoPlan, plan_hold, slowdown
+from lucibot.robot.plan import OFF_M, plan_holds
+from lucibot.robot.timing import timed
+from lucibot.robot.ways import CHECKED_RAD, free_way
 from lucibot.task import load_task
 
 
@@ -220,13 +223,12 @@ def lifted(task, name, n=6, height=0.1):
 
 def test_an_arm_follows_a_cup_and_hits_nothing(arm, task):
     hold = lifted(task, "yellow_cup")
-    plan = plan_hold(task, hold, np.zeros((0, 3)), arm)
-    assert plan.angles.shape == (8, len(plan.joints)) and len(plan.times_s) == 8
-    assert plan.off_m.max() < OFF_M and (np.diff(plan.times_s) > 0).all() and plan.slower >= 1
+    (plan,) = next(plan_holds(task, [hold], arm, [np.zeros((0, 3))]))
+    assert plan.angles.shape == (6, len(plan.joints)) and plan.off_m.max() < OFF_M
     solver = Kinematics(arm.chain)
     T = plan.T_world_base @ solver.tcp(torch.as_tensor(plan.angles)).numpy()
     # At every station the cup is where it is to be, by the grasp; checked by MuJoCo's own kinematics.
-    np.testing.assert_allclose(T[1:-1] @ np.linalg.inv(plan.T_obj_tcp), hold.frames, atol=2e-3)
+    np.testing.assert_allclose(T @ np.linalg.inv(plan.T_obj_tcp), hold.frames, atol=2e-3)
     model = arm.model()
     model = model.compile()
     data = mujoco.MjData(model)
@@ -243,36 +245,63 @@ def test_an_arm_follows_a_cup_and_hits_nothing(arm, task):
         (task.object("yellow_cup"), plan.T_obj_tcp),
         opening_m=plan.width_m,
     )
-    for q, others in zip(plan.angles[1:-1], hold.others, strict=True):
+    for q, others in zip(plan.angles, hold.others, strict=True):
         assert world.hits(q, others) == []
-    # The joints keep their limits of speed.
-    speed = np.abs(np.diff(plan.angles, axis=0)) / np.diff(plan.times_s)[:, None]
-    assert (speed <= arm.spec.velocity_rad_s).all()
 
 
 def test_what_the_arm_cannot_do_is_put_down_to_a_stage(panda, task):
     away = [frame([x, 0, 0.2]) for x in np.linspace(0, 3, 6)]
     base = np.eye(4)
     with pytest.raises(NoPlan, match="reaches") as e:
-        plan_hold(
-            task, way_of(task, "yellow_cup", away), np.zeros((0, 3)), panda, T_world_base=base
-        )
+        next(plan_holds(
+            task, [way_of(task, "yellow_cup", away)], panda, [np.zeros((0, 3))], T_world_base=base
+        ))  # fmt: skip
     assert e.value.stage == "kinematics"
     big = panda.spec.gripper.model_copy(update={"opening_m": 1e-3})
     narrow = load_arm("franka")
     narrow.spec = panda.spec.model_copy(update={"gripper": big})
     with pytest.raises(NoPlan, match="1 mm") as e:
-        plan_hold(task, lifted(task, "yellow_cup"), np.zeros((0, 3)), narrow)
+        next(plan_holds(task, [lifted(task, "yellow_cup")], narrow, [np.zeros((0, 3))]))
     assert e.value.stage == "grasp"
 
 
-def test_a_way_that_is_too_fast_is_slowed_down(panda):
-    times = np.linspace(0, 1, 11)
-    angles = np.zeros((11, 7))
-    angles[:, 0] = 3 * times**3 * (10 - 15 * times + 6 * times**2)
-    slower = slowdown(times, angles, panda)
-    assert slower == pytest.approx(3 * 1.875 / panda.spec.velocity_rad_s[0], rel=0.02)
-    assert slowdown(4 * times, angles, panda) == 1
+@pytest.mark.parametrize("seconds", [0.5, 8.0])
+def test_times_keep_the_limits_and_are_no_shorter_than_they_need_be(panda, seconds):
+    velocity, acceleration = panda.spec.velocity_rad_s, panda.spec.acceleration_rad_s2
+    share = np.linspace(0, 1, 41)
+    angles = np.zeros((41, 7))
+    # Two stretches with a rest between them, as a hand comes to rest in each waypoint.
+    half = 2 * share % 1
+    angles[:, 0] = np.where(share < 0.5, 0, 1.5) + 1.5 * half**3 * (10 - 15 * half + 6 * half**2)
+    angles[-1, 0] = 3
+    found = timed(seconds * share, angles, velocity, acceleration, 0.004, fastest=1.0)
+    rates = np.diff(found.speeds, axis=0) / 0.004
+    assert (np.abs(found.speeds) <= np.array(velocity) * 1.01).all()
+    assert (np.abs(rates) <= np.array(acceleration) * 1.05).all()
+    np.testing.assert_allclose(found.angles[[0, -1]], angles[[0, -1]], atol=1e-6)
+    assert (np.diff(found.places) >= -1e-9).all() and found.places[-1] == pytest.approx(seconds)
+    np.testing.assert_allclose(found.speeds[[0, -1]], 0, atol=0.05)
+    least = 2 * (1.5 / velocity[0] + velocity[0] / acceleration[0])
+    if seconds < least:
+        assert least <= found.times_s[-1] < 1.6 * least
+    else:
+        assert found.times_s[-1] == pytest.approx(seconds, rel=0.05)
+
+
+def test_a_way_goes_around_what_is_in_it_and_is_the_same_twice(panda):
+    chain, home = panda.chain, np.array(panda.spec.home_rad)
+    goal = home + 0.8
+
+    def free(q):
+        return not (0.3 < q[0] < 0.5 and q[1] < 0)
+
+    way = free_way(home, goal, chain.lower, chain.upper, free)
+    np.testing.assert_array_equal(way[[0, -1]], [home, goal])
+    assert np.abs(np.diff(way, axis=0)).max() <= CHECKED_RAD + 1e-9
+    assert all(free(q) for q in way)
+    assert ((way >= chain.lower) & (way <= chain.upper)).all()
+    np.testing.assert_array_equal(way, free_way(home, goal, chain.lower, chain.upper, free))
+    assert free_way(home, goal, chain.lower, chain.upper, lambda q: not 0.3 < q[0] < 0.5) is None
 
 
 # Arms as folders, and the command -----------------------------------------------------------------

@@ -9,13 +9,11 @@ from pathlib import Path
 
 from lucibot.core.errors import UserError
 from lucibot.export import hdf5, lerobot, trajectory
-from lucibot.export.episode import FPS, Episode, read_episode
+from lucibot.export.episode import FPS, Episode, ensure_arm, read_episode
 from lucibot.settings import Parser
 from lucibot.store.run import RunDirectory
 
 FORMATS = ("lerobot", "hdf5", "trajectory")
-ROBOT = "free_actuators"
-"""What acts, as long as no arm does."""
 
 
 def command(argv: list[str]) -> int:
@@ -35,6 +33,8 @@ def command(argv: list[str]) -> int:
     p.add_argument("--out", type=Path, metavar="DIR", help="a new folder; with hdf5, a new file")
     p.add_argument("--fps", type=int, metavar="INT",
                    help=f"frames a second of a dataset (default: {FPS})")  # fmt: skip
+    p.add_argument("--robot", action="store_true",
+                   help="what the run's arm did, with its joints, instead of the replay without one")  # fmt: skip
     p.add_argument("--failed", action="store_true", help="take runs that did not succeed as well")
     a, _ = p.parse(argv)
     for name in ("format", "out"):
@@ -43,21 +43,24 @@ def command(argv: list[str]) -> int:
     if not 1 <= a.get("fps", FPS) <= 1000:
         raise UserError(f"--fps {a['fps']}: expected 1 to 1000")
     written = export(
-        a["runs"], a["format"], a["out"], fps=a.get("fps", FPS), failed=a.get("failed", False)
-    )
+        a["runs"], a["format"], a["out"], fps=a.get("fps", FPS), failed=a.get("failed", False),
+        robot=a.get("robot", False),
+    )  # fmt: skip
     print(written)
     return 0
 
 
 def export(
-    runs: list[Path], format: str, out: Path, *, fps: int = FPS, failed: bool = False
-) -> str:
+    runs: list[Path], format: str, out: Path, *, fps: int = FPS, failed: bool = False,
+    robot: bool = False,
+) -> str:  # fmt: skip
     """Write runs as data; returns what was written, in a line. Nothing is left of what fails.
 
     Args:
         out: where to, a folder or (HDF5) a file that does not exist yet.
         fps: frames a second of a dataset.
         failed: take runs that did not succeed as well.
+        robot: what the runs' arms did, instead of the replays without one.
 
     Raises:
         UserError: see `command`.
@@ -68,10 +71,11 @@ def export(
         if run.resolve() in [other.resolve() for other in runs[:i]]:
             raise UserError(f"{run} is given twice")
         result = RunDirectory.open(run).result()
-        if not result.success and not failed:
-            raise UserError(
-                f"{run} did not succeed ({result.verdict}); --failed takes it all the same"
-            )
+        if robot:
+            ensure_arm(run, result)
+        if not (result.robot if robot else vars(result))["success"] and not failed:
+            verdict = "with its arm" if robot else f"({result.verdict})"
+            raise UserError(f"{run} did not succeed {verdict}; --failed takes it all the same")
     part = out.with_name(f".{out.name}.part")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -82,12 +86,12 @@ def export(
     except OSError as e:
         raise UserError(f"--out {out}: cannot be written ({e.strerror}); choose another") from None
     try:
-        episodes = _episodes(runs, fps)
+        episodes = _episodes(runs, fps, robot)
         if format == "hdf5":
             said = f"{hdf5.write(episodes, part)} frames"
         elif format == "lerobot":
             part.mkdir()
-            said = f"{lerobot.write(episodes, part, robot=ROBOT)} frames"
+            said = f"{lerobot.write(episodes, part)} frames"
         else:
             part.mkdir()
             said = f"{sum(trajectory.write(e, part) for e in episodes)} steps"
@@ -99,7 +103,7 @@ def export(
     return f"{out}: {len(runs)} {'run' if len(runs) == 1 else 'runs'}, {said}"
 
 
-def _episodes(runs: list[Path], fps: int) -> Iterator[Episode]:
+def _episodes(runs: list[Path], fps: int, robot: bool) -> Iterator[Episode]:
     for run in runs:
         print(f"reading {run}", file=sys.stderr, flush=True)
-        yield read_episode(run, fps=fps)
+        yield read_episode(run, fps=fps, robot=robot)

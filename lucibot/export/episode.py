@@ -1,7 +1,7 @@
 """One finished run as an episode of evenly spaced frames: what was seen, where things were, what was done.
 
-There is no arm yet: what acts are the actuators themselves, so a state is where they are and an action
-where they are to be next.
+What acts are the actuators themselves, so a state is where they are and an action where they are to be next;
+or an arm, whose joints these are then.
 """
 
 from __future__ import annotations
@@ -11,13 +11,17 @@ from pathlib import Path
 
 import numpy as np
 
+from lucibot.core.errors import UserError
 from lucibot.core.video import Video, read_video
 from lucibot.pipeline import made_from, replay_of, stage_folder
+from lucibot.store.result import Result
 from lucibot.store.rollout import Rollout
 from lucibot.store.run import RunDirectory
 
 FPS = 20
 """Frames a second, if nothing else is asked for."""
+FREE = "free_actuators"
+"""What acts where no arm does."""
 POSE = ("x", "y", "z", "qw", "qx", "qy", "qz")
 
 
@@ -34,16 +38,20 @@ class Episode:
     fps: int
     pictures: np.ndarray
     """(N, H, W, 3) uint8, the replay as the task's camera sees it."""
+    robot: str
+    """What acts: an arm's name, or "free_actuators"."""
     state: np.ndarray
-    """(N, 8 A) float32: of each actuator its pose and whether it is held (1 or 0). Of a deformable one, the
+    """Of an arm, (N, J + 1) float32: its joints [rad] and what is between its fingers [m]. Without one,
+    (N, 8 A) float32: of each actuator its pose and whether it is held (1 or 0). Of a deformable one, the
     place of the particle by which it is grasped, and no turn."""
     state_names: tuple[str, ...]
     action: np.ndarray
-    """(N, 8 A) float32: of each actuator where it is to be in the next frame, and whether it is to be held
+    """Of an arm, (N, J + 1) float32: where its joints are to be in the next frame, and what is between its
+    fingers then. Without one, (N, 8 A) float32: of each actuator where it is to be in the next frame, and whether it is to be held
     then; where it is not held, where it is. Of a deformable one, the place of that particle and the turn of
     what is held about it since it was taken."""
     environment: np.ndarray
-    """(N, E) float32: poses of the other rigid objects, then values of joints [rad or m]; not smoothed."""
+    """(N, E) float32: poses of the other rigid objects (with an arm, of all), then values of joints [rad or m]; not smoothed."""
     environment_names: tuple[str, ...]
     particles: dict[str, np.ndarray]
     """By object, (N, M, 3) float32 [m, world], of the moment nearest to the frame at which they were kept."""
@@ -60,34 +68,51 @@ class Episode:
         return np.arange(len(self.state)) / self.fps
 
 
-def read_episode(run: Path, *, fps: int = FPS) -> Episode:
+def read_episode(run: Path, *, fps: int = FPS, robot: bool = False) -> Episode:
     """The episode of a finished run.
 
     Args:
         fps: frames a second.
+        robot: what its arm did, instead of the replay without one.
 
     Raises:
-        UserError: not a run directory, not finished, or of another version.
+        UserError: not a run directory, not finished, of another version, or no arm has done it.
     """
     directory = RunDirectory.open(Path(run))
     result, execute = directory.result(), stage_folder(directory, "execute")
-    rollout = replay_of(directory, execute)
+    folder = execute
+    if robot:
+        ensure_arm(run, result)
+        folder = stage_folder(directory, "robot")
+    rollout = replay_of(directory, folder)
     with np.load(made_from(directory, execute, "optimize") / "trajectory.npz") as z:
         waypoints, held = z["waypoints"], z["held"]
-    film = read_video(execute / "film.mp4")
+    film = read_video(folder / "film.mp4")
     count = int(rollout.times_s[-1] * fps + 1e-6) + 1
     times = np.arange(count) / fps
     steps = _nearest(rollout.times_s, times)
-    state, action, names = _actuators(rollout, steps)
+    state, action, names = (_arm if robot else _actuators)(rollout, steps)
     environment, environment_names = _environment(rollout, steps)
     kept = _nearest(rollout.times_s[rollout.particle_steps], times)
     return Episode(
         run=Path(run), task=result.task, instruction=" ".join(result.instruction.split()),
-        seed=result.seed, success=result.success, fps=fps, pictures=_pictures(film, times), state=state, action=action,
+        seed=result.seed, success=result.robot["success"] if robot else result.success, fps=fps,
+        robot=rollout.arm or FREE, pictures=_pictures(film, times), state=state, action=action,
         state_names=names, environment=environment, environment_names=environment_names,
         particles={n: p[kept] for n, p in rollout.particles.items()}, rollout=rollout,
         waypoints=waypoints, held=held,
     )  # fmt: skip
+
+
+def ensure_arm(run: Path, result: Result) -> None:
+    """
+    Raises:
+        UserError: no arm has done it.
+    """
+    if result.robot is None:
+        raise UserError(f"{run}: no arm is in it; `lucibot resume {run} --robot franka`")
+    if result.robot["tracking"] is None:
+        raise UserError(f"{run}: its arm did nothing ({result.robot['why']})")
 
 
 def _nearest(times: np.ndarray, wanted: np.ndarray) -> np.ndarray:
@@ -135,6 +160,14 @@ def planned(rollout: Rollout) -> np.ndarray:
     return there
 
 
+def _arm(rollout: Rollout, steps: np.ndarray) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
+    opening = rollout.arm_opening_m[:, None]
+    after = np.append(steps[1:], steps[-1])
+    state = np.concatenate([rollout.arm_angles, opening], 1)[steps]
+    action = np.concatenate([rollout.arm_targets, opening], 1)[after]
+    return state, action, (*rollout.arm_joints, "gripper.opening")
+
+
 def _actuators(
     rollout: Rollout, steps: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
@@ -150,7 +183,8 @@ def _actuators(
 
 
 def _environment(rollout: Rollout, steps: np.ndarray) -> tuple[np.ndarray, tuple[str, ...]]:
-    others = [n for n in rollout.bodies if n not in rollout.actuators]
+    # Without an arm the actuators are what acts.
+    others = [n for n in rollout.bodies if rollout.arm or n not in rollout.actuators]
     parts, names = [np.zeros((len(steps), 0), np.float32)], []
     for name in others:
         r = rollout.bodies.index(name)

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from lucibot.core.errors import UserError
-from lucibot.export.episode import Episode
+from lucibot.export.episode import FREE, Episode
 
 
 def write(episodes: Iterable[Episode], path: Path) -> int:
@@ -65,7 +65,7 @@ def _write_one(demo, e: Episode) -> None:
     demo["dones"] = last.astype(np.int64)
     demo["rewards"] = (last & e.success).astype(np.float32)
     seen = {
-        "camera_image": e.pictures, "actuators": e.state, "environment": e.environment,
+        "camera_image": e.pictures, "actuators" if e.robot == FREE else "robot": e.state, "environment": e.environment,
         **{f"particles_{name}": cloud for name, cloud in e.particles.items()},
     }  # fmt: skip
     for name, values in seen.items():

@@ -28,11 +28,8 @@ LOOKED_AT = 60
 """Pictures an episode from which the statistics of pixels are made, at a quarter of their size."""
 
 
-def write(episodes: Iterable[Episode], out: Path, *, robot: str) -> int:
+def write(episodes: Iterable[Episode], out: Path) -> int:
     """Write a dataset into an empty folder; returns how many frames it has.
-
-    Args:
-        robot: what acts, as the dataset calls it.
 
     Raises:
         UserError: pyarrow is missing, or the episodes do not fit together.
@@ -50,7 +47,7 @@ def write(episodes: Iterable[Episode], out: Path, *, robot: str) -> int:
     pq.write_table(made.episodes(), out / "meta" / "episodes" / "chunk-000" / "file-000.parquet")
     pq.write_table(_tasks(list(made.tasks)), out / "meta" / "tasks.parquet")
     write_json(out / "meta" / "stats.json", made.statistics())
-    write_json(out / "meta" / "info.json", made.info(robot))
+    write_json(out / "meta" / "info.json", made.info())
     return made.frames
 
 
@@ -62,6 +59,7 @@ class _First:
     fps: int
     picture: tuple[int, int]
     columns: dict[str, tuple[str, ...]]
+    robot: str
 
 
 class _Dataset:
@@ -80,7 +78,7 @@ class _Dataset:
         if e.environment_names:
             columns["observation.environment_state"] = e.environment_names
         h, w = (s - s % 2 for s in e.pictures.shape[1:3])
-        here = _First(e.run, e.fps, (h, w), columns)
+        here = _First(e.run, e.fps, (h, w), columns, e.robot)
         self.first = self.first or here
         _fits(self.first, here)
         index, task = len(self._rows), self.tasks.setdefault(e.instruction, len(self.tasks))
@@ -131,7 +129,7 @@ class _Dataset:
         found[CAMERA] = _of_colours(np.concatenate(self._pixels), self.frames)
         return {n: {k: v.tolist() for k, v in s.items()} for n, s in found.items()}
 
-    def info(self, robot: str) -> dict[str, Any]:
+    def info(self) -> dict[str, Any]:
         first = self.first
         assert first is not None
         h, w = first.picture
@@ -153,7 +151,7 @@ class _Dataset:
         }  # fmt: skip
         features |= {n: {"dtype": t, "shape": [1], "names": None} for n, t in single.items()}
         return {
-            "codebase_version": VERSION, "robot_type": robot, "fps": first.fps,
+            "codebase_version": VERSION, "robot_type": first.robot, "fps": first.fps,
             "total_episodes": len(self._rows), "total_frames": self.frames,
             "total_tasks": len(self.tasks), "chunks_size": FILES_A_CHUNK,
             "data_files_size_in_mb": DATA_MB, "video_files_size_in_mb": VIDEO_MB,

@@ -105,6 +105,12 @@ def _write_json(e: Episode, poses: np.ndarray, path: Path) -> None:
             for a, n in enumerate(r.actuators)
         },
         "joints": {n: r.joint_values[:, j].astype(float).tolist() for j, n in enumerate(r.joints)},
+        **({} if not r.arm else {"arm": {
+            "name": r.arm, "joints": list(r.arm_joints), "T_world_base": r.T_world_base.tolist(),
+            "positions": r.arm_angles.astype(float).tolist(),
+            "targets": r.arm_targets.astype(float).tolist(),
+            "opening_m": r.arm_opening_m.astype(float).tolist(),
+        }}),
         "keyframes": {"waypoints": e.waypoints.astype(float).tolist(), "held": e.held.tolist()},
     })  # fmt: skip
 
@@ -115,11 +121,13 @@ def _write_csv(e: Episode, poses: np.ndarray, path: Path) -> None:
         rows = csv.writer(f)
         rows.writerow([
             "time_s", *(f"{n}.{c}" for n in r.actuators for c in (*POSE, "held")),
-            *(f"{n}.joint" for n in r.joints),
+            *(f"{n}.joint" for n in r.joints), *(f"{r.arm}.{n}" for n in r.arm_joints),
         ])  # fmt: skip
-        for t, pose, held, joints in zip(r.times_s, poses, r.held, r.joint_values, strict=True):
+        arm = r.arm_targets if r.arm else np.zeros((len(r.times_s), 0))
+        every = zip(r.times_s, poses, r.held, r.joint_values, arm, strict=True)
+        for t, pose, held, joints, targets in every:
             row = [v for p, h in zip(pose, held, strict=True) for v in (*p.tolist(), int(h))]
-            rows.writerow([f"{t:.6f}", *row, *joints.tolist()])
+            rows.writerow([f"{t:.6f}", *row, *joints.tolist(), *targets.tolist()])
 
 
 def _write_mcap(e: Episode, poses: np.ndarray, path: Path) -> None:
@@ -145,19 +153,23 @@ def _write_mcap(e: Episode, poses: np.ndarray, path: Path) -> None:
         schema = writer.register_msgdef("trajectory_msgs/msg/MultiDOFJointTrajectory", MULTI_DOF)
         message = {"header": header, "joint_names": list(r.actuators), "points": points}
         writer.write_message("/actuators", schema, message)
-        if r.joints:
-            values = r.joint_values.astype(float)
-            speeds = np.gradient(values, r.times_s, axis=0)
+        moved = {"/joints": (r.joints, r.joint_values), "/arm": (r.arm_joints, r.arm_targets)}
+        if any(names for names, _ in moved.values()):
             schema = writer.register_msgdef("trajectory_msgs/msg/JointTrajectory", JOINT)
+        for topic, (names, values) in moved.items():
+            if not names:
+                continue
+            values = values.astype(float)
+            speeds = np.gradient(values, r.times_s, axis=0)
             message = {
-                "header": header, "joint_names": list(r.joints),
+                "header": header, "joint_names": list(names),
                 "points": [
                     {"positions": v.tolist(), "velocities": s.tolist(), "accelerations": [],
                      "effort": [], "time_from_start": t}
                     for v, s, t in zip(values, speeds, since, strict=True)
                 ],
             }  # fmt: skip
-            writer.write_message("/joints", schema, message)
+            writer.write_message(topic, schema, message)
         writer.finish()
 
 

@@ -66,6 +66,11 @@ class Affordance:
         mine = self.point_hold[actuator] == hold
         return self.points[actuator, mine], self.normals[actuator, mine]
 
+    def areas(self) -> list[np.ndarray]:
+        """Of each actuator, (M, 3) where hands grasp it in any hold, in its own frame; may be empty."""
+        found = [[self.area(a, h)[0] for h in self.holds(a)] for a in range(len(self.points))]
+        return [np.concatenate(f) if f else np.zeros((0, 3)) for f in found]
+
     def holds(self, actuator: int) -> list[int]:
         """The holds of an actuator that have an area."""
         return np.unique(self.point_hold[actuator][self.point_hold[actuator] >= 0]).tolist()

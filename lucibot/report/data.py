@@ -103,6 +103,19 @@ class Metric:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ArmSection:
+    """What an arm did."""
+
+    arm: str
+    success: bool
+    why: str = ""
+    """Why it could not be done; empty where it could."""
+    film: Path | None = None
+    metrics: tuple[Metric, ...] = ()
+    facts: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Timing:
     stage: str
     seconds: float
@@ -156,6 +169,9 @@ class ReportData:
     film: Path | None = None
     """mp4 of the replay."""
     chosen_video: Path | None = None
+    robot: ArmSection | None = None
+    failed_at: str | None = None
+    """What a failure is put down to."""
     metrics: tuple[Metric, ...] = ()
     timings: tuple[Timing, ...] = ()
     search_seconds: dict[str, float] = field(default_factory=dict)

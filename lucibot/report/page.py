@@ -62,6 +62,11 @@ def _pieces(data: ReportData, scratch: Path) -> dict:
             (c, art.jpeg(c.video, 520), art.jpeg(c.simulation, 520)) for c in data.comparisons
         ],
         "film": None if data.film is None else art.mp4(data.film, scratch),
+        "robot_film": (
+            None
+            if data.robot is None or data.robot.film is None
+            else art.mp4(data.robot.film, scratch)
+        ),
         "chosen_video": (
             None if data.chosen_video is None else art.mp4(data.chosen_video, scratch)
         ),

@@ -131,6 +131,23 @@ class Arm:
             spec.delete(geom)
         return spec
 
+    def inertia(self, poses: int = 64) -> np.ndarray:
+        """(J,) [kg m^2] the most that each joint has to move, of many poses."""
+        import mujoco
+
+        model = mujoco.MjModel.from_xml_path(str(self.model_path))
+        data, M = mujoco.MjData(model), np.zeros((model.nv, model.nv))
+        joints = [model.joint(n) for n in self.spec.joints]
+        at, most = [j.dofadr[0] for j in joints], np.zeros(len(joints))
+        lower, upper = np.clip([self.chain.lower, self.chain.upper], -np.pi, np.pi)
+        for share in np.random.default_rng(0).random((poses, len(joints))):
+            for j, angle in zip(joints, lower + share * (upper - lower), strict=True):
+                data.qpos[j.qposadr[0]] = angle
+            mujoco.mj_forward(model, data)
+            mujoco.mj_fullM(model, data, M)
+            most = np.maximum(most, np.diagonal(M)[at])
+        return most
+
     @cached_property
     def chain(self) -> Chain:
         """Read from the model, whatever its base stands on."""

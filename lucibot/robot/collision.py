@@ -2,7 +2,8 @@
 
 What is carried may touch what it likes but the arm: how the task is done was found in the simulation. The
 arm may not. Neighbouring links, and what is carried and the last two links, are not looked at: there the hand's
-room was asked for when the grasp was taken. Every thing is made of its convex pieces, or is its convex hull.
+room was asked for when the grasp was taken. A thing is made of its convex pieces, or else of the convex hulls
+of what hangs together in its mesh.
 """
 
 from __future__ import annotations
@@ -20,13 +21,17 @@ ARM, SCENE, TOOL = 1, 2, 4
 TOUCH_M = 1e-3
 """Shapes that are in each other by less do not count: convex hulls are a little larger than things."""
 
+FINGERS = ((-1, "left finger box"), (1, "right finger box"))
+"""Of a gripper that the model lacks: the side, and the name."""
+
 
 class CollisionWorld:
-    """One arm at one place, among the things of a task.
+    """One arm among the things of a task. Compiling it takes a second or so, `place` next to nothing.
 
     Args:
         T_world_base: (4, 4) of the arm's base.
         carried: the object in the hand, and (4, 4) the TCP in its frame; None for empty fingers.
+        opening_m: between the fingers; all that the gripper has, if not given.
     """
 
     def __init__(
@@ -38,14 +43,13 @@ class CollisionWorld:
         self._mujoco, spec = mujoco, arm.model()
         base = spec.worldbody.first_body()
         # A model may turn its first body itself.
-        T = T_world_base @ _matrix(base.pos, base.quat)
-        base.pos, base.quat = T[:3, 3], _quaternion(T)
+        self._turned = _matrix(base.pos, base.quat)
         for geom in spec.geoms:
             geom.contype, geom.conaffinity = ARM, ARM | SCENE | TOOL
-        gripper, tip = arm.spec.gripper, spec.body(arm.spec.tip)
-        width = gripper.opening_m if opening_m is None else min(opening_m, gripper.opening_m)
-        if not gripper.finger_joints:
-            self._add_gripper(tip, gripper, width)
+        self._gripper, tip = arm.spec.gripper, spec.body(arm.spec.tip)
+        self.arm_bodies = {body.name for body in spec.bodies} - {"world"}
+        if not self._gripper.finger_joints:
+            self._add_gripper(tip)
         self._others: dict[str, int] = {}
         # A wall that the task's physics leaves out is still a wall.
         for thing in (*task.spec.background, *task.objects):
@@ -61,27 +65,45 @@ class CollisionWorld:
             for i, piece in enumerate(_pieces(task, thing)):
                 _add_hull(spec, body, f"{thing.name} {i}", piece, SCENE, ARM)
         if carried is not None:
-            thing, T_obj_tcp = carried
-            T_tip_tcp = np.eye(4)
-            T_tip_tcp[:3, 3] = gripper.tcp_m
-            T = T_tip_tcp @ np.linalg.inv(T_obj_tcp)
-            body = tip.add_body(name="carried", pos=T[:3, 3], quat=_quaternion(T))
-            for i, piece in enumerate(_pieces(task, thing)):
+            body = tip.add_body(name="carried")
+            for i, piece in enumerate(_pieces(task, carried[0])):
                 _add_hull(spec, body, f"carried {i}", piece, TOOL, ARM)
             for child in (tip, *tip.bodies):
                 if child.name != "carried":
                     spec.add_exclude(bodyname1="carried", bodyname2=child.name)
         self._model = spec.compile()
         self._data = mujoco.MjData(self._model)
+        self._base = self._model.body(base.name).id
         self._angles = [self._model.joint(n).qposadr[0] for n in arm.spec.joints]
-        for name in gripper.finger_joints:
-            joint = self._model.joint(name)
-            share = width / gripper.opening_m
-            self._data.qpos[joint.qposadr[0]] = joint.range[0] + share * np.ptp(joint.range)
         for thing in task.objects:
             body = f"scene {thing.name}"
             if thing.is_rigid and (carried is None or thing.name != carried[0].name):
                 self._others[thing.name] = self._model.body(body).mocapid[0]
+        self.place(T_world_base, None if carried is None else carried[1], opening_m)
+
+    def place(
+        self, T_world_base: np.ndarray, T_obj_tcp: np.ndarray | None = None,
+        opening_m: float | None = None,
+    ) -> None:  # fmt: skip
+        """Put the arm elsewhere, what it carries elsewhere into its hand, and its fingers so far apart."""
+        m, gripper = self._model, self._gripper
+        T = T_world_base @ self._turned
+        m.body_pos[self._base], m.body_quat[self._base] = T[:3, 3], _quaternion(T)
+        if T_obj_tcp is not None:
+            T_tip_tcp = np.eye(4)
+            T_tip_tcp[:3, 3] = gripper.tcp_m
+            T = T_tip_tcp @ np.linalg.inv(T_obj_tcp)
+            carried = m.body("carried").id
+            m.body_pos[carried], m.body_quat[carried] = T[:3, 3], _quaternion(T)
+        width = gripper.opening_m if opening_m is None else min(opening_m, gripper.opening_m)
+        for name in gripper.finger_joints:
+            joint = m.joint(name)
+            share = width / gripper.opening_m
+            self._data.qpos[joint.qposadr[0]] = joint.range[0] + share * np.ptp(joint.range)
+        if not gripper.finger_joints:
+            for side, name in FINGERS:
+                across = gripper.tcp_m[1] + side * (width + gripper.finger_m[1]) / 2
+                m.geom(name).pos[1] = across
 
     def hits(
         self, angles: Sequence[float], poses: Mapping[str, np.ndarray] | None = None
@@ -125,24 +147,26 @@ class CollisionWorld:
                 found.append(shape.apply_transform(T))
         return found
 
-    def _add_gripper(self, tip, gripper, width_m: float) -> None:
-        """Boxes in place of a gripper that the model lacks."""
-        box = self._mujoco.mjtGeom.mjGEOM_BOX
+    def _add_gripper(self, tip) -> None:
+        """Boxes in place of a gripper that the model lacks; `place` puts the fingers where they are."""
+        box, gripper = self._mujoco.mjtGeom.mjGEOM_BOX, self._gripper
         fw, ft, fl = gripper.finger_m
         pw, pt, pl = gripper.palm_m
         x, y, z = gripper.tcp_m
         bits = {"contype": ARM, "conaffinity": ARM | SCENE | TOOL}
         tip.add_geom(type=box, size=[pw / 2, pt / 2, pl / 2], pos=[x, y, z - fl - pl / 2], **bits)
-        for side in (-1, 1):
-            middle = [x, y + side * (width_m + ft) / 2, z + 0.15 * fw - fl / 2]
-            tip.add_geom(type=box, size=[fw / 2, ft / 2, fl / 2 + 0.15 * fw], pos=middle, **bits)
+        size = [fw / 2, ft / 2, fl / 2 + 0.15 * fw]
+        for _, name in FINGERS:
+            tip.add_geom(name=name, type=box, size=size, pos=[x, y, z + 0.15 * fw - fl / 2], **bits)
 
 
 def _pieces(task: Task, thing: ObjectSpec | BackgroundSpec) -> list[trimesh.Trimesh]:
     """Convex pieces of a thing, in its own frame."""
     named = getattr(getattr(thing, "material", thing), "collision", None) or []
     if not named:
-        return [task.mesh(thing)]
+        # Bars on a front are not the front.
+        parts = task.mesh(thing).split(only_watertight=False)
+        return [p for p in parts if len(p.vertices) > 3] or [task.mesh(thing)]
     pieces = []
     for file in named:
         piece = task.read_mesh(file)

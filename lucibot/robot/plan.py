@@ -7,27 +7,24 @@ programming, and what it hits is taken out until a way is left that hits nothing
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from lucibot.core.errors import RunFailed
-from lucibot.core.geometry import pose_to_matrix, quat_to_rotvec
 from lucibot.core.progress import Progress, silent
 from lucibot.robot.arm import Arm
+from lucibot.robot.bases import HIDES, bases, hides
 from lucibot.robot.collision import CollisionWorld
-from lucibot.robot.grasps import Grasps, pinches, sample_grasps
+from lucibot.robot.grasps import pinches, sample_grasps
+from lucibot.robot.holds import Hold, NoPlan
 from lucibot.robot.kinematics import Kinematics, Solved, cheapest
-from lucibot.store.rollout import Rollout
 from lucibot.task import Task
 
-EVERY_S = 0.08
-"""Of simulated time between two stations of the way."""
-MOST_STATIONS = 48
 OFF_M, OFF_RAD = 1e-3, np.deg2rad(0.5)
 """What the TCP may be off at a station."""
 RESTARTS = 12
@@ -36,47 +33,21 @@ LONGEST_RAD = 0.6
 """What a joint may move from station to station."""
 RETREAT_M = 0.10
 """The hand comes from so far, and leaves so far, along its own axis."""
-BASE_DISTANCES, BASE_WAYS = (0.45, 0.6), 12
-BASE_ROOM_M = 0.12
-"""What the base keeps from things, about its middle."""
-BEFORE_THE_CAMERA = 0.3
-"""What a place counts that would hide the scene from the camera."""
-BASE_KEPT = 4
+PINCHED_M = 0.004
+"""Between fingers that have closed on what yields."""
+BASES_KEPT = 6
 """Places of the base that are looked at in full, the most promising first."""
+GRASPS_TRIED = 24
+"""From each place."""
 REPAIRS = 60
 """Times that a way is sought again without what hits."""
-
-
-class NoPlan(RunFailed):
-    """The arm cannot do it.
-
-    Args:
-        stage: what is to blame: "grasp", "kinematics" or "collision".
-    """
-
-    def __init__(self, stage: str, why: str):
-        super().__init__(why)
-        self.stage = stage
-
-
-@dataclass(frozen=True, kw_only=True)
-class Hold:
-    """A stretch of the trajectory in which one actuator is held, at T stations."""
-
-    actuator: str
-    steps: np.ndarray
-    """(T,) int: simulation steps."""
-    times_s: np.ndarray
-    """(T,) of simulated time."""
-    frames: np.ndarray
-    """(T, 4, 4) where its frame is to be, world; of a deformable one, that of what is grasped."""
-    others: list[dict[str, np.ndarray]]
-    """At each station, (7,) poses of the other rigid objects by name."""
+SAME_RAD = 0.02
+"""Answers that are nearer to one that hits hit as well."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ArmPlan:
-    """How an arm follows one hold, at its T stations and two more before and after it."""
+    """How an arm follows one hold, at its T stations."""
 
     arm: str
     actuator: str
@@ -89,18 +60,16 @@ class ArmPlan:
     """Between the fingers."""
     quality: float
     """Of the grasp, in [0, 1]."""
-    times_s: np.ndarray
-    """(T + 2,) from the hand's coming: slowed down where the joints' limits ask for it."""
+    within_m: float
+    """How near to the seen finger tips grasps were sought."""
     angles: np.ndarray
-    """(T + 2, J) [rad]"""
+    """(T, J) [rad]"""
     simulated_s: np.ndarray
     """(T,) when the stations are reached in the simulation."""
     off_m: np.ndarray
     """(T,) what the TCP is off at the stations."""
     off_deg: np.ndarray
     """(T,)"""
-    slower: float
-    """How many times slower than in the simulation; 1 where the joints keep up."""
     tried: dict[str, int] = field(default_factory=dict)
     """How many places of the base, grasps, and grasps that reach all of the way there were."""
 
@@ -108,129 +77,237 @@ class ArmPlan:
         np.savez_compressed(
             path, arm=self.arm, actuator=self.actuator, joints=np.array(self.joints, dtype=str),
             T_world_base=self.T_world_base, T_obj_tcp=self.T_obj_tcp, width_m=self.width_m,
-            quality=self.quality, times_s=self.times_s, angles=self.angles, simulated_s=self.simulated_s, off_m=self.off_m,
-            off_deg=self.off_deg, slower=self.slower,
+            quality=self.quality, angles=self.angles, simulated_s=self.simulated_s,
+            off_m=self.off_m, off_deg=self.off_deg,
         )  # fmt: skip
 
-
-def holds_of(task: Task, rollout: Rollout) -> list[Hold]:
-    """What an arm has to follow, in the order in which it begins."""
-    found = []
-    for a, name in enumerate(rollout.actuators):
-        held = np.concatenate([[False], rollout.held[:, a], [False]]).astype(int)
-        starts, ends = np.flatnonzero(np.diff(held) == 1), np.flatnonzero(np.diff(held) == -1)
-        for start, end in zip(starts, ends, strict=True):
-            found.append(_hold(task, rollout, a, name, start, end))
-    return sorted(found, key=lambda h: h.times_s[0])
-
-
-def _hold(task: Task, r: Rollout, a: int, name: str, start: int, end: int) -> Hold:
-    dt = r.times_s[1] - r.times_s[0]
-    count = int(np.clip(np.ceil((end - start) * dt / EVERY_S), 2, MOST_STATIONS))
-    steps = np.unique(np.round(np.linspace(start, end - 1, count)).astype(int))
-    turn = torch.as_tensor(r.target_quaternions[steps, a]).double()
-    pose = torch.cat([torch.as_tensor(r.targets_m[steps, a]).double(), quat_to_rotvec(turn)], -1)
-    others = [
-        {n: np.concatenate([r.positions_m[s, i], r.quaternions[s, i]])
-         for i, n in enumerate(r.bodies) if n != name}
-        for s in steps
-    ]  # fmt: skip
-    return Hold(actuator=name, steps=steps, times_s=r.times_s[steps],
-                frames=pose_to_matrix(pose).numpy(), others=others)  # fmt: skip
+    def told(self) -> dict[str, Any]:
+        """What a JSON file says of it."""
+        return {
+            "actuator": self.actuator, "from_s": float(self.simulated_s[0]),
+            "to_s": float(self.simulated_s[-1]), "base": self.T_world_base.tolist(),
+            "grasp": self.T_obj_tcp.tolist(), "width_m": self.width_m, "quality": self.quality,
+            "within_m": self.within_m if np.isfinite(self.within_m) else None,
+            "most_off_m": float(self.off_m.max()), "most_off_deg": float(self.off_deg.max()),
+            "tried": self.tried,
+        }  # fmt: skip
 
 
-def plan_hold(
-    task: Task, hold: Hold, area_m: np.ndarray, arm: Arm, *,
+def plan_holds(
+    task: Task, holds: Sequence[Hold], arm: Arm, areas_m: Sequence[np.ndarray], *,
     T_world_base: np.ndarray | None = None, seed: int = 0, progress: Progress = silent,
-) -> ArmPlan:  # fmt: skip
-    """How an arm follows one hold.
+) -> Iterator[list[ArmPlan]]:  # fmt: skip
+    """How an arm follows all holds from one place: a list of plans for each place from which it can, the
+    most promising first.
 
     Args:
-        area_m: (M, 3) where finger tips were seen, in the actuator's frame; may be empty.
+        areas_m: of each hold, (M, 3) where finger tips were seen, in the actuator's frame; may be empty.
         T_world_base: where the arm stands; sought if not given.
 
     Raises:
-        NoPlan: it cannot; the message says what was nearest.
+        NoPlan: there is no such place; the message says what was nearest.
     """
-    obj = task.object(hold.actuator)
-    gripper = arm.spec.gripper
-    if obj.is_rigid:
-        grasps = sample_grasps(task.mesh(obj), area_m, gripper, seed=seed)
-    else:
-        grasps = pinches(np.zeros(3), None)
-    if not len(grasps):
-        raise NoPlan(
-            "grasp", f"{hold.actuator}: no two places near the seen finger tips face each other within "
-            f"{1000 * gripper.opening_m:.0f} mm with room for the hand of {arm.name}"
-        )  # fmt: skip
-    solver = Kinematics(arm.chain)
-    frames = torch.as_tensor(hold.frames) @ torch.as_tensor(grasps.frames)[:, None]
+    seekers = [_Seeker(task, h, area, arm, seed) for h, area in zip(holds, areas_m, strict=True)]
     progress("where the arm may stand")
-    bases = [T_world_base]
+    places = [T_world_base]
     if T_world_base is None:
-        free = [b for b in _bases(hold) if _is_free(task, hold, b)]
-        bases = _promising(solver, free, frames, task, hold, seed)
-    if not bases:
-        raise NoPlan("kinematics", f"{hold.actuator}: there is no room for {arm.name} beside it")
-    best = ("kinematics", -np.inf, "")
-    for i, base in enumerate(bases):
-        progress(f"following the way from place {i + 1} of {len(bases)}", i / len(bases))
-        answer = _from_base(task, hold, obj, grasps, frames, arm, solver, base, seed)
-        if isinstance(answer, _Way):
-            return _plan(hold, grasps, arm, base, answer, len(bases))
-        best = max(best, answer, key=lambda x: (x[0] == "collision", x[1]))
-    raise NoPlan(best[0], f"{hold.actuator}: {arm.name} cannot do it from any of {len(bases)} places: "
-                 f"{best[2]}")  # fmt: skip
+        places = _promising(task, seekers)
+    if not places:
+        raise NoPlan("kinematics", f"there is no room for {arm.name} beside {holds[0].actuator}")
+    nearest, found = _Short("kinematics", -np.inf, ""), False
+    for i, base in enumerate(places):
+        progress(f"following the way from place {i + 1} of {len(places)}", i / len(places))
+        plans = []
+        for seeker in seekers:
+            answer = seeker.from_place(base, len(places))
+            if isinstance(answer, _Short):
+                nearest = max(nearest, answer, key=lambda s: (s.stage == "planning", s.share))
+                break
+            plans.append(answer)
+        else:
+            found = True
+            yield plans
+    if not found:
+        raise NoPlan(nearest.stage, f"{arm.name} cannot do it from any of {len(places)} places: "
+                     f"{nearest.why}")  # fmt: skip
 
 
-@dataclass
-class _Way:
-    grasp: int
-    angles: np.ndarray
-    """(T + 2, J)"""
-    off_m: np.ndarray
-    off_rad: np.ndarray
-    reaching: int
+@dataclass(frozen=True)
+class _Short:
+    """What falls short from one place."""
+
+    stage: str
+    share: float
+    """Of the way that is reached."""
+    why: str
 
 
-def _bases(hold: Hold) -> Iterator[np.ndarray]:
-    """Places about the middle of the way, each facing it, on the height of the table."""
-    middle = hold.frames[:, :2, 3].mean(0)
-    for distance in BASE_DISTANCES:
-        for angle in 2 * np.pi * np.arange(BASE_WAYS) / BASE_WAYS:
-            T = np.eye(4)
-            way = np.array([np.cos(angle), np.sin(angle)])
-            T[:2, 3] = middle - distance * way
-            T[:2, :2] = [[way[0], -way[1]], [way[1], way[0]]]
-            yield T
+def _promising(task: Task, seekers: list[_Seeker]) -> list[np.ndarray]:
+    """The places from which most of a few grasps reach a few stations, the best first."""
+    holds = [s.hold for s in seekers]
+    places = list(bases(task, holds))
+    if not places:
+        return []
+    score = torch.stack([s.promise(places) for s in seekers]).prod(0)
+    hiding = torch.tensor([hides(task, holds, b) for b in places])
+    score = torch.where(hiding, HIDES * score, score)
+    order = torch.argsort(score, descending=True, stable=True)
+    return [places[i] for i in order[:BASES_KEPT]]
 
 
-def _is_free(task: Task, hold: Hold, base: np.ndarray) -> bool:
-    """Whether nothing that rises above the base's floor stands where the base is to stand."""
-    ring = 2 * np.pi * np.arange(12) / 12
-    points = base[:2, 3] + BASE_ROOM_M * np.stack([np.cos(ring), np.sin(ring)], 1)
-    for thing in (*task.spec.background, *task.objects):
-        T = thing.T_world_object
-        v = task.mesh(thing).vertices @ T[:3, :3].T + T[:3, 3]
-        low, high = v.min(0), v.max(0)
-        if high[2] < base[2, 3] + 0.01 or low[2] > base[2, 3] + 0.3:
-            continue
-        # Boxes along the axes: things on a table are small, and walls are straight.
-        if ((points > low[:2]) & (points < high[:2])).all(1).any():
-            return False
-        if (low[:2] < base[:2, 3]).all() and (high[:2] > base[:2, 3]).all():
-            return False
-    return True
+class _Seeker:
+    """Seeks a grasp and a way for one hold."""
+
+    def __init__(self, task: Task, hold: Hold, area_m: np.ndarray, arm: Arm, seed: int):
+        """
+        Raises:
+            NoPlan: there is no grasp.
+        """
+        self.task, self.hold, self.arm, self._seed = task, hold, arm, seed
+        self._obj, gripper = task.object(hold.actuator), arm.spec.gripper
+        if self._obj.is_rigid:
+            self.grasps = sample_grasps(task.mesh(self._obj), area_m, gripper, seed=seed)
+        else:
+            self.grasps = pinches(np.zeros(3), None)
+        if not len(self.grasps):
+            raise NoPlan(
+                "grasp", f"{hold.actuator}: no two places near the seen finger tips face each other "
+                f"within {1000 * gripper.opening_m:.0f} mm with room for the hand of {arm.name}"
+            )  # fmt: skip
+        self._solver = Kinematics(arm.chain)
+        grasps = torch.as_tensor(self.grasps.frames)
+        self._frames = torch.as_tensor(hold.frames) @ grasps[:, None]
+        """(G, T, 4, 4) of the TCP, world."""
+        nowhere = np.eye(4)
+        carried = (self._obj, nowhere) if self._obj.is_rigid else None
+        self._carrying = CollisionWorld(arm, nowhere, task, carried)
+        self._open_hand = CollisionWorld(arm, nowhere, task)
+
+    def promise(self, places: list[np.ndarray]) -> Tensor:
+        """(places,) how much of a few stations a few grasps reach from each."""
+        frames = self._frames
+        some = frames[:12][:, np.unique(np.linspace(0, frames.shape[1] - 1, 4).astype(int))]
+        targets = torch.cat([_in_base(b, some).reshape(-1, 4, 4) for b in places])
+        reached = torch.zeros(len(targets), dtype=torch.bool)
+        for k in range(3):
+            start = self._solver.random(len(targets), self._seed + k)
+            reached |= _fine(self._solver.solve(start, targets, iterations=40))
+        # A grasp counts by how much of the way it reaches.
+        return reached.view(len(places), some.shape[0], -1).double().mean(-1).pow(4).sum(-1)
+
+    def from_place(self, base: np.ndarray, places: int) -> ArmPlan | _Short:
+        """The way of the best grasp that can follow."""
+        name = self.hold.actuator
+        self._open_hand.place(base)
+        if met := self._open_hand.hits(self.arm.spec.home_rad, self.hold.others[0]):
+            return _Short("planning", 0.0, f"{name}: {_words(met[0])} are in each other at home")
+        targets = _in_base(base, self._frames)
+        angles, fine, off_m, off_rad = _followed(self._solver, targets, self._seed)
+        share = fine.any(2).double().mean(1)
+        reaching = [g for g in range(len(share)) if share[g] == 1]
+        if not reaching:
+            g = int(share.argmax())
+            return _Short("kinematics", float(share.max()), f"{name}: the grasp that comes nearest "
+                          f"reaches {share[g]:.0%} of its way ({len(share)} grasps)")  # fmt: skip
+        hit: dict[str, int] = {}
+        rows = torch.arange(len(self.hold.steps))
+        for g in self._roomy(reaching, base, angles, fine, hit)[:GRASPS_TRIED]:
+            chosen = self._clear_way(g, base, angles[g], fine[g].clone(), hit)
+            if chosen is not None:
+                at = rows, chosen
+                return self._plan(g, base, angles[g][at], off_m[g][at], off_rad[g][at],
+                                  {"places": places, "grasps": len(share), "reaching": len(reaching)})  # fmt: skip
+        most = max(hit, key=hit.get) if hit else None
+        words = (
+            f"{most} are in each other on the way" if most else "no continuous way leads through"
+        )
+        return _Short("planning", 1.0, f"{name}: {len(reaching)} of {len(share)} grasps reach all of "
+                      f"the way, but {words}")  # fmt: skip
+
+    def _roomy(self, grasps: list[int], base, angles: Tensor, fine: Tensor, hit) -> list[int]:
+        """Those of the grasps with answers that hit nothing at the beginning, in the middle and at the end,
+        those with most of them first."""
+        T = len(self.hold.steps)
+        shares = {}
+        for g in grasps:
+            self._close_on(g, base)
+            least = 1.0
+            for t in (0, T // 2, T - 1):
+                found = [
+                    self._carrying.hits(q.numpy(), self.hold.others[t])
+                    for q in angles[g, t][fine[g, t]]
+                ]
+                for pairs in found:
+                    for pair in pairs:
+                        hit[_words(pair)] = hit.get(_words(pair), 0) + 1
+                least = min(least, sum(not f for f in found) / len(found))
+                if not least:
+                    break
+            if least:
+                shares[g] = least
+        return sorted(shares, key=lambda g: -shares[g])
+
+    def _close_on(self, g: int, base: np.ndarray) -> None:
+        """Let the arm that carries the thing stand at a place, with grasp g."""
+        grasp = self.grasps.frames[g] if self._obj.is_rigid else None
+        self._carrying.place(base, grasp, float(self.grasps.width_m[g]) or PINCHED_M)
+
+    def _clear_way(self, g: int, base, angles: Tensor, fine: Tensor, hit) -> Tensor | None:
+        """Answers (T,) of grasp g on a way that hits nothing; None where there is none. What hits is taken
+        out of `fine`, and counted in `hit` by its words."""
+        hold = self.hold
+        self._close_on(g, base)
+        known: dict[tuple[int, int], bool] = {}
+
+        def drop(t: int, c: int, pairs) -> None:
+            for pair in pairs:
+                hit[_words(pair)] = hit.get(_words(pair), 0) + 1
+            fine[t, (angles[t] - angles[t, c]).abs().amax(-1) < SAME_RAD] = False
+
+        for _ in range(REPAIRS):
+            way = cheapest(angles, fine, longest_rad=LONGEST_RAD)
+            if way is None:
+                return None
+            clear = True
+            for t, c in enumerate(way.tolist()):
+                if (t, c) not in known:
+                    found = self._carrying.hits(angles[t, c].numpy(), hold.others[t])
+                    known[t, c] = not found
+                    if found:
+                        drop(t, c, found)
+                        clear = False
+            if not clear:
+                continue
+            for t in (0, len(way) - 1):
+                # At the ends the hand is about the thing, which stands where it is then.
+                end = self._retreated(angles[t, way[t]])
+                found = self._open_hand.hits(end.numpy(), hold.others[t])
+                if found := [p for p in found if hold.actuator not in p]:
+                    drop(t, int(way[t]), found[:1])
+                    clear = False
+            if clear:
+                return way
+        return None
+
+    def _retreated(self, angles: Tensor) -> Tensor:
+        """(J,) with the hand drawn back along its own axis; as far as it gets."""
+        T = self._solver.tcp(angles[None]).clone()
+        T[:, :3, 3] -= RETREAT_M * T[:, :3, 2]
+        return self._solver.solve(angles[None], T, iterations=30).angles[0]
+
+    def _plan(self, g: int, base, angles, off_m, off_rad, tried: dict[str, int]) -> ArmPlan:
+        grasps, arm = self.grasps, self.arm
+        return ArmPlan(
+            arm=arm.name, actuator=self.hold.actuator, joints=tuple(arm.spec.joints),
+            T_world_base=base, T_obj_tcp=grasps.frames[g], width_m=float(grasps.width_m[g]),
+            quality=float(grasps.quality[g]), within_m=grasps.within_m, angles=angles.numpy(),
+            simulated_s=self.hold.times_s, off_m=off_m.numpy(), off_deg=np.rad2deg(off_rad.numpy()),
+            tried=tried,
+        )  # fmt: skip
 
 
-def _hides(task: Task, hold: Hold, base: np.ndarray) -> bool:
-    """Whether an arm there would stand between the camera and what is done."""
-    camera = task.camera
-    eye, middle = camera.T_world_cam[:3, 3], hold.frames[:, :3, 3].mean(0)
-    sight = middle - eye
-    along = (base[:3, 3] - eye)[:2] @ sight[:2] / (sight[:2] @ sight[:2])
-    aside = np.linalg.norm((base[:2, 3] - eye[:2]) - along * sight[:2])
-    return bool(along < 0.85 and aside < 0.35)
+def _words(pair: tuple[str, str]) -> str:
+    return f"{pair[0]} and {pair[1]}"
 
 
 def _in_base(base: np.ndarray, frames: Tensor) -> Tensor:
@@ -241,165 +318,23 @@ def _fine(s: Solved) -> Tensor:
     return (s.off_m < OFF_M) & (s.off_rad < OFF_RAD)
 
 
-def _promising(
-    solver: Kinematics, bases: list[np.ndarray], frames: Tensor, task: Task, hold: Hold, seed: int
-) -> list[np.ndarray]:
-    """The places from which most of a few grasps reach a few stations, the best first."""
-    if not bases:
-        return []
-    some = frames[:12][:, np.unique(np.linspace(0, frames.shape[1] - 1, 4).astype(int))]
-    targets = torch.cat([_in_base(b, some).reshape(-1, 4, 4) for b in bases])
-    reached = torch.zeros(len(targets), dtype=torch.bool)
-    for k in range(3):
-        start = solver.random(len(targets), seed + k)
-        reached |= _fine(solver.solve(start, targets, iterations=40))
-    # A grasp counts by how much of the way it reaches.
-    score = reached.view(len(bases), some.shape[0], -1).double().mean(-1).pow(4).sum(-1)
-    hiding = torch.tensor([_hides(task, hold, b) for b in bases])
-    score = torch.where(hiding, BEFORE_THE_CAMERA * score, score)
-    order = torch.argsort(score, descending=True, stable=True)
-    return [bases[i] for i in order[:BASE_KEPT]]
-
-
-def _from_base(
-    task, hold, obj, grasps: Grasps, frames: Tensor, arm: Arm, solver: Kinematics, base, seed
-) -> _Way | tuple[str, float, str]:
-    """The way of the best grasp that can follow; else what is to blame, how near it was, in words."""
-    G, T = frames.shape[:2]
-    targets = _in_base(base, frames)
-    angles, fine, off = _followed(solver, targets, seed)
-    share = fine.any(2).double().mean(1)
-    reaching = [g for g in range(G) if share[g] == 1]
-    if not reaching:
-        g = int(share.argmax())
-        return "kinematics", float(share.max()), (
-            f"the grasp that comes nearest reaches {share[g]:.0%} of its way ({G} grasps)"
-        )  # fmt: skip
-    hit: dict[str, int] = {}
-    apart = 0
-    for g in reaching:
-        way = _clear_way(
-            task, hold, obj, grasps, g, arm, solver, base, angles[g], fine[g].clone(), hit
-        )
-        if way is None:
-            apart += 1
-            continue
-        rows = torch.arange(T)
-        chosen, before, after = way
-        picked = angles[g][rows, chosen]
-        return _Way(
-            grasp=g, angles=torch.cat([before[None], picked, after[None]]).numpy(),
-            off_m=off[0][g][rows, chosen].numpy(), off_rad=off[1][g][rows, chosen].numpy(),
-            reaching=len(reaching),
-        )  # fmt: skip
-    most = max(hit, key=hit.get) if hit else None
-    words = f"{most} are in each other on the way" if most else "no continuous way leads through"
-    return "collision", 1.0, f"{len(reaching)} of {G} grasps reach all of the way, but {words}"
-
-
-def _followed(solver: Kinematics, targets: Tensor, seed: int):
-    """Answers (G, T, C, J), which are fine (G, T, C), and what they are off, for targets (G, T, 4, 4): from
-    each restart at the first station on, and from each at the last back."""
+def _followed(solver: Kinematics, targets: Tensor, seed: int) -> tuple[Tensor, ...]:
+    """Answers (G, T, C, J), which are fine, and what they are off [m, rad], (G, T, C) each, for targets
+    (G, T, 4, 4): from each restart at the first station on, and from each at the last back."""
     G, T = targets.shape[:2]
-    R = RESTARTS
     ways = []
     for order in (range(T), range(T - 1, -1, -1)):
-        order = list(order)
-        q = solver.random(G * R, seed + order[0] + 1)
+        q = solver.random(G * RESTARTS, seed + order[0] + 1)
         rows: dict[int, Solved] = {}
         for i, t in enumerate(order):
-            goal = targets[:, t].repeat_interleave(R, 0)
+            goal = targets[:, t].repeat_interleave(RESTARTS, 0)
             rows[t] = solver.solve(q, goal, iterations=60 if i == 0 else 8)
             q = rows[t].angles
         ways.append([rows[t] for t in range(T)])
 
     def joined(pick) -> Tensor:
-        return torch.cat([torch.stack([pick(s).view(G, R, -1) for s in way], 1) for way in ways], 2)
+        cut = [torch.stack([pick(s).view(G, RESTARTS, -1) for s in way], 1) for way in ways]
+        return torch.cat(cut, 2)
 
     off_m, off_rad = joined(lambda s: s.off_m)[..., 0], joined(lambda s: s.off_rad)[..., 0]
-    return joined(lambda s: s.angles), (off_m < OFF_M) & (off_rad < OFF_RAD), (off_m, off_rad)
-
-
-def _clear_way(task, hold, obj, grasps, g, arm, solver, base, angles, fine, hit):
-    """Answers (T,) of grasp g on a way that hits nothing, and the angles before and after it; None where
-    there is none. What hits is taken out of `fine`, and counted in `hit` by its words."""
-    carrying = CollisionWorld(
-        arm, base, task, (obj, grasps.frames[g]) if obj.is_rigid else None,
-        opening_m=float(grasps.width_m[g]) or 0.004,
-    )  # fmt: skip
-    open_hand = CollisionWorld(arm, base, task)
-    known: dict[tuple[int, int], bool] = {}
-    for _ in range(REPAIRS):
-        way = cheapest(angles, fine, longest_rad=LONGEST_RAD)
-        if way is None:
-            return None
-        clear = True
-        for t, c in enumerate(way.tolist()):
-            if (t, c) not in known:
-                found = carrying.hits(angles[t, c].numpy(), hold.others[t])
-                known[t, c] = not found
-                for pair in found:
-                    words = f"{pair[0]} and {pair[1]}"
-                    hit[words] = hit.get(words, 0) + 1
-            if not known[t, c]:
-                # Those that are as good as the same hit as well.
-                same = (angles[t] - angles[t, c]).abs().amax(-1) < 0.02
-                fine[t, same] = False
-                clear = False
-        if not clear:
-            continue
-        ends = [_retreated(solver, angles[t, way[t]], arm) for t in (0, len(way) - 1)]
-        for t, end in zip((0, len(way) - 1), ends, strict=True):
-            # At the ends the hand is about the thing, which stands where it is then.
-            found = [p for p in open_hand.hits(end.numpy(), hold.others[t]) if obj.name not in p]
-            if found:
-                words = f"{found[0][0]} and {found[0][1]}"
-                hit[words] = hit.get(words, 0) + 1
-                same = (angles[t] - angles[t, way[t]]).abs().amax(-1) < 0.02
-                fine[t, same] = False
-                clear = False
-        if clear:
-            return way, *ends
-    return None
-
-
-def _retreated(solver: Kinematics, angles: Tensor, arm: Arm) -> Tensor:
-    """(J,) with the hand drawn back along its own axis; as far as it gets."""
-    T = solver.tcp(angles[None]).clone()
-    T[:, :3, 3] -= RETREAT_M * T[:, :3, 2]
-    return solver.solve(angles[None], T, iterations=30).angles[0]
-
-
-def _plan(hold: Hold, grasps: Grasps, arm: Arm, base, way: _Way, places: int) -> ArmPlan:
-    times = hold.times_s - hold.times_s[0]
-    ends = _seconds(way.angles[[0, 1]], arm), _seconds(way.angles[[-2, -1]], arm)
-    slower = slowdown(times, way.angles[1:-1], arm)
-    times = ends[0] + slower * times
-    times = np.concatenate([[0.0], times, [times[-1] + ends[1]]])
-    return ArmPlan(
-        arm=arm.name, actuator=hold.actuator, joints=tuple(arm.spec.joints), T_world_base=base,
-        T_obj_tcp=grasps.frames[way.grasp], width_m=float(grasps.width_m[way.grasp]),
-        quality=float(grasps.quality[way.grasp]), times_s=times, angles=way.angles, simulated_s=hold.times_s, off_m=way.off_m,
-        off_deg=np.rad2deg(way.off_rad), slower=slower,
-        tried={"places": places, "grasps": len(grasps), "reaching": way.reaching},
-    )  # fmt: skip
-
-
-def slowdown(times_s: np.ndarray, angles: np.ndarray, arm: Arm) -> float:
-    """By what times (T,) must be stretched for angles (T, J), joined by a smooth curve, to keep the
-    joints' limits of speed and acceleration; at least 1."""
-    from scipy.interpolate import CubicSpline
-
-    curve = CubicSpline(times_s, angles, bc_type="clamped")
-    t = np.linspace(times_s[0], times_s[-1], 8 * len(times_s))
-    speed = np.abs(curve(t, 1)) / arm.spec.velocity_rad_s
-    rate = np.abs(curve(t, 2)) / arm.spec.acceleration_rad_s2
-    return float(max(1.0, speed.max(), np.sqrt(rate.max())))
-
-
-def _seconds(pair: np.ndarray, arm: Arm) -> float:
-    """From rest to rest, half as fast as could be."""
-    way = np.abs(pair[1] - pair[0])
-    fastest = np.maximum(1.875 * way / arm.spec.velocity_rad_s,
-                         np.sqrt(5.77 * way / arm.spec.acceleration_rad_s2))  # fmt: skip
-    return float(max(2 * fastest.max(), 0.2))
+    return joined(lambda s: s.angles), (off_m < OFF_M) & (off_rad < OFF_RAD), off_m, off_rad

@@ -11,6 +11,7 @@ import numpy as np
 
 from lucibot.core.camera import Camera
 from lucibot.sim.adapter import Adapter, build, fill
+from lucibot.sim.arm import ArmModel, SimArm, add_arm
 from lucibot.sim.cpic import keep_sides_within_walls, separate_by_moving_bodies_only
 from lucibot.sim.materials import (
     background_material,
@@ -46,22 +47,29 @@ class BuiltScene:
     adapter: Adapter
     particles: QuickMPM | QuickSPH | None
     """Our own kernels over the scene's particles, or None where Genesis computes them."""
+    arm: SimArm | None
 
 
 def build_scene(
-    gs: Any, task: Task, *, n_envs: int, camera: Camera | None, particles_as: str, own_kernels: bool
-) -> BuiltScene:
+    gs: Any, task: Task, *, n_envs: int, camera: Camera | None, particles_as: str,
+    own_kernels: bool, arm: ArmModel | None = None,
+) -> BuiltScene:  # fmt: skip
     """Arguments as for `lucibot.sim.scene.SimScene`; `gs` is the module, started."""
-    scene = gs.Scene(show_viewer=False, **_options(gs, task))
+    scene = gs.Scene(show_viewer=False, **_options(gs, task, armed=arm is not None))
     with tempfile.TemporaryDirectory(prefix="lucibot_scene_") as scratch:
         _add_background(gs, scene, task, Path(scratch), drawn=camera is not None)
         entities = _add_objects(gs, scene, task, Path(scratch), particles_as)
+        armed = None if arm is None else add_arm(gs, scene, arm)
         filming = None if camera is None else _add_camera(scene, camera)
         adapter, particles = _build(scene, task, n_envs, own_kernels, drawn=camera is not None)
     _set_servos(task, entities)
+    built = None
+    if arm is not None:
+        built = SimArm(scene, armed, arm, lambda name: entities[name].links[-1].idx)
     return BuiltScene(
-        scene=scene, entities=entities, camera=filming, adapter=adapter, particles=particles
-    )
+        scene=scene, entities=entities, camera=filming, adapter=adapter, particles=particles,
+        arm=built,
+    )  # fmt: skip
 
 
 def _build(
@@ -109,12 +117,12 @@ def _harden_friction(entity) -> None:
             joint.set_sol_params([timeconst, dampratio, 0.999, 0.999, *shape])
 
 
-def _options(gs, task: Task) -> dict[str, Any]:
+def _options(gs, task: Task, *, armed: bool) -> dict[str, Any]:
     """Solver options from `[simulation]`."""
     sim = task.spec.simulation
     particles = [o for o in task.objects if not o.is_rigid]
     # What neither collides nor hangs on a joint has no constraints, and its solver none to solve.
-    constrained = sim.rigid_collision or any(o.joint is not None for o in task.objects)
+    jointed = armed or any(o.joint is not None for o in task.objects)
     options: dict = {
         "sim_options": gs.options.SimOptions(
             dt=sim.dt_s, substeps=sim.substeps, gravity=sim.gravity_m_s2
@@ -122,7 +130,7 @@ def _options(gs, task: Task) -> dict[str, Any]:
         "rigid_options": gs.options.RigidOptions(
             enable_collision=sim.rigid_collision,
             enable_self_collision=False,
-            disable_constraint=not constrained,
+            disable_constraint=not (sim.rigid_collision or jointed),
         ),
         "vis_options": _vis_options(gs, task),
         "profiling_options": gs.options.ProfilingOptions(show_FPS=False),

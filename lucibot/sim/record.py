@@ -15,15 +15,11 @@ class RolloutRecorder:
     """Keeps what the first environment of a scene does.
 
     Args:
-        held: (K, A) bool, as in `Supervision.held`.
-        stride: particles are looked at every so many steps.
+        stride: particles are looked at every so many steps, and at the end.
     """
 
-    def __init__(self, scene: SimScene, held: np.ndarray, stride: int):
-        self._scene, self._held, self._stride = scene, held, stride
-        spec = scene.task.spec.simulation
-        self._per_keyframe = spec.steps_per_waypoint
-        self._last = len(held) * self._per_keyframe + spec.settle_steps
+    def __init__(self, scene: SimScene, stride: int):
+        self._scene, self._stride = scene, stride
         self._bodies = [o.name for o in scene.rigid_objects]
         self._joints = [o.name for o in scene.rigid_objects if o.joint is not None]
         self._poses: list[tuple[np.ndarray, ...]] = []
@@ -32,6 +28,7 @@ class RolloutRecorder:
         self._actuators = [o.name for o in scene.task.actuators]
         self._soft = [o.name for o in scene.task.actuators if not o.is_rigid]
         self._aims: list[dict[str, Aim]] = []
+        self._arm: list[tuple] = []
 
     def aim(self, aims: dict[str, Aim]) -> None:
         """Call before each step with where it is to bring what is held."""
@@ -50,17 +47,24 @@ class RolloutRecorder:
             of_first(scene.quaternion, self._bodies, 4),
             of_first(scene.joint_value, self._joints),
         ))  # fmt: skip
-        if step % self._stride == 0 or step == self._last:
-            self._steps.append(step)
-            for name, cloud in self._clouds.items():
-                cloud.append(scene.particles(name)[:, 0].cpu().numpy().copy())
+        if scene.arm is not None:
+            self._arm.append((scene.arm.angles, scene.arm.targets, scene.arm.opening))
+        if step % self._stride == 0:
+            self._look_at_particles(step)
+
+    def _look_at_particles(self, step: int) -> None:
+        self._steps.append(step)
+        for name, cloud in self._clouds.items():
+            cloud.append(self._scene.particles(name)[:, 0].cpu().numpy().copy())
 
     def rollout(self) -> Rollout:
-        """What was seen since the start."""
-        K = len(self._held)
-        after = (np.arange(len(self._poses)) - 1) // self._per_keyframe
-        led = (after >= 0) & (after < K)
-        held = np.where(led[:, None], self._held[np.clip(after, 0, K - 1)], False)
+        """What was seen since the start; the scene is as it was when it was last looked at."""
+        last = len(self._poses) - 1
+        if self._steps[-1] != last:
+            self._look_at_particles(last)
+        held = np.zeros((last + 1, len(self._actuators)), bool)
+        for step, aims in enumerate(self._aims, 1):
+            held[step] = [name in aims for name in self._actuators]
         positions, quaternions, values = (np.stack(x) for x in zip(*self._poses, strict=True))
         targets, grasped = self._targets()
         return Rollout(
@@ -71,7 +75,17 @@ class RolloutRecorder:
             particle_steps=np.array(self._steps),
             particles={n: np.stack(c) for n, c in self._clouds.items()},
             targets_m=targets[..., :3], target_quaternions=targets[..., 3:], grasped=grasped,
+            **self._joints_of_the_arm(),
         )  # fmt: skip
+
+    def _joints_of_the_arm(self) -> dict:
+        arm = self._scene.arm
+        if arm is None:
+            return {}
+        angles, targets, openings = (np.array(x, np.float32) for x in zip(*self._arm, strict=True))
+        return {"arm": arm.model.name, "arm_joints": arm.model.joints, "arm_angles": angles,
+                "arm_targets": targets, "arm_opening_m": openings,
+                "T_world_base": arm.model.T_world_base}  # fmt: skip
 
     def _targets(self) -> tuple[np.ndarray, dict[str, np.ndarray]]:
         """(S + 1, A, 7) positions and quaternions, and the particles that are grasped."""

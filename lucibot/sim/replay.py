@@ -98,7 +98,7 @@ def _replayer(task: Task, camera: Camera, n_envs: int, device: str):
         waypoints, supervision, objective, film_steps, particle_stride = message
         wanted, pictures, undrawn = set(film_steps), {}, []
 
-        recorder = RolloutRecorder(scene, supervision.held, particle_stride)
+        recorder = RolloutRecorder(scene, particle_stride)
 
         def look(step: int) -> None:
             recorder.look(step)

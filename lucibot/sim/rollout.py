@@ -96,7 +96,7 @@ def run_rollout(
     }
     if not scene.collides:
         for a in free:
-            _stand_still(scene, names[a], last[a], lift)
+            stand_still(scene, names[a], last[a], lift)
     steps_done = 0
     for k in range(K):
         taken = [a for a in free if held[k, a] and (k == 0 or not held[k - 1, a])]
@@ -289,10 +289,11 @@ def _let_go(scene: SimScene, name: str, pose: Tensor, lift: Tensor) -> None:
     if scene.collides:
         scene.release(name)
     else:
-        _stand_still(scene, name, pose, lift)
+        stand_still(scene, name, pose, lift)
 
 
-def _stand_still(scene: SimScene, name: str, pose: Tensor, lift: Tensor) -> None:
+def stand_still(scene: SimScene, name: str, pose: Tensor, lift: Tensor) -> None:
+    """Let a free body's servo keep it at (B, 6) from now on."""
     target = _servo_targets(pose, lift).T
     scene.servo(name, target, torch.zeros_like(target))
 

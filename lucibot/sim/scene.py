@@ -14,6 +14,7 @@ from torch import Tensor
 from lucibot.core.camera import Camera
 from lucibot.core.errors import RunFailed
 from lucibot.core.progress import Progress, silent
+from lucibot.sim.arm import ArmModel
 from lucibot.sim.build import build_scene
 from lucibot.sim.engine import start_genesis
 from lucibot.sim.grip import Grip
@@ -41,6 +42,7 @@ class SimScene:
         particles_as: how the camera draws particles: "surface", meshed anew, or "spheres".
         own_kernels: on a CPU, let our own kernels compute what particles do; otherwise, and on a
             GPU, Genesis's do.
+        arm: stands in the scene as well; there is one environment then.
     """
 
     def __init__(
@@ -52,6 +54,7 @@ class SimScene:
         camera: Camera | None = None,
         particles_as: str = "surface",
         own_kernels: bool = True,
+        arm: ArmModel | None = None,
         progress: Progress = silent,
     ):
         self.task, self.n_envs, self.timer = task, n_envs, Timer()
@@ -65,8 +68,9 @@ class SimScene:
         progress(f"building {n_envs} environments of {task.name}")
         built = build_scene(
             gs, task, n_envs=n_envs, camera=camera, particles_as=particles_as,
-            own_kernels=own_kernels,
+            own_kernels=own_kernels, arm=arm,
         )  # fmt: skip
+        self.arm = built.arm
         self._scene, self._entities = built.scene, built.entities
         self._camera, self._adapter, self._quick = built.camera, built.adapter, built.particles
         self._filming = camera
@@ -130,6 +134,8 @@ class SimScene:
                 grip.let_go()
             for force in self._coupling:
                 force.zero_()
+            if self.arm is not None:
+                self.arm.reset()
 
     def step(self) -> None:
         with self.timer.part("physics"):

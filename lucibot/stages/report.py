@@ -25,7 +25,9 @@ from lucibot.perception.result import Perception
 from lucibot.pipeline import STAGES, Context, Stopped
 from lucibot.providers.verifier.base import read_opinion
 from lucibot.report.art import PALETTE, with_box, with_grasps, with_outlines
+from lucibot.report.blame import failed_at
 from lucibot.report.data import (
+    ArmSection,
     CandidateRow,
     Comparison,
     MaskFrame,
@@ -55,13 +57,16 @@ POSE_FRAMES = 8
 def run(ctx: Context) -> None:
     """Writes `report.html` and `result.json`, here and at the top of the run directory."""
     state = FinalState.load(ctx.inputs["execute"] / "final_state.npz")
+    armed = None
     try:
         metrics = judge(ctx.task, state)
+        if "robot" in ctx.inputs:
+            armed = _armed(ctx.task, ctx.inputs["robot"])
     except LuciBotError as e:
         unfinished(ctx, Stopped(stage="report", folder=ctx.folder, reason=str(e)))
         raise
     manifests = _manifests(ctx)
-    result = _result(ctx, metrics, state, manifests)
+    result = _result(ctx, metrics, state, manifests, armed)
     write_json(ctx.folder / RESULT, dataclasses.asdict(result))
     ctx.progress("writing the report", 0.5)
     data = ReportData(
@@ -72,11 +77,8 @@ def run(ctx: Context) -> None:
             "rollouts": str(result.rollouts),
             "video": result.video["kind"], "seconds": f"{result.own_seconds:.0f}",
         },
-        metrics=tuple(
-            Metric(name=j.name, value=_digits(j.value, j.threshold),
-                   wanted=_digits(j.threshold, j.value), passed=j.ok)
-            for j in metrics.judgements
-        ),
+        metrics=_table(metrics), failed_at=result.failed_at,
+        robot=None if result.robot is None else _arm_section(ctx.inputs["robot"], result.robot, armed),
     )  # fmt: skip
     write_report(data, ctx.folder / REPORT)
     for name in (REPORT, RESULT):
@@ -97,16 +99,74 @@ def unfinished(ctx: Context, stopped: Stopped) -> None:
     data = ReportData(
         **_frame(ctx, _manifests(ctx)), **_sections(ctx, folders), stopped_at=stopped.stage,
         stopped_why=stopped.reason,
-        missing=tuple(s.name for s in STAGES if s.name not in (*ctx.inputs, "report")),
+        missing=tuple(
+            s.name for s in STAGES
+            if s.name not in (*ctx.inputs, "report") and (s.name != "robot" or _wants_arm(ctx))
+        ),
     )  # fmt: skip
     write_report(data, ctx.run.path / REPORT)
+
+
+def _wants_arm(ctx: Context) -> bool:
+    return ctx.run.record["config"].get("robot") is not None
+
+
+def _armed(task: Task, folder: Path) -> Metrics | None:
+    """How the task's predicates see what the arm did; None where it did nothing."""
+    path = folder / "final_state.npz"
+    return judge(task, FinalState.load(path)) if path.is_file() else None
+
+
+def _robot(folder: Path, metrics: Metrics | None) -> dict:
+    """`Result.robot`"""
+    told = _json(folder / "robot.json")
+    done = metrics is not None and told["failed"] is None
+    judged = {"success": done and metrics.success, "score": 0.0, "missed": [], "metrics": {}}
+    if metrics is not None:
+        judged |= {
+            "score": metrics.score if done else 0.0, "metrics": metrics.metrics,
+            "missed": [_missed(j) for j in metrics.judgements if not j.ok],
+        }  # fmt: skip
+    return {"arm": told["arm"]} | judged | {n: v for n, v in told.items() if n != "arm"}
+
+
+def _arm_section(folder: Path, robot: dict, metrics: Metrics | None) -> ArmSection:
+    facts = {}
+    if t := robot["tracking"]:
+        facts["off its trajectory"] = (
+            f"{t['mean_mm']:.1f} mm and {t['mean_deg']:.1f} degrees in the mean, {t['most_mm']:.1f} mm "
+            f"and {t['most_deg']:.1f} degrees at most"
+        )
+    for hold, slower in zip(robot["holds"], robot.get("slower", ()), strict=False):
+        x, y = np.array(hold["base"])[:2, 3]
+        facts[f"holds {hold['actuator']}"] = (
+            f"{1000 * hold['width_m']:.0f} mm between the fingers, {slower:.1f} times as long as without "
+            f"an arm, from ({x:.2f}, {y:.2f}) m; {hold['tried']['reaching']} of "
+            f"{hold['tried']['grasps']} grasps reach all of the way"
+        )
+    film = folder / "film.mp4"
+    return ArmSection(
+        arm=robot["arm"], success=robot["success"], why=robot["why"],
+        film=film if film.is_file() else None,
+        metrics=() if metrics is None else _table(metrics), facts=facts,
+    )  # fmt: skip
+
+
+def _table(metrics: Metrics) -> tuple[Metric, ...]:
+    return tuple(
+        Metric(name=j.name, value=_digits(j.value, j.threshold),
+               wanted=_digits(j.threshold, j.value), passed=j.ok)
+        for j in metrics.judgements
+    )  # fmt: skip
 
 
 def _manifests(ctx: Context) -> dict[str, dict]:
     return {n: json.loads((p / MANIFEST).read_text()) for n, p in ctx.inputs.items()}
 
 
-def _result(ctx: Context, metrics: Metrics, state: FinalState, manifests: dict) -> Result:
+def _result(
+    ctx: Context, metrics: Metrics, state: FinalState, manifests: dict, armed: Metrics | None
+) -> Result:
     search = _json(ctx.inputs["optimize"] / "search.json")
     execute = _json(ctx.inputs["execute"] / "execute.json")
     verdicts = _json(ctx.inputs["select"] / VERDICTS)
@@ -115,9 +175,13 @@ def _result(ctx: Context, metrics: Metrics, state: FinalState, manifests: dict) 
     seconds = {n: m["seconds"] for n, m in manifests.items()}
     taken_over = {n: m["taken_over_from"] for n, m in manifests.items() if "taken_over_from" in m}
     theirs = sum(seconds[n] for n in taken_over)
+    robot = _robot(ctx.inputs["robot"], armed) if "robot" in ctx.inputs else None
+    blamed = failed_at(
+        metrics.success, usable=chosen["usable"], terms=execute["terms"], robot=robot
+    )  # fmt: skip
     return Result(
         task=ctx.task.name, task_digest=ctx.task.digest, instruction=ctx.task.instruction,
-        seed=ctx.seed, success=metrics.success, score=metrics.score,
+        seed=ctx.seed, failed_at=blamed, success=metrics.success, score=metrics.score,
         missed=[_missed(j) for j in metrics.judgements if not j.ok],
         metrics=metrics.metrics | _off_the_video(ctx, chosen["file"], state),
         loss=execute["loss"], terms=execute["terms"], rollouts=search["rollouts"],
@@ -130,7 +194,7 @@ def _result(ctx: Context, metrics: Metrics, state: FinalState, manifests: dict) 
             "points": chosen["total"], "sha256": chosen["sha256"],
             "raw_sha256": chosen["raw_sha256"],
         },
-        versions=versions(), machine=ctx.run.record["machine"],
+        versions=versions(), robot=robot, machine=ctx.run.record["machine"],
     )  # fmt: skip
 
 

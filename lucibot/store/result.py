@@ -26,8 +26,11 @@ class Result:
     """The task's."""
     seed: int
     """Of the imagination and the search."""
+    failed_at: str | None = None
+    """What a failure is put down to, by rule: video, perception, search, grasp, kinematics, planning or
+    execution; null where all that was asked for succeeds."""
     success: bool
-    """Whether every success predicate of the task holds at the end of the replay."""
+    """Without an arm: whether every success predicate of the task holds at the end of the replay."""
     score: float
     """Mean of the predicates' scores, in [0, 1]; 1 only where all hold."""
     missed: list[dict[str, Any]]
@@ -62,6 +65,12 @@ class Result:
     the file as it came, before it was fitted to the task's camera)."""
     versions: dict[str, str]
     """Of what the result depends on, when the report was written."""
+    robot: dict[str, Any] | None = None
+    """What the arm did; null where none was asked for. arm (its name), success (whether every predicate
+    holds with the arm in the scene), score, missed and metrics as above, failed and why (where it could not
+    be done), tracking (mean_mm, most_mm at the grasp, mean_deg, most_deg that held actuators were off their
+    planned trajectory, over so many steps), slower (of each hold, times as long as in the search's
+    simulation), simulated_s, holds (the grasp of each and where the arm stands), seconds."""
     machine: dict[str, Any]
     """On which the run was begun."""
 
@@ -85,7 +94,9 @@ def read_result(run: Path) -> Result:
         raise UserError(f"{run} has no result yet; {resume_hint(run)} goes on")
     try:
         raw = json.loads(path.read_text())
-        return Result(**{f.name: raw[f.name] for f in dataclasses.fields(Result)})
+        names = [f.name for f in dataclasses.fields(Result)]
+        optional = {f.name for f in dataclasses.fields(Result) if f.default is None}
+        return Result(**{n: raw[n] for n in names if n in raw or n not in optional})
     except (ValueError, KeyError, TypeError) as e:
         raise UserError(
             f"{path} is damaged or of another version ({type(e).__name__}: {e}); "

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+
+NAMES = ("bodies", "joints", "actuators", "arm_joints")
+"""Fields that are names."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,13 +42,27 @@ class Rollout:
     """(T,) int: after how many steps particles were looked at; always at the start and the end."""
     particles: dict[str, np.ndarray]
     """By object, (T, N, 3) float32 [m, world]."""
+    arm: str = ""
+    """The arm that did it; empty where servos moved the actuators themselves."""
+    arm_joints: tuple[str, ...] = ()
+    """Names of its joints, from the base to the hand."""
+    arm_angles: np.ndarray = field(default_factory=lambda: np.zeros((0, 0), np.float32))
+    """(S + 1, arm joints) float32 [rad]."""
+    arm_targets: np.ndarray = field(default_factory=lambda: np.zeros((0, 0), np.float32))
+    """(S + 1, arm joints) float32 [rad] what its servos were told in the step that led here."""
+    arm_opening_m: np.ndarray = field(default_factory=lambda: np.zeros(0, np.float32))
+    """(S + 1,) float32 between its fingers."""
+    T_world_base: np.ndarray = field(default_factory=lambda: np.eye(4))
+    """(4, 4) where it stands."""
 
     def save(self, path: Path) -> None:
         np.savez_compressed(
             path, times_s=self.times_s, positions_m=self.positions_m, quaternions=self.quaternions,
             joint_values=self.joint_values, held=self.held, particle_steps=self.particle_steps,
             targets_m=self.targets_m, target_quaternions=self.target_quaternions,
-            **{n: np.array(getattr(self, n), dtype=str) for n in ("bodies", "joints", "actuators")},
+            arm=np.array(self.arm, dtype=str), arm_angles=self.arm_angles, arm_targets=self.arm_targets,
+            arm_opening_m=self.arm_opening_m, T_world_base=self.T_world_base,
+            **{n: np.array(getattr(self, n), dtype=str) for n in NAMES},
             **{f"particles/{n}": p for n, p in self.particles.items()},
             **{f"grasped/{n}": p for n, p in self.grasped.items()},
         )  # fmt: skip
@@ -53,7 +70,8 @@ class Rollout:
     @classmethod
     def load(cls, path: Path) -> Rollout:
         with np.load(path) as z:
-            names = {n: tuple(z[n].tolist()) for n in ("bodies", "joints", "actuators")}
+            names = {n: tuple(z[n].tolist()) for n in NAMES if n in z.files}
+            names |= {"arm": str(z["arm"])} if "arm" in z.files else {}
             arrays = {n: z[n] for n in z.files if n not in names and "/" not in n}
             of_objects = {
                 kind: {n.partition("/")[2]: z[n] for n in z.files if n.startswith(f"{kind}/")}
