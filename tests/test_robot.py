@@ -1,6 +1,7 @@
 """The arm: its kinematics against libraries that are not ours, grasps on shapes whose grasps are known, and
 ways through scenes in which it is known what is in the way."""
 
+import dataclasses
 import json
 
 import mujoco
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 import trimesh
+from scipy.spatial.transform import Rotation
 
 from lucibot.cli import main
 from lucibot.core.errors import UserError
@@ -16,9 +18,12 @@ from lucibot.robot.collision import CollisionWorld
 from lucibot.robot.grasps import FRICTION, NEAR_M, sample_grasps
 from lucibot.robot.holds import Hold, NoPlan
 from lucibot.robot.kinematics import Kinematics, cheapest
+from lucibot.robot.motion import plan_motion
 from lucibot.robot.plan import OFF_M, plan_holds
+from lucibot.robot.simulation import perform, tracking
 from lucibot.robot.timing import timed
 from lucibot.robot.ways import CHECKED_RAD, free_way
+from lucibot.store.rollout import Rollout
 from lucibot.task import load_task
 
 
@@ -414,3 +419,76 @@ def test_what_hits_is_what_coal_says(panda, task):
                 assert (name in hit) == (apart < 0), (name, apart)
                 told, agreed = told + 1, agreed + (apart < 0)
     assert told > 40 and agreed > 3
+
+
+# In the simulation --------------------------------------------------------------------------------
+
+
+def lifted_rollout(task, name, height=0.08, steps=120):
+    """What a replay would say of a cup that a hand lifts straight up."""
+    bodies = tuple(o.name for o in task.objects if o.is_rigid)
+    T = [task.object(n).T_world_object for n in bodies]
+    share = np.concatenate([[0], np.clip(np.arange(steps) / (steps - 1), 0, 1)])
+    positions = np.repeat(np.stack([M[:3, 3] for M in T])[None], steps + 1, 0)
+    turns = np.stack([np.roll(Rotation.from_matrix(M[:3, :3]).as_quat(), 1) for M in T])
+    b, a = bodies.index(name), [o.name for o in task.actuators].index(name)
+    positions[:, b, 2] += height * share**3 * (10 - 15 * share + 6 * share**2)
+    held = np.zeros((steps + 1, len(task.actuators)), bool)
+    held[1:, a] = True
+    targets = np.full((steps + 1, len(task.actuators), 3), np.nan)
+    quaternions = np.full((steps + 1, len(task.actuators), 4), np.nan)
+    targets[1:, a], quaternions[1:, a] = positions[1:, b], turns[b]
+    return Rollout(
+        times_s=np.arange(steps + 1) * task.spec.simulation.dt_s, bodies=bodies,
+        positions_m=positions, quaternions=np.repeat(turns[None], steps + 1, 0), joints=(),
+        joint_values=np.zeros((steps + 1, 0)), actuators=tuple(o.name for o in task.actuators),
+        held=held, targets_m=targets, target_quaternions=quaternions, grasped={},
+        particle_steps=np.array([0, steps]), particles={},
+    )  # fmt: skip
+
+
+def test_the_whole_motion_begins_at_home_and_leads_on_from_phase_to_phase(panda, task):
+    rollout = lifted_rollout(task, "yellow_cup")
+    areas = [np.zeros((0, 3))] * len(task.actuators)
+    plans, motion = plan_motion(task, panda, rollout, areas)
+    assert [p.kind for p in motion.phases] == [
+        "approach", "approach", "close", "follow", "open", "retreat", "rest"
+    ]  # fmt: skip
+    angles = np.concatenate(
+        [np.array(panda.spec.home_rad)[None], *(p.angles for p in motion.phases)]
+    )
+    speeds = np.abs(np.diff(angles, axis=0)) / motion.dt_s
+    assert (speeds <= np.array(panda.spec.velocity_rad_s) * 1.02).all()
+    follow = motion.phases[3]
+    T = motion.T_world_base @ Kinematics(panda.chain).tcp(torch.as_tensor(follow.angles)).numpy()
+    cup = T @ np.linalg.inv(motion.grasps[0])
+    np.testing.assert_allclose(cup, follow.wanted, atol=2e-3)
+    assert (np.diff(follow.simulated_s) >= -1e-9).all()
+    assert motion.slower[0] >= 1 and follow.opening_m[0] == pytest.approx(plans[0].width_m)
+    # Nothing but what it takes is met on the way, with an open hand.
+    world = CollisionWorld(panda, motion.T_world_base, task)
+    for q in motion.phases[0].angles[::5]:
+        assert all("yellow_cup" in pair for pair in world.hits(q))
+    # What nothing is held in is nobody's to do.
+    idle = dataclasses.replace(rollout, held=np.zeros_like(rollout.held))
+    with pytest.raises(NoPlan, match="nothing is held"):
+        plan_motion(task, panda, idle, areas)
+
+
+@pytest.mark.slow
+def test_an_arm_lifts_a_cup_and_lets_it_go(panda, task):
+    rollout = lifted_rollout(task, "yellow_cup")
+    areas = [np.zeros((0, 3))] * len(task.actuators)
+    _, motion = plan_motion(task, panda, rollout, areas)
+    done = perform(task, panda, motion, {}, task.camera, 20)
+    off = tracking(done, motion)
+    assert not done.diverged and off["mean_mm"] < 2 and off["most_mm"] < 8, off
+    r = done.rollout
+    assert r.arm == "franka" and r.arm_angles.shape == (motion.steps + 1, 7)
+    np.testing.assert_allclose(r.arm_angles[0], panda.spec.home_rad, atol=1e-5)
+    assert len(done.pictures) == motion.steps // 20 + 1
+    cup = r.positions_m[:, r.bodies.index("yellow_cup"), 2]
+    held = np.flatnonzero(r.held.any(1))
+    assert cup[held[-1]] - cup[0] > 0.075, "it was lifted"
+    assert np.abs(cup[: held[0]] - cup[0]).max() < 2e-3, "it stood still while the hand came"
+    assert cup[-1] - cup[0] < 0.03, "and fell when it was let go"

@@ -19,6 +19,8 @@ HERE = Path(__file__).parent / "arms"
 SHIPPED = "genesis:"
 """Before a model file that Genesis ships."""
 
+PALM_KG, FINGER_KG = 0.6, 0.05
+"""Of a gripper that stands for one that the model lacks."""
 TURNS_RAD = (-2 * np.pi, 2 * np.pi)
 """Limits of a joint for which the model has none."""
 
@@ -131,11 +133,39 @@ class Arm:
             spec.delete(geom)
         return spec
 
-    def inertia(self, poses: int = 64) -> np.ndarray:
-        """(J,) [kg m^2] the most that each joint has to move, of many poses."""
+    def simulated(self, folder: Path) -> tuple[Path, tuple[str, ...]]:
+        """A model to simulate, and its fingers' joints. Where the arm's own has no gripper, boxes on two
+        slides stand for it, in a file in `folder`."""
         import mujoco
 
-        model = mujoco.MjModel.from_xml_path(str(self.model_path))
+        gripper = self.spec.gripper
+        if gripper.finger_joints:
+            return self.model_path, tuple(gripper.finger_joints)
+        spec = mujoco.MjSpec.from_file(str(self.model_path))
+        spec.meshdir = str((self.model_path.parent / (spec.meshdir or "")).resolve())
+        tip, box = spec.body(self.spec.tip), mujoco.mjtGeom.mjGEOM_BOX
+        fw, ft, fl = gripper.finger_m
+        pw, pt, pl = gripper.palm_m
+        x, y, z = gripper.tcp_m
+        tip.add_geom(type=box, size=[pw / 2, pt / 2, pl / 2], pos=[x, y, z - fl - pl / 2],
+                     mass=PALM_KG, rgba=[0.2, 0.2, 0.22, 1])  # fmt: skip
+        for side, name in ((-1, "left_finger"), (1, "right_finger")):
+            place = [x, y + side * ft / 2, z + 0.15 * fw - fl / 2]
+            finger = tip.add_body(name=name, pos=place)
+            finger.add_joint(name=name, type=mujoco.mjtJoint.mjJNT_SLIDE, axis=[0, side, 0],
+                             range=[0, gripper.opening_m / 2], armature=0.1)  # fmt: skip
+            finger.add_geom(type=box, size=[fw / 2, ft / 2, fl / 2 + 0.15 * fw], mass=FINGER_KG,
+                            rgba=[0.35, 0.35, 0.37, 1])  # fmt: skip
+        path = folder / f"{self.name}.xml"
+        spec.compile()
+        path.write_text(spec.to_xml())
+        return path, ("left_finger", "right_finger")
+
+    def inertia(self, file: Path, poses: int = 64) -> np.ndarray:
+        """(J,) [kg m^2] the most that each joint has to move in a model of `simulated`, of many poses."""
+        import mujoco
+
+        model = mujoco.MjModel.from_xml_path(str(file))
         data, M = mujoco.MjData(model), np.zeros((model.nv, model.nv))
         joints = [model.joint(n) for n in self.spec.joints]
         at, most = [j.dofadr[0] for j in joints], np.zeros(len(joints))

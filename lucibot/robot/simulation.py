@@ -6,7 +6,9 @@ follows the trajectory, what the actuator is measured to be off it is added up, 
 
 from __future__ import annotations
 
+import tempfile
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -66,7 +68,23 @@ def perform(
     Raises:
         RunFailed: the process died.
     """
-    process = SimProcess(_performer, task, arm_model(arm, motion.T_world_base), camera)
+    with tempfile.TemporaryDirectory(prefix="lucibot_arm_") as scratch:
+        model = arm_model(arm, motion.T_world_base, Path(scratch))
+        return _performed(task, arm, model, motion, grasps_m, camera, every, feedback, progress)
+
+
+def _performed(
+    task,
+    arm,
+    model: ArmModel,
+    motion: Motion,
+    grasps_m,
+    camera,
+    every,
+    feedback,
+    progress: Progress,
+) -> Performed:
+    process = SimProcess(_performer, task, model, camera)
     try:
         progress("building the scene with the arm in it")
         built = process.receive()
@@ -84,15 +102,17 @@ def perform(
                     "memory is the usual reason")  # fmt: skip
 
 
-def arm_model(arm: Arm, T_world_base: np.ndarray) -> ArmModel:
-    """What the simulation needs to know of an arm at one place."""
+def arm_model(arm: Arm, T_world_base: np.ndarray, folder: Path) -> ArmModel:
+    """What the simulation needs to know of an arm at one place; a model that has to be made for it is
+    written into `folder`."""
+    file, fingers = arm.simulated(folder)
     T_tip_tcp = np.eye(4)
     T_tip_tcp[:3, 3] = arm.spec.gripper.tcp_m
     return ArmModel(
-        name=arm.name, file=arm.model_path, T_world_base=T_world_base, tip=arm.spec.tip,
+        name=arm.name, file=file, T_world_base=T_world_base, tip=arm.spec.tip,
         T_tip_tcp=T_tip_tcp, joints=tuple(arm.spec.joints),
-        fingers=tuple(arm.spec.gripper.finger_joints), home_rad=np.array(arm.spec.home_rad),
-        inertia_kg_m2=arm.inertia(), opening_m=arm.spec.gripper.opening_m,
+        fingers=fingers, home_rad=np.array(arm.spec.home_rad),
+        inertia_kg_m2=arm.inertia(file), opening_m=arm.spec.gripper.opening_m,
     )  # fmt: skip
 
 

@@ -11,6 +11,8 @@ import numpy as np
 
 BANDWIDTH_RAD_S = 100.0
 """Of the joints' position servos: they lag by acceleration over its square."""
+LEAST_KG_M2 = 0.05
+"""Servos are made for so much at least, as motors behind gears are."""
 FINGER_BANDWIDTH_RAD_S = 40.0
 FINGER_KG = 0.1
 GRIP_N = 40.0
@@ -85,8 +87,9 @@ class SimArm:
 
     def _servos(self) -> None:
         entity, w = self._entity, BANDWIDTH_RAD_S
-        entity.set_dofs_kp(w * w * self.model.inertia_kg_m2, self._arm)
-        entity.set_dofs_kv(2 * w * self.model.inertia_kg_m2, self._arm)
+        inertia = np.maximum(self.model.inertia_kg_m2, LEAST_KG_M2)
+        entity.set_dofs_kp(w * w * inertia, self._arm)
+        entity.set_dofs_kv(2 * w * inertia, self._arm)
         if self._fingers:
             w = FINGER_BANDWIDTH_RAD_S
             n = len(self._fingers)
