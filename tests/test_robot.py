@@ -362,6 +362,16 @@ def test_bad_words_of_the_command_are_said(tmp_path, capsys):
     ):
         assert main(["robot", *argv]) == 2
         assert words in capsys.readouterr().err
+    (tmp_path / "folder").mkdir()
+    for flags, words in (
+        (["--robot", "frank"], "franka"),
+        (["--robot", str(tmp_path / "folder")], "no arm.toml"),
+        (["--robot.base", "1,2"], "X,Y,Z,DEG"),
+        (["--until", "robot"], "--robot NAME"),
+        (["--robot.folder", str(tmp_path / "gone")], "gone"),
+    ):
+        assert main(["run", "open_door", *flags, "--out", str(tmp_path / "runs")]) == 2, flags
+        assert words in capsys.readouterr().err
 
 
 def test_an_arm_in_a_shipped_scene_meets_what_is_there_by_its_name(panda):

@@ -1,7 +1,7 @@
 """Where two fingers can hold a mesh: antipodal pairs near the affordance (paper, section 3.4).
 
 A grasp is a frame in the mesh's own frame: y from one contact to the other, z the way in which the hand
-comes, the origin half-way between the contacts.
+comes, the origin half-way between the contacts or a little before.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ FRICTION = 0.5
 """Of the fingers: a contact holds whose normal is at most atan(FRICTION) off the line between the two."""
 APPROACHES = 16
 """Ways to come, evenly about the line between the contacts."""
+TIP_M = 0.007
+"""Contacts may lie so much nearer to the fingers' ends: what lies on a table is taken with the tips."""
 CLEARANCE_M = 0.002
 """What an open finger keeps from the mesh."""
 SAMPLED = 4000
@@ -114,9 +116,11 @@ def _frames(mesh, a, b, quality, middle, gripper, count, within, seed) -> Grasps
     for i in order:
         if len(rows) >= 4 * count:
             break
-        frames = _about(a[i], b[i])
-        free = [f for f in frames if _has_room(f, cloud, width[i], gripper)]
-        rows += [(quality[i] - off[i] / 0.02 - 0.5 * k, i, f) for k, f in enumerate(_spread(free))]
+        for back in (0.0, TIP_M):
+            frames = [_drawn_back(f, back) for f in _about(a[i], b[i])]
+            free = _spread([f for f in frames if _has_room(f, cloud, width[i], gripper)])
+            score = quality[i] - off[i] / 0.02 - 0.25 * (back > 0)
+            rows += [(score - 0.5 * k, i, f) for k, f in enumerate(free)]
     rows = sorted(rows, key=lambda r: -r[0])[:count]
     index = np.array([i for _, i, _ in rows], int)
     return Grasps(
@@ -140,6 +144,12 @@ def _about(a: np.ndarray, b: np.ndarray) -> list[np.ndarray]:
         T[:3, 3] = (a + b) / 2
         frames.append(T)
     return frames
+
+
+def _drawn_back(T: np.ndarray, by_m: float) -> np.ndarray:
+    drawn = T.copy()
+    drawn[:3, 3] -= by_m * T[:3, 2]
+    return drawn
 
 
 def _spread(frames: list[np.ndarray]) -> list[np.ndarray]:
