@@ -14,8 +14,9 @@ import numpy as np
 from lucibot.core.camera import Camera
 from lucibot.core.scene_view import SceneView
 
-STILL_M = 0.002
-"""A pixel whose depth has changed by less than this, under the same label, shows what it showed."""
+STILL_M = 0.005
+"""A pixel whose depth has changed by less than this, under the same label, shows what it showed: particles
+are drawn as balls, whose surface is not as even as the first frame's."""
 AMBIENT = 0.45
 """Light on a surface that is seen edge-on, as a share of that on one that faces the camera."""
 
@@ -60,7 +61,7 @@ class Painter:
 
     def _shade(self, label: np.ndarray, depth_m: np.ndarray) -> np.ndarray:
         """(H, W) light by how much the surface faces the camera."""
-        c = self._camera
+        c, depth_m = self._camera, cv2.medianBlur(depth_m, 5)
         dx = cv2.Sobel(depth_m, cv2.CV_32F, 1, 0, scale=1 / 8) * c.fx / depth_m
         dy = cv2.Sobel(depth_m, cv2.CV_32F, 0, 1, scale=1 / 8) * c.fy / depth_m
         facing = 1 / np.sqrt(1 + dx**2 + dy**2)
