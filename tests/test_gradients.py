@@ -150,7 +150,7 @@ def drawn_things(batch: int, particles: int):
     return observer, [x.requires_grad_() for x in state], twin
 
 
-@pytest.mark.parametrize(("batch", "particles"), [(1, 0), (1, 6), (3, 4)])
+@pytest.mark.parametrize(("batch", "particles"), [(1, 0), (1, 6), (3, 4), (2, 40)])
 def test_soft_observe(batch, particles, threads):
     observer, state, twin = drawn_things(batch, particles)
     soft = {"blur_px": 1.5, "blur_m": 0.05}

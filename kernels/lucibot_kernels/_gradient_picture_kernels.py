@@ -374,6 +374,9 @@ def soft_picture_backward(
             if across[p] >= 0:
                 d = on_its_side(distance, across[p], base, pixel, width, covered, double)
                 s, slope = soft(d, real(blur_px, double), covered)
+                if d <= 0:
+                    # Held at the contour, see `on_its_side`, it does not move with it.
+                    slope = real(0, double)
             if covered or across[p] >= 0:
                 dz = depth_gradient[p]
                 o = p
