@@ -111,7 +111,7 @@ def _record(
 ) -> dict[str, Any]:
     state = done[0]
     runs = [
-        {"run": o.name, "task": o.task.name, "seed": o.seed,
+        {"run": o.name, "task": o.task.name, "seed": o.seed, "method": o.method,
          "judges": {v.judge: asdict(v.each[i]) for v in done}}
         for i, o in enumerate(outcomes)
     ]  # fmt: skip

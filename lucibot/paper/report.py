@@ -88,7 +88,7 @@ def _shown(results: Results, number: int) -> list[Method]:
 def _head(r: Results) -> str:
     spent = (
         f"{r.rollouts} rollouts for every search" if r.rollouts is not None
-        else "every search has the preset's own rule: at most 16 generations of 16, until three bring nothing"
+        else "every search goes on by the rule of its preset"
     )  # fmt: skip
     on = ", ".join(f"{k} {v}" for k, v in machine().items())
     software = ", ".join(f"{k} {v}" for k, v in versions().items())
