@@ -293,6 +293,18 @@ def _ensure_arm(config: RunConfig) -> None:
         config.robot.T_world_base()
 
 
+def task_of(run: RunDirectory, given: str | Path | None = None) -> Task:
+    """The task of a run, as it is now; its settings may be another version's.
+
+    Args:
+        given: where its task folder is, if it has been moved.
+
+    Raises:
+        UserError: its task folder is gone, or does not follow the schema.
+    """
+    return load_task(_task_folder(run, given))
+
+
 def _task_folder(run: RunDirectory, given: str | Path | None) -> Path:
     """Where the task of a run is: where it was, or in this package, if it ships the very same."""
     if given is not None:

@@ -13,7 +13,7 @@ import numpy as np
 from lucibot.core.errors import UserError
 from lucibot.core.scene_view import SceneView
 from lucibot.core.video import Video, read_video
-from lucibot.pipeline import open_run, replays, stage_folder
+from lucibot.pipeline import replays, stage_folder, task_of
 from lucibot.sim.state import FinalState
 from lucibot.store.run import RunDirectory
 from lucibot.task import Task, load_task
@@ -84,7 +84,7 @@ def read_every(
     """
     directory = RunDirectory.open(Path(run))
     moved = (tasks or {}).get(Path(directory.record["task"]).name)
-    directory, task, _, seed = open_run(Path(run), task=moved and moved.folder)
+    task, seed = moved or task_of(directory), directory.record["seed"]
     found = replays(directory)
     return [
         Outcome(
