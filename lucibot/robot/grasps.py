@@ -23,6 +23,8 @@ APPROACHES = 16
 """Ways to come, evenly about the line between the contacts."""
 TIP_M = 0.007
 """Contacts may lie so much nearer to the fingers' ends: what lies on a table is taken with the tips."""
+PINCH_M = 0.010
+"""What yields is pinched so much nearer to the fingers' ends: it may lie flat on a table."""
 CLEARANCE_M = 0.002
 """What an open finger keeps from the mesh."""
 SAMPLED = 4000
@@ -185,7 +187,7 @@ def pinches(place_m: np.ndarray, along: np.ndarray | None, count: int = 24) -> G
             side = np.cross(y, [0, 0, -1.0])
             z = np.cos(tilt) * np.array([0, 0, -1.0]) + np.sin(tilt) * side
             T = np.eye(4)
-            T[:3, :3], T[:3, 3] = np.stack([np.cross(y, z), y, z], 1), place_m
+            T[:3, :3], T[:3, 3] = np.stack([np.cross(y, z), y, z], 1), place_m - PINCH_M * z
             frames.append(T)
     frames = np.stack(frames)
     across = np.ones(len(frames)) if along is None else 1 - np.abs(frames[:, :3, 1] @ along)
