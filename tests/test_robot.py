@@ -3,6 +3,7 @@ ways through scenes in which it is known what is in the way."""
 
 import dataclasses
 import json
+from types import SimpleNamespace
 
 import mujoco
 import numpy as np
@@ -12,9 +13,10 @@ import trimesh
 from scipy.spatial.transform import Rotation
 
 from lucibot.cli import main
-from lucibot.core.errors import UserError
+from lucibot.core.errors import RunFailed, UserError
 from lucibot.robot.arm import arm_names, load_arm
 from lucibot.robot.collision import CollisionWorld
+from lucibot.robot.config import RobotConfig
 from lucibot.robot.grasps import FRICTION, NEAR_M, sample_grasps
 from lucibot.robot.holds import Hold, NoPlan
 from lucibot.robot.kinematics import Kinematics, cheapest
@@ -23,6 +25,7 @@ from lucibot.robot.plan import OFF_M, plan_holds
 from lucibot.robot.simulation import perform, tracking
 from lucibot.robot.timing import timed
 from lucibot.robot.ways import CHECKED_RAD, free_way
+from lucibot.stages import robot as stage
 from lucibot.store.rollout import Rollout
 from lucibot.task import load_task
 
@@ -502,3 +505,34 @@ def test_an_arm_lifts_a_cup_and_lets_it_go(panda, task):
     assert cup[held[-1]] - cup[0] > 0.075, "it was lifted"
     assert np.abs(cup[: held[0]] - cup[0]).max() < 2e-3, "it stood still while the hand came"
     assert cup[-1] - cup[0] < 0.03, "and fell when it was let go"
+
+
+@pytest.mark.parametrize(
+    ("fails", "at"),
+    [({"plan": NoPlan("kinematics", "no grasp reaches the whole of the way")}, "kinematics"),
+     ({"perform": RunFailed("the servos cannot hold it")}, "execution")],
+    ids=["no plan", "not carried out"],
+)  # fmt: skip
+def test_what_an_arm_cannot_do_is_a_result(monkeypatch, tmp_path, fails, at):
+    def plan(*arguments, **named):
+        if "plan" in fails:
+            raise fails["plan"]
+        return [], SimpleNamespace(slower=np.ones(1))
+
+    def carry_out(*arguments):
+        raise fails["perform"]
+
+    monkeypatch.setattr(stage, "plan_motion", plan)
+    monkeypatch.setattr(stage, "_perform", carry_out)
+    monkeypatch.setattr(stage.Rollout, "load", lambda path: None)
+    areas = SimpleNamespace(affordance=SimpleNamespace(areas=list))
+    monkeypatch.setattr(stage.Supervision, "load", lambda path: areas)
+    notes = []
+    inputs = {"execute": tmp_path, "perceive": tmp_path}
+    stage.run(SimpleNamespace(task=None, config=RobotConfig(), inputs=inputs, folder=tmp_path,
+                              note=notes.append, progress=lambda *a: None))  # fmt: skip
+    told = json.loads((tmp_path / stage.ROBOT).read_text())
+    (why,) = [str(e) for e in fails.values()]
+    assert (told["failed"], told["why"]) == (at, why)
+    (note,) = notes
+    assert note.endswith(why) and "Panda" in note

@@ -38,7 +38,7 @@ def run(ctx: Context) -> None:
         )  # fmt: skip
     except NoPlan as e:
         told |= {"failed": e.stage, "why": str(e)}
-        ctx.note(f"{arm.title}: {e}")
+        ctx.note(f"{arm.spec.title}: {e}")
         write_json(ctx.folder / ROBOT, told)
         return
     seconds["plan"] = round(time.perf_counter() - begin, 3)
@@ -50,7 +50,7 @@ def run(ctx: Context) -> None:
         _perform(ctx, arm, motion, supervision, told)
     except RunFailed as e:
         told |= {"failed": "execution", "why": str(e)}
-        ctx.note(f"{arm.title}: {e}")
+        ctx.note(f"{arm.spec.title}: {e}")
     seconds["simulation"] = round(time.perf_counter() - begin, 3)
     write_json(ctx.folder / ROBOT, told)
 
