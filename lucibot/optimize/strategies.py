@@ -7,7 +7,7 @@ import functools
 from collections.abc import Callable
 
 import numpy as np
-from threadpoolctl import threadpool_limits
+from threadpoolctl import ThreadpoolController
 
 from lucibot.core.errors import UserError
 from lucibot.optimize.config import CEM
@@ -31,10 +31,18 @@ def _one_thread(step: Callable) -> Callable:
 
     @functools.wraps(step)
     def alone(*arguments):
-        with threadpool_limits(1, user_api="blas"):
+        with _libraries().limit(limits=1, user_api="blas"):
             return step(*arguments)
 
     return alone
+
+
+@functools.cache
+def _libraries() -> ThreadpoolController:
+    """NumPy's LAPACK, and SciPy's, which is JAX's as well. To look for them takes milliseconds."""
+    import scipy.linalg  # noqa: F401
+
+    return ThreadpoolController()
 
 
 @functools.cache
