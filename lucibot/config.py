@@ -12,7 +12,7 @@ from lucibot.core.config import Config
 from lucibot.core.schema import Count, Index, Positive
 from lucibot.objective.config import VideoObjective
 from lucibot.objective.weights import PAPER_WEIGHTS
-from lucibot.optimize.config import Evosax, PrefitConfig, SearchConfig, StartConfig
+from lucibot.optimize.config import Evosax, SearchConfig, StartConfig
 from lucibot.perception.config import (
     AffordanceConfig,
     EventConfig,
@@ -91,8 +91,6 @@ class OptimizeConfig(Config):
     start: StartConfig | None = None
     """Where the search starts; if not given, as the objective has it: those that see no video start at
     random."""
-    prefit: PrefitConfig | None = PrefitConfig()
-    """Fit the actuators' poses by drawing, before any physics."""
     workers: Annotated[Index, Field(le=1024)] = field(default=0, metadata=NO_EFFECT)
     """One-thread worker processes on a CPU; 0 takes one a core."""
     device: Literal["cpu", "cuda"] = "cpu"
@@ -151,7 +149,6 @@ PRESETS: dict[str, RunConfig] = {
                 sigma_position_m=0.02, sigma_depth_m=None, sigma_rotation_deg=6.0, optimizer=Evosax(),
             ),
             objective=VideoObjective(weights=PAPER_WEIGHTS),
-            prefit=None,
         )
     ),
 }  # fmt: skip

@@ -136,7 +136,7 @@ STAGES: tuple[Stage, ...] = (
     Stage(number=40, name="perceive", version=18, needs=("scene", "imagine", "select"),
           config="perceive", reads=("scene", "roles", "hands"),
           reads_too=lambda c: ("instruction",) if isinstance(c.perceive.answerer, VlmAnswerer) else ()),
-    Stage(number=50, name="optimize", version=10, needs=("scene", "perceive"), config="optimize",
+    Stage(number=50, name="optimize", version=11, needs=("scene", "perceive"), config="optimize",
           reads=("scene", "roles", "simulation"), seeded=True, keep=("checkpoints", "judge"),
           begins_early=True, needs_too=lambda c: c.optimize.objective.READS,
           reads_too=lambda c: c.optimize.objective.READS_TASK),

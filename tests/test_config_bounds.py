@@ -44,8 +44,6 @@ WRONG = [
     ("--optimize.search.sigma-position-m", "0"),
     ("--optimize.search.sigma-depth-m", "-0.1"),
     ("--optimize.search.correlation", "1"),
-    ("--optimize.prefit.outline-points", "1"),
-    ("--optimize.prefit.sigma-position-m", "0"),
     ("--optimize.objective.weights.contact", "-1"),
     ("--execute.film-fps", "0"),
     ("--execute.film-width", "1"),

@@ -454,9 +454,9 @@ def test_the_python_door(toys, tmp_path):
                        settings={"optimize.search.population": 4})  # fmt: skip
     with pytest.raises(UserError, match="no result yet"):
         done.result()
-    done = lucibot.resume(done, settings={"optimize.prefit": None})
+    done = lucibot.resume(done, settings={"optimize.search.sigma_depth_m": None})
     assert done.result() == RESULT and done.record["seed"] == 3
-    assert done.record["config"]["optimize"]["prefit"] is None
+    assert done.record["config"]["optimize"]["search"]["sigma_depth_m"] is None
     assert done.record["config"]["optimize"]["search"]["population"] == 4
     with pytest.raises(UserError, match="Did you mean"):
         lucibot.run("cut_dough", settings={"optimize.serch.population": 4})

@@ -3,7 +3,6 @@
 import os
 import subprocess
 import sys
-from types import SimpleNamespace
 from typing import get_args, get_type_hints
 
 import numpy as np
@@ -13,14 +12,11 @@ from lucibot.core.errors import RunFailed
 from lucibot.core.geometry import pose_np
 from lucibot.objective.evaluation import Evaluation
 from lucibot.optimize.clearance import Clearance
-from lucibot.optimize.config import CEM, Evosax, PrefitConfig, Pycma, SearchConfig
+from lucibot.optimize.config import CEM, Evosax, Pycma, SearchConfig
 from lucibot.optimize.parametrization import Parametrization
-from lucibot.optimize.prefit import prefit
-from lucibot.optimize.search import _load_checkpoint, best_start, evaluate_once, search
+from lucibot.optimize.search import _load_checkpoint, evaluate_once, search
 from lucibot.optimize.strategies import strict_ranks
 from lucibot.task import load_task
-from lucibot.vision.draw import DrawMesh, draw_depth, fit_camera
-from lucibot.vision.trajectory import Trajectory
 
 STRATEGIES = [Evosax(strategy=s) for s in get_args(get_type_hints(Evosax)["strategy"])]
 STRATEGIES += [Pycma(), CEM()]
@@ -202,19 +198,6 @@ def test_what_is_only_evaluated_is_one_rollout_of_the_estimate():
         evaluate_once(diverged, start)
 
 
-def test_of_several_starts_the_lowest_is_taken_and_never_one_that_failed():
-    starts = np.zeros((4, 2, 1, 6), np.float32)
-
-    def said(loss, failed):
-        told = Evaluation(loss=np.array(loss), terms={}, failed=np.array(failed), seconds={})
-        return best_start(lambda w: told, starts)[0]
-
-    nothing = [False] * 4
-    assert said([3.0, 1.0, 1.0, 2.0], nothing) == 1
-    assert said([3.0, np.nan, -np.inf, 2.0], [False, True, True, False]) == 3
-    assert said([np.inf] * 4, [True] * 4) == 0
-
-
 def test_the_start_is_a_candidate(tmp_path):
     """A loss that only the start satisfies is found in the first generation."""
 
@@ -337,35 +320,3 @@ def test_steps_along_the_line_of_sight_are_larger():
     ray = -camera / np.linalg.norm(camera)
     assert (moved @ ray).std() == pytest.approx(0.016, rel=0.05)
     assert (moved @ [1.0, 0, 0]).std() == pytest.approx(0.004, rel=0.05)
-
-
-def test_poses_are_fitted_to_their_masks_by_drawing():
-    """Masks come from perception's rasteriser, another one than the fit draws with."""
-    task = load_task("hammer_peg")
-    (hammer,) = task.actuators
-    camera, mesh = fit_camera(task.camera, 160), task.mesh(hammer)
-    true = np.repeat(pose_np(hammer.T_world_object)[None, None], 3, axis=0)
-    true[:, 0, :3] += [[0.02, 0, 0.05], [-0.02, 0.03, 0.08], [0, 0, 0.1]]
-    poses = Trajectory.from_poses(true[:, 0], np.zeros(3))
-    drawn = DrawMesh(vertices_m=mesh.vertices, faces=mesh.faces, anchor_m=np.zeros(3))
-    masks = np.isfinite(draw_depth(drawn, poses.T_world_object, camera))
-    shift = np.array([0.006, -0.006, 0.004, 0.03, -0.02, 0.03])
-    seen = SimpleNamespace(
-        camera=camera, waypoints=true + shift, held=np.array([[True], [True], [False]]),
-        waypoint_confidence=np.ones((3, 1)), actuator_masks=masks[:, None],
-        target_masks=np.zeros_like(masks), valid=np.ones_like(masks),
-    )  # fmt: skip
-    # Half of the second keyframe's mask is missing where the target is seen, which says nothing.
-    half = int(np.median(masks[1].nonzero()[1]))
-    seen.target_masks[1, :, :half] = masks[1, :, :half]
-    seen.actuator_masks[1, 0, :, :half] = False
-    nothing = np.full(masks.shape[1:], np.inf, np.float32)
-    fitted, iou = prefit(task, seen, nothing, PrefitConfig())
-    np.testing.assert_array_equal(fitted[2], seen.waypoints[2].astype(np.float32))
-    assert (iou["before"][:2] < 0.8).all() and (iou["after"][:2] > 0.9).all()
-    assert np.isnan(iou["after"][2])
-    # Poses that the masks have nothing against stay, though a hammer may turn about its handle unseen.
-    seen.waypoints = true
-    kept, _ = prefit(task, seen, nothing, PrefitConfig())
-    assert np.abs(kept - true)[:, 0, :3].max() < 0.002
-    assert np.rad2deg(np.abs(kept - true)[:, 0, 3:]).max() < 2

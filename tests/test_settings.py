@@ -7,7 +7,7 @@ import pytest
 
 from lucibot.config import PRESETS, RunConfig
 from lucibot.core.errors import UserError
-from lucibot.optimize.config import CEM, PrefitConfig
+from lucibot.optimize.config import CEM, RandomStart
 from lucibot.options import with_preset, with_settings
 from lucibot.providers.renderer import RasterRenderer
 from lucibot.settings import Parser, configured, member_names, settings
@@ -38,9 +38,7 @@ def test_every_field_of_every_member_is_a_flag():
 
     listed = [s.path for s in settings(RunConfig, QUICK)]
     assert len(listed) == len(set(listed)) and set(listed) == paths(RunConfig)
-    assert {"scene.renderer", "video", "optimize.search.optimizer", "optimize.prefit"} <= set(
-        listed
-    )
+    assert {"scene.renderer", "video", "optimize.search.optimizer", "optimize.start"} <= set(listed)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -90,8 +88,8 @@ def test_members_may_share_a_name_of_a_setting():
         ("--scene.renderer.samples 3", "scene.renderer", RasterRenderer(samples=3)),
         ("--optimize.search.optimizer.kept 1", "optimize.search.optimizer", CEM(kept=1)),
         ("--optimize.search.optimizer cem", "optimize.search.optimizer", CEM()),
-        ("--optimize.prefit none", "optimize.prefit", None),
-        ("--optimize.prefit.outline-points 8", "optimize.prefit", PrefitConfig(outline_points=8)),
+        ("--optimize.start none", "optimize.start", None),
+        ("--optimize.start.room-m 0.2", "optimize.start", RandomStart(room_m=0.2)),
     ],
 )
 @pytest.mark.parametrize("first", [True, False])
@@ -106,11 +104,11 @@ def test_a_setting_works_by_its_own_name_before_and_after_the_task(words, where,
 def test_settings_come_together_in_any_order():
     one = ["--scene.renderer.samples", "3"]
     two = ["--scene.renderer", "raster"]
-    three = ["--optimize.prefit.outline-points", "8"]
+    three = ["--optimize.start.room-m", "0.2"]
     paper = PRESETS["paper"]
     found = parse(*one, "cut_dough", *three, *two, config=paper)
     assert found == parse(*two, *three, *one, "cut_dough", config=paper)
-    assert found.optimize.prefit == PrefitConfig(outline_points=8)
+    assert found.optimize.start == RandomStart(room_m=0.2)
     assert found.optimize.search == paper.optimize.search
 
 
@@ -129,8 +127,8 @@ def test_settings_come_together_in_any_order():
             "no setting of --scene.renderer mits",
         ),
         (
-            "--optimize.prefit none --optimize.prefit.outline-points 2",
-            "no setting of --optimize.prefit none",
+            "--optimize.start none --optimize.start.room-m 0.2",
+            "no setting of --optimize.start none",
         ),
         ("--video file", "needs --video.paths"),
         ("--video nowhere.mp4", "no such file"),

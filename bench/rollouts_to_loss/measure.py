@@ -38,11 +38,11 @@ EQUAL = {"generations": 6, "least_gain": 0.0}
 """All settings but the paper's: 96 rollouts at most, and until none is lower any more."""
 
 
-def changed(*, prefit=QUICK.optimize.prefit, weights=PAPER_WEIGHTS, **search) -> RunConfig:
+def changed(*, weights=PAPER_WEIGHTS, **search) -> RunConfig:
     """`quick` led by the paper's terms, with other search settings."""
     optimize = replace(
         QUICK.optimize, search=replace(QUICK.optimize.search, **(EQUAL | search)),
-        objective=VideoObjective(weights=weights), prefit=prefit,
+        objective=VideoObjective(weights=weights),
     )  # fmt: skip
     return replace(QUICK, optimize=optimize)
 
@@ -57,7 +57,6 @@ SETTINGS: dict[str, RunConfig] = {
     "paper": PRESETS["paper"],
     "quick": changed(weights=QUICK.optimize.objective.weights),
     "paper_terms": changed(),
-    "no_prefit": changed(prefit=None),
     "no_start": changed(include_start=False),
     "independent": changed(correlation=0.0),
     "paper_steps": changed(sigma_position_m=0.02, sigma_depth_m=None, sigma_rotation_deg=6.0),

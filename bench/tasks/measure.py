@@ -9,7 +9,6 @@ what a run directory holds is not made again.
 Methods:
   full        the quick preset
   estimated   no search: the poses that perception estimated, lifted out of static bodies
-  drawn       no search: the same, fitted by drawing
   no_parts    the quick preset without the terms of the target's parts, which look at the simulator's
               particles
 
@@ -48,8 +47,7 @@ def methods() -> dict[str, RunConfig]:
     quick = PRESETS["quick"]
     return {
         "full": quick,
-        "estimated": no_search(quick, prefit=None),
-        "drawn": no_search(quick),
+        "estimated": no_search(quick),
         "no_parts": without_terms(quick, "part_"),
     }
 

@@ -10,7 +10,6 @@ SHORT = {
     "full": "solved",
     "no_parts": "without parts",
     "estimated": "estimated poses",
-    "drawn": "drawn fit",
 }
 
 

@@ -109,21 +109,6 @@ class OwnOptimizer(Config):
 
 
 @dataclass(frozen=True, kw_only=True)
-class PrefitConfig(Config):
-    """The fit of the actuators' poses to their masks by drawing alone, without physics."""
-
-    rounds: Annotated[Index, Field(le=1000)] = 8
-    """Gauss-Newton rounds of each of two passes."""
-    outline_points: Annotated[Count, Field(ge=8)] = 96
-    """Points of an outline that are compared with the mask's edge."""
-    sigma_position_m: Positive = 0.010
-    """How far the estimate may be off [m], one standard deviation: what masks cannot see (depth along
-    the ray) stays where perception put it."""
-    sigma_rotation_deg: Positive = 5.0
-    """The same of its rotation [deg]."""
-
-
-@dataclass(frozen=True, kw_only=True)
 class VideoStart(Config):
     """Start from the poses that were read from the video (paper, section 3.4)."""
 

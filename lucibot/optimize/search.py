@@ -118,12 +118,6 @@ def search(
     return _best(history, dict(seconds))
 
 
-def best_start(evaluate: Evaluate, starts: np.ndarray) -> tuple[int, Evaluation]:
-    """Which of a few starts (S, K, A, 6) has the lowest loss, the first of equals, and what each has."""
-    result = evaluate(starts)
-    return int(np.argmin(comparable(result.loss, result.failed))), result
-
-
 def comparable(loss: np.ndarray, failed: np.ndarray) -> np.ndarray:
     """Losses as a search compares them: whatever a failed rollout's loss is said to be, it is behind
     all that did not fail."""

@@ -50,12 +50,12 @@ METHODS = {m.name: m for m in (
     Method(name="vlm-pref", title="VLM-Pref", what="pairwise preferences of a model",
            settings={"optimize.objective": "vlm-pref"}),
     Method(name="estimated", title="Ours, estimated poses", what="no search: the poses that perception read",
-           settings={"optimize.search.generations": "0", "optimize.prefit": "none"}, searches=False),
+           settings={"optimize.search.generations": "0"}, searches=False),
     Method(name="paper", title="The paper's protocol", what="5 generations of 128 from the estimated poses, the "
            "paper's terms, one first step size tuned on seeds from 100 on", settings={}, preset="paper",
            tuned=True),
     Method(name="no_init", title="Ours w/o Init", what="waypoints at random within the scene's bounds",
-           settings={"optimize.start": "random", "optimize.prefit": "none"}),
+           settings={"optimize.start": "random"}),
     Method(name="no_contact", title="Ours w/o Contact", what="without the contact term",
            settings={"optimize.objective.weights.contact": "0"}),
     Method(name="no_parts", title="Ours w/o parts", what="without the terms of the target's parts, which look at "

@@ -5,18 +5,15 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING
 
-import cv2
 import numpy as np
 
 from lucibot.baselines.judge import JUDGE, Given, judged
 from lucibot.core.scene_view import SceneView
-from lucibot.objective.evaluation import Evaluate
 from lucibot.objective.supervision import Supervision
 from lucibot.optimize.clearance import Clearance
 from lucibot.optimize.config import OwnOptimizer, RandomStart, VideoStart
 from lucibot.optimize.parametrization import Parametrization
-from lucibot.optimize.prefit import prefit
-from lucibot.optimize.search import SearchResult, best_start, evaluate_once, search
+from lucibot.optimize.search import SearchResult, evaluate_once, search
 from lucibot.optimize.start import random_start
 from lucibot.pipeline import Context
 from lucibot.sim.grip import grasps
@@ -84,10 +81,8 @@ def _run(ctx: Context, evaluator: ShardedEvaluator) -> None:
         else config.objective.in_workers().term_weights()
     )
 
-    def save(found: SearchResult, start: np.ndarray, iou=None, begun=None) -> None:
-        _save(
-            ctx, found, estimate, start, iou, supervision, evaluator.sharding.n_envs, weights, begun
-        )
+    def save(found: SearchResult, start: np.ndarray) -> None:
+        _save(ctx, found, estimate, start, supervision, evaluator.sharding.n_envs, weights)
 
     if not ctx.task.is_searched or followed is not None:
         alone = estimate if followed is None else followed
@@ -99,7 +94,7 @@ def _run(ctx: Context, evaluator: ShardedEvaluator) -> None:
         return clear.repaired(waypoints, supervision.held)
 
     start_config = config.start or STARTS[config.objective.START]
-    search_config, iou, begun = config.search, None, None
+    search_config = config.search
     if isinstance(start_config, RandomStart):
         start = repair(
             random_start(ctx.task, estimate, supervision.held, start_config, seed=ctx.seed)
@@ -109,9 +104,9 @@ def _run(ctx: Context, evaluator: ShardedEvaluator) -> None:
             sigma_rotation_deg=start_config.sigma_rotation_deg,
         )  # fmt: skip
     else:
-        start, iou, begun = _fitted_start(ctx, given, estimate, repair, evaluate)
+        start = repair(estimate)
     if search_config.generations == 0:
-        save(evaluate_once(evaluate, start), start, iou)
+        save(evaluate_once(evaluate, start), start)
         return
     parametrization = Parametrization(
         start=start, free=supervision.held,
@@ -126,7 +121,7 @@ def _run(ctx: Context, evaluator: ShardedEvaluator) -> None:
         checkpoints=ctx.folder / "checkpoints", repair=repair,
         reached=config.objective.reached, progress=ctx.progress,
     )  # fmt: skip
-    save(found, start, iou, begun)
+    save(found, start)
 
 
 def _given(ctx: Context) -> Given:
@@ -143,47 +138,13 @@ def _given(ctx: Context) -> Given:
     )  # fmt: skip
 
 
-def _fitted_start(ctx: Context, given: Given, estimate: np.ndarray, repair, evaluate: Evaluate):
-    """Where the search starts, from what was read: waypoints, the fit's IoU, and the loss of each start
-    that was tried, by name."""
-    config, supervision = ctx.config, given.supervision
-    if config.prefit is None:
-        return repair(estimate), None, {}
-    fitted, iou = prefit(
-        ctx.task, supervision, _background_depth(given.view, supervision), config.prefit,
-        device=config.device, progress=ctx.progress,
-    )  # fmt: skip
-    starts = {"fitted": repair(fitted)}
-    if not config.search.generations or config.objective.JUDGED:
-        # A judge may rank a batch within itself, so that the first has to be a generation.
-        return starts["fitted"], iou, {}
-    # The fit looks at masks alone; what physics makes of it may be worse than of what was read.
-    starts["estimated"] = repair(estimate)
-    ctx.progress("choosing where the search starts")
-    best, tried = best_start(evaluate, np.stack(list(starts.values())))
-    begun = {n: float(v) for n, v in zip(starts, tried.loss, strict=True)}
-    return list(starts.values())[best], iou, begun
-
-
-def _background_depth(view: SceneView, supervision: Supervision) -> np.ndarray:
-    size = (supervision.camera.width, supervision.camera.height)
-    return cv2.resize(view.background_depth_m, size, interpolation=cv2.INTER_NEAREST)
-
-
 def _save(
-    ctx: Context, found: SearchResult, estimate, start, iou, supervision, environments: int,
-    weights: dict[str, float], begun: dict[str, float] | None = None,
+    ctx: Context, found: SearchResult, estimate, start, supervision, environments: int,
+    weights: dict[str, float],
 ) -> None:  # fmt: skip
-    """
-    Args:
-        begun: the losses of the starts that were tried, a rollout each.
-    """
-    begun = begun or {}
     np.savez_compressed(
         ctx.folder / "trajectory.npz", waypoints=found.waypoints, start=start, estimate=estimate,
         held=supervision.held, keyframes=supervision.keyframes,
-        **({} if iou is None else {"prefit_iou_before": iou["before"],
-                                   "prefit_iou_after": iou["after"]}),
     )  # fmt: skip
     objective = ctx.config.objective
     include_start = ctx.config.search.include_start
@@ -196,11 +157,10 @@ def _save(
     )
     write_json(
         ctx.folder / "search.json",
-        {"loss": found.loss, "terms": found.terms, "rollouts": found.rollouts + len(begun),
+        {"loss": found.loss, "terms": found.terms, "rollouts": found.rollouts,
          "generations": len(found.history), "environments": environments, "device": ctx.config.device,
          "objective": to_dict(objective), "weights": weights,
          "seconds": {n: round(s, 3) for n, s in found.seconds.items()},
          "failed": int(sum(h["failed"].sum() for h in found.history)),
-         "starts": {n: v if np.isfinite(v) else None for n, v in begun.items()},
          "start_loss": start_loss if include_start and np.isfinite(start_loss) else None},
     )  # fmt: skip
