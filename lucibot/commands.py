@@ -16,7 +16,7 @@ from lucibot.options import add_shorthands, preset, read_seed, with_preset, with
 from lucibot.pipeline import (
     STAGES,
     ensure_possible,
-    known_stage,
+    ensure_stage,
     open_run,
     reconfigure,
     run_stages,
@@ -46,7 +46,7 @@ def run(argv: list[str]) -> int:
     task = load_task(options["task"])
     config = settled_run(task, with_settings(preset(options.get("preset", "quick")), given))
     seed = read_seed(options.get("seed", 0))
-    known_stage(options.get("until"))
+    ensure_stage(options.get("until"), config)
     if options.get("dry_run"):
         ensure_possible(task, config)
         return _say_estimate(estimate(task, config, seed=seed, until=options.get("until")))
@@ -70,13 +70,13 @@ def resume(argv: list[str]) -> int:
     _add_options(p)
     p.add_settings(RunConfig)
     options, given = p.parse(argv)
-    known_stage(options.get("from"))
-    known_stage(options.get("until"))
     directory, task, config, seed = open_run(options["run"], task=options.get("task"))
     if "preset" in options:
         config = with_preset(config, options["preset"])
     config = settled_run(task, with_settings(config, given))
     seed = read_seed(options.get("seed", seed))
+    for name in ("from", "until"):
+        ensure_stage(options.get(name), config)
     if options.get("dry_run"):
         ensure_possible(task, config)
         until = options.get("until")

@@ -385,9 +385,7 @@ def run_stages(
             this run. Finished stages stay.
     """
     for name in (until, again):
-        known_stage(name)
-        if name is not None and name not in [s.name for s in stages_of(config)]:
-            raise UserError(f"there is no arm in this run for the stage {name!r}: --robot NAME")
+        ensure_stage(name, config)
     with run.locked(), ExitStack() as background:
         _Walk(
             run=run, task=task, config=config, seed=seed, console=console or StageConsole(),
@@ -412,14 +410,18 @@ def kept_stages(run: RunDirectory, task: Task, config: RunConfig, *, seed: int) 
     return {name: folder.path for name, folder in walk.folders.items()}
 
 
-def known_stage(name: str | None) -> None:
+def ensure_stage(name: str | None, config: RunConfig) -> None:
     """
     Raises:
-        UserError: there is no such stage.
+        UserError: there is no such stage, or nothing for it to do with such a config.
     """
+    if name is None:
+        return
     names = [s.name for s in STAGES]
-    if name is not None and name not in names:
+    if name not in names:
         raise unknown_name("stage", name, names)
+    if name not in [s.name for s in stages_of(config)]:
+        raise UserError(f"there is no arm in this run for the stage {name!r}: --robot NAME")
 
 
 @dataclass(kw_only=True)

@@ -375,6 +375,7 @@ def test_bad_words_of_the_command_are_said(tmp_path, capsys):
     ):
         assert main(["run", "open_door", *flags, "--out", str(tmp_path / "runs")]) == 2, flags
         assert words in capsys.readouterr().err
+    assert not (tmp_path / "runs").exists()
 
 
 def test_an_arm_in_a_shipped_scene_meets_what_is_there_by_its_name(panda):
