@@ -20,6 +20,7 @@ from lucibot.core.scene_view import SceneView
 from lucibot.core.video import Video
 from lucibot.task import Task
 from lucibot.vision.appearance import ColourModel, any_colour
+from lucibot.vision.bystanders import without_bystanders
 from lucibot.vision.hands import covered_by
 from lucibot.vision.scene_model import CHROMA, HAND, SOFT, SPREAD, SceneModel, grown
 from lucibot.vision.standing import within_reach
@@ -132,9 +133,10 @@ def classify(
         near = hands[max(k - 1, 0) : k + 2].any(0)
         before = model.classify(image, grain, model.moved(before, flow), near, known)
         labels.append(before)
+    lab = np.stack(lab)
     return Regions(
-        frames=frames, labels=np.stack(labels), lab=np.stack(lab), hand_colours=model.hand,
-        noise=noise,
+        frames=frames, lab=lab, hand_colours=model.hand, noise=noise,
+        labels=without_bystanders(np.stack(labels), lab, certain, frames / video.fps),
     )  # fmt: skip
 
 

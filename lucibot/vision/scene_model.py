@@ -116,13 +116,13 @@ class SceneModel:
         self.grain = Grain(first_rgb)
         self.beside_all = grown(labels0 > 0, 2 * (WINDOW // 2 + REACH) + 1)
         """(h, w) bool: at and close to where objects were at first, whose grain is not the place's."""
-        self.plate = BackgroundPlate(_bytes(self.empty), np.ones(labels0.shape, bool))
-        self.unmoved = BackgroundPlate(_bytes(first), np.ones(labels0.shape, bool))
+        self.plate = BackgroundPlate(as_bytes(self.empty), np.ones(labels0.shape, bool))
+        self.unmoved = BackgroundPlate(as_bytes(first), np.ones(labels0.shape, bool))
         self.beside = {
             i: [int(j) for j in np.unique(labels0[grown(labels0 == i, 5)]) if j not in (0, i)]
             for i in range(1, self.objects + 1)
         }  # fmt: skip
-        bins = colour_bins(_bytes(first))
+        bins = colour_bins(as_bytes(first))
         self.colours = [
             ColourModel(bins[labels0 == i + 1], shading=SHADING) for i in range(self.objects)
         ]
@@ -257,13 +257,13 @@ class SceneModel:
             return labels
         lab, empty, chroma = image[ys, xs], self.empty[ys, xs], self.chroma[ys, xs]
         # A shadow or a highlight changes lightness within bounds and hardly any hue.
-        ratio, hue = _relit(lab, empty)
+        ratio, hue = relit(lab, empty)
         background = (ratio > SHADED) & (ratio < LIT) & (hue < 1.2 * chroma)
         grain = kept[ys, xs]
         # Much the same light needs no grain to be believed, unless that is gone all around.
         background &= (grain > -SURE_GRAIN) | (np.abs(lab[:, 0] - empty[:, 0]) < LIGHT)
         background &= ~_gone(kept)[ys, xs]
-        density = np.stack([m.density(colour_bins(_bytes(lab[None]))[0]) for m in self.colours])
+        density = np.stack([m.density(colour_bins(as_bytes(lab[None]))[0]) for m in self.colours])
         known = grown((before > 0) & (before < HAND), 9)[ys, xs]
         label = np.where(background, 0, HAND).astype(np.uint8)
         for i, reach in enumerate(self.reach):
@@ -275,7 +275,7 @@ class SceneModel:
         label[same] = self.labels0[ys, xs][same]
         label[certain[ys, xs]] = HAND
         labels[ys, xs] = label
-        labels = self._kept_small(_filled(labels, kept), colour_bins(_bytes(image)))
+        labels = self._kept_small(_filled(labels, kept), colour_bins(as_bytes(image)))
         return self._clean(labels, before, certain)
 
     def classify(
@@ -295,11 +295,11 @@ class SceneModel:
         changed = self._differs(image - self.first, kept)
         if not changed.any():
             return self.labels0.copy()
-        lab = _bytes(image)
+        lab = as_bytes(image)
         bins = colour_bins(lab)
         background, _ = self.plate.density(lab, bins)
         # What keeps its grain may be in any light.
-        ratio, hue = _relit(image, self.empty)
+        ratio, hue = relit(image, self.empty)
         other = np.exp(-0.5 * (hue / (2 * self.chroma)) ** 2) / (2 * np.pi * (2 * self.chroma) ** 2)
         # Single windows may be alike by chance.
         around = cv2.blur(np.maximum(kept, 0), (AROUND, AROUND))
@@ -354,8 +354,8 @@ class SceneModel:
         for image, what, held in zip(lab, labels, certain, strict=True):
             known = grown((what > 0) & (what < HAND), 5)
             inner = cv2.erode((what == HAND).astype(np.uint8), np.ones((3, 3))) > 0
-            seen.append(colour_bins(_bytes(image[inner & ~known & ~held][None]))[0])
-            sure.append(colour_bins(_bytes(image[(what == HAND) & held][None]))[0])
+            seen.append(colour_bins(as_bytes(image[inner & ~known & ~held][None]))[0])
+            sure.append(colour_bins(as_bytes(image[(what == HAND) & held][None]))[0])
         bins, sure = np.concatenate(seen), np.concatenate(sure)
         if len(bins):
             # An object that moved too fast to be known has lent some of its colours.
@@ -371,7 +371,7 @@ class SceneModel:
     def _of_place(self, image: np.ndarray, kept: np.ndarray) -> np.ndarray:
         """(h, w) from `grain`, without what an object took with it when it left, and without what is
         alike by chance: no light makes another hue of a place."""
-        ratio, hue = _relit(image, self.first)
+        ratio, hue = relit(image, self.first)
         lit = (hue < TINT * self.chroma) & (ratio > DARKEST) & (ratio < BRIGHTEST)
         kept = np.where(lit, kept, np.minimum(kept, 0))
         return np.where(self.beside_all, np.maximum(kept, 0), kept)
@@ -432,7 +432,7 @@ def _filled(labels: np.ndarray, kept: np.ndarray) -> np.ndarray:
     return labels
 
 
-def _relit(lab: np.ndarray, first: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def relit(lab: np.ndarray, first: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Of CIE Lab (..., 3) that was `first`: its lightness as a share, and how far its hue lies off.
     Hue scales with lightness, so the expected one is scaled along."""
     ratio = (lab[..., 0] + 3) / (first[..., 0] + 3)
@@ -440,7 +440,7 @@ def _relit(lab: np.ndarray, first: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return ratio, np.linalg.norm(lab[..., 1:] - scaled, axis=-1)
 
 
-def _bytes(lab: np.ndarray) -> np.ndarray:
+def as_bytes(lab: np.ndarray) -> np.ndarray:
     """CIE Lab (..., 3) as 8-bit Lab, as the colour models have it."""
     return np.clip(
         np.round(lab * np.float32([2.55, 1, 1]) + np.float32([0, 128, 128])), 0, 255
