@@ -72,8 +72,12 @@ PLACES = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("place", PLACES.values(), ids=PLACES)
-@pytest.mark.parametrize("colour", [(30, 130, 60), (200, 40, 40), (50, 70, 190)])
+COLOURS = [(30, 130, 60), (200, 40, 40), (50, 70, 190), (30, 130, 60), (200, 40, 40)]
+
+
+@pytest.mark.parametrize(
+    ("place", "colour"), list(zip(PLACES.values(), COLOURS, strict=True)), ids=PLACES
+)
 def test_what_appears_at_a_border_and_does_nothing_is_no_hand(scene, place, colour):
     x0, y0, x1, y1 = place
     regions = read(scene, film(scene, REACH, lambda k: place if k >= 7 else None, colour))
