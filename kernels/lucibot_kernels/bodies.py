@@ -248,7 +248,7 @@ def influence_at(distance, softness):
     softness, and 0 where it is below `LEAST_INFLUENCE`."""
     if distance >= reach(softness):
         return np.float32(0)
-    return min(np.float32(np.exp(-distance / max(np.float32(1e-10), softness))), np.float32(1))
+    return min(np.exp(-distance / max(np.float32(1e-10), softness)), np.float32(1))
 
 
 @inlined

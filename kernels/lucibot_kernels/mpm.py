@@ -65,18 +65,19 @@ class Scratch(NamedTuple):
     block: np.ndarray  # (ROWS * LANES,) float32
 
 
-def scratch(particles: int, environments: int, cells, separating: int) -> Scratch:
-    """Memory for a scene with a grid of `cells` (X, Y, Z) and so many separating bodies."""
+def scratch(particles: int, environments: int, cells, separating: int, dtype=np.float32) -> Scratch:
+    """Memory for a scene with a grid of `cells` (X, Y, Z) and so many separating bodies; in double
+    precision, where all arrays of a substep have it, its derivatives can be checked."""
     nodes, parted = int(np.prod(cells)), particles if separating else 0
     return Scratch(
-        affine=np.zeros((particles, environments, 3, 3), np.float32),
-        grid=np.zeros(4 * nodes + 4, np.float32),
-        side=np.zeros((separating, nodes, 3), np.float32),
+        affine=np.zeros((particles, environments, 3, 3), dtype),
+        grid=np.zeros(4 * nodes + 4, dtype),
+        side=np.zeros((separating, nodes, 3), dtype),
         seen=np.zeros(nodes if separating else 0, np.bool_),
         apart=np.full((parted, 27), -1, np.int8),
         parted=np.zeros(parted, np.bool_),
-        near=np.zeros(9 * 12, np.float32),
-        block=np.zeros(ROWS * LANES, np.float32),
+        near=np.zeros(9 * 12, dtype),
+        block=np.zeros(ROWS * LANES, dtype),
     )
 
 
