@@ -165,6 +165,21 @@ def test_what_is_wider_than_the_opening_is_not_taken(panda):
     assert not len(sample_grasps(cube, np.zeros((0, 3)), panda.spec.gripper))
 
 
+def test_a_hand_without_room_on_the_way_is_left_out_and_looked_for_farther_away(panda):
+    bar = trimesh.creation.box((0.30, 0.02, 0.02))
+    tips = np.array([[0.10, 0.0, 0.0]])
+
+    def clear(frames, width_m):
+        return frames[:, 0, 3] < 0.05
+
+    near = sample_grasps(bar, tips, panda.spec.gripper)
+    found = sample_grasps(bar, tips, panda.spec.gripper, clear=clear)
+    assert near.within_m == NEAR_M and (near.frames[:, 0, 3] > 0.05).all()
+    assert found.within_m > NEAR_M and len(found) and clear(found.frames, 0.02).all()
+    none = sample_grasps(bar, tips, panda.spec.gripper, clear=lambda f, w: np.zeros(len(f), bool))
+    assert not len(none)
+
+
 def test_where_no_pair_is_near_the_tips_it_is_looked_for_farther_away(panda):
     # A ball too large for the hand, with a stick.
     ball = trimesh.creation.icosphere(radius=0.06)

@@ -43,7 +43,7 @@ class CollisionWorld:
         self._mujoco, spec = mujoco, arm.model()
         base = spec.worldbody.first_body()
         # A model may turn its first body itself.
-        self._turned = _matrix(base.pos, base.quat)
+        self._turned = matrix_of(base.pos, base.quat)
         for geom in spec.geoms:
             geom.contype, geom.conaffinity = ARM, ARM | SCENE | TOOL
         self._gripper, tip = arm.spec.gripper, spec.body(arm.spec.tip)
@@ -62,18 +62,18 @@ class CollisionWorld:
             body = spec.worldbody.add_body(
                 name=f"scene {thing.name}", pos=T[:3, 3], quat=_quaternion(T), mocap=moves
             )
-            for i, piece in enumerate(_pieces(task, thing)):
+            for i, piece in enumerate(pieces_of(task, thing)):
                 _add_hull(spec, body, f"{thing.name} {i}", piece, SCENE, ARM)
         if carried is not None:
             body = tip.add_body(name="carried")
-            for i, piece in enumerate(_pieces(task, carried[0])):
+            for i, piece in enumerate(pieces_of(task, carried[0])):
                 _add_hull(spec, body, f"carried {i}", piece, TOOL, ARM)
             for child in (tip, *tip.bodies):
                 if child.name != "carried":
                     spec.add_exclude(bodyname1="carried", bodyname2=child.name)
         self._model = spec.compile()
         self._data = mujoco.MjData(self._model)
-        self._base = self._model.body(base.name).id
+        self._base, self._tip = self._model.body(base.name).id, self._model.body(arm.spec.tip).id
         self._angles = [self._model.joint(n).qposadr[0] for n in arm.spec.joints]
         for thing in task.objects:
             body = f"scene {thing.name}"
@@ -95,6 +95,10 @@ class CollisionWorld:
             T = T_tip_tcp @ np.linalg.inv(T_obj_tcp)
             carried = m.body("carried").id
             m.body_pos[carried], m.body_quat[carried] = T[:3, 3], _quaternion(T)
+        self._open(opening_m)
+
+    def _open(self, opening_m: float | None) -> None:
+        m, gripper = self._model, self._gripper
         width = gripper.opening_m if opening_m is None else min(opening_m, gripper.opening_m)
         for name in gripper.finger_joints:
             joint = m.joint(name)
@@ -147,6 +151,24 @@ class CollisionWorld:
                 found.append(shape.apply_transform(T))
         return found
 
+    def hand(self, opening_m: float) -> np.ndarray:
+        """(K, 4) corners of the hulls of what carries the gripper and of its fingers, in the TCP's frame [m]."""
+        m, d = self._model, self._data
+        self._open(opening_m)
+        self._mujoco.mj_kinematics(m, d)
+        R, place = d.xmat[self._tip].reshape(3, 3), d.xpos[self._tip]
+        corners = []
+        for g in range(m.ngeom):
+            body = m.geom_bodyid[g]
+            if m.geom_contype[g] != ARM or self._tip not in (body, m.body_parentid[body]):
+                continue
+            shape = _shape(self._mujoco, m, g)
+            if shape is not None:
+                v = shape.convex_hull.vertices @ d.geom_xmat[g].reshape(3, 3).T + d.geom_xpos[g]
+                corners.append((v - place) @ R - self._gripper.tcp_m)
+        corners = np.concatenate(corners)
+        return np.column_stack([corners, np.ones(len(corners))])
+
     def _add_gripper(self, tip) -> None:
         """Boxes in place of a gripper that the model lacks; `place` puts the fingers where they are."""
         box, gripper = self._mujoco.mjtGeom.mjGEOM_BOX, self._gripper
@@ -160,7 +182,7 @@ class CollisionWorld:
             tip.add_geom(name=name, type=box, size=size, pos=[x, y, z + 0.15 * fw - fl / 2], **bits)
 
 
-def _pieces(task: Task, thing: ObjectSpec | BackgroundSpec) -> list[trimesh.Trimesh]:
+def pieces_of(task: Task, thing: ObjectSpec | BackgroundSpec) -> list[trimesh.Trimesh]:
     """Convex pieces of a thing, in its own frame."""
     named = getattr(getattr(thing, "material", thing), "collision", None) or []
     if not named:
@@ -203,7 +225,7 @@ def _shape(mujoco, m, g: int) -> trimesh.Trimesh | None:
     return None
 
 
-def _matrix(position, quaternion) -> np.ndarray:
+def matrix_of(position, quaternion) -> np.ndarray:
     from scipy.spatial.transform import Rotation
 
     T = np.eye(4)

@@ -6,6 +6,7 @@ comes, the origin half-way between the contacts or a little before.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,6 +22,10 @@ FRICTION = 0.5
 """Of the fingers: a contact holds whose normal is at most atan(FRICTION) off the line between the two."""
 APPROACHES = 16
 """Ways to come, evenly about the line between the contacts."""
+ASLANT = 5
+"""Lines aslant in the friction cone that are tried from each contact, beside the normal."""
+MOST_PAIRS = 600
+"""Pairs of contacts that are looked at where a way is to be followed."""
 TIP_M = 0.007
 """Contacts may lie so much nearer to the fingers' ends: what lies on a table is taken with the tips."""
 PINCH_M = 0.010
@@ -57,12 +62,16 @@ def sample_grasps(
     *,
     count: int = 64,
     seed: int = 0,
+    clear: Callable[[np.ndarray, float], np.ndarray] | None = None,
 ) -> Grasps:
     """Antipodal grasps of a closed mesh.
 
     Args:
         area_m: (M, 3) where finger tips were seen, in the mesh's frame; may be empty.
         count: how many at most, spread over contacts and ways to come.
+        clear: which of (N, 4, 4) hands in the mesh's frame, so far open [m], have room on the whole of their
+            way. Where none near the tips has, it is looked for farther away; where none anywhere has,
+            there is no grasp.
     """
     rng = np.random.default_rng(seed)
     points, face = trimesh.sample.sample_surface(mesh, 3000, seed=seed)
@@ -72,24 +81,37 @@ def sample_grasps(
     for within in (NEAR_M, *WIDENED_M) if len(area_m) else (np.inf,):
         near = np.flatnonzero(away <= within)
         near = rng.permutation(near)[:400]
-        a, b, quality = _pairs(mesh, points[near], normals[near], gripper.opening_m)
-        found = _frames(mesh, a, b, quality, middle, gripper, count, within, seed)
+        a, b, quality = _pairs(mesh, points[near], normals[near], gripper.opening_m, rng)
+        found = _frames(mesh, a, b, quality, middle, gripper, count, within, seed, clear)
         if len(found):
             return found
     return found
 
 
-def _pairs(mesh, points, normals, opening_m) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Contacts (P, 3) each that face each other, and how well."""
+def _pairs(mesh, points, normals, opening_m, rng) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Contacts (P, 3) each that face each other, and how well: along the first one's normal, and along
+    lines that lie aslant in its cone."""
     if not len(points):
         return np.zeros((0, 3)), np.zeros((0, 3)), np.zeros(0)
-    far, hit, cos = _through(mesh, points, -normals)
+    points, normals = np.tile(points, (1 + ASLANT, 1)), np.tile(normals, (1 + ASLANT, 1))
+    aslant = rng.standard_normal(points.shape)
+    aslant -= (aslant * normals).sum(1, keepdims=True) * normals
+    aslant *= (
+        FRICTION
+        * np.sqrt(rng.random((len(points), 1)))
+        / np.linalg.norm(aslant, axis=1, keepdims=True)
+    )
+    aslant[: len(points) // (1 + ASLANT)] = 0
+    ways = -normals + aslant
+    ways /= np.linalg.norm(ways, axis=1, keepdims=True)
+    far, hit, cos = _through(mesh, points, ways)
     width = np.linalg.norm(far - points, axis=1)
     fine = hit & (width <= opening_m) & (width > 5e-4)
     cone = 1 / np.hypot(1, FRICTION)
-    fine &= cos >= cone
-    # The first contact's normal lies on the line by the way it was found.
-    return points[fine], far[fine], ((1 + cos[fine]) / 2 - (1 + cone) / 2) / (1 - (1 + cone) / 2)
+    # Both normals lie in the cone about the line between the contacts.
+    cos = np.minimum(cos, -(ways * normals).sum(1))
+    fine &= cos >= cone - 1e-9
+    return points[fine], far[fine], (cos[fine] - cone) / (1 - cone)
 
 
 def _through(mesh, points, ways) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -106,7 +128,7 @@ def _through(mesh, points, ways) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return far, found, cos
 
 
-def _frames(mesh, a, b, quality, middle, gripper, count, within, seed) -> Grasps:
+def _frames(mesh, a, b, quality, middle, gripper, count, within, seed, clear) -> Grasps:
     """Hands on the pairs that find room, in an order that spreads over pairs."""
     cloud = np.concatenate([
         mesh.vertices, trimesh.sample.sample_surface(mesh, SAMPLED, seed=seed + 1)[0],
@@ -115,11 +137,16 @@ def _frames(mesh, a, b, quality, middle, gripper, count, within, seed) -> Grasps
     off = np.linalg.norm(centre - middle, axis=1) if middle is not None else np.zeros(len(a))
     rows: list[tuple[float, int, np.ndarray]] = []
     order = np.argsort(-(quality - off / 0.02), kind="stable")
+    if clear is not None and len(order) > MOST_PAIRS:
+        # Where few have room these are seldom the best of the pairs: all kinds are looked at.
+        order = order[np.linspace(0, len(order) - 1, MOST_PAIRS).astype(int)]
     for i in order:
         if len(rows) >= 4 * count:
             break
         for back in (0.0, TIP_M):
-            frames = [_drawn_back(f, back) for f in _about(a[i], b[i])]
+            frames = _drawn_back(_about(a[i], b[i]), back)
+            if clear is not None:
+                frames = frames[clear(frames, width[i])]
             free = _spread([f for f in frames if _has_room(f, cloud, width[i], gripper)])
             score = quality[i] - off[i] / 0.02 - 0.25 * (back > 0)
             rows += [(score - 0.5 * k, i, f) for k, f in enumerate(free)]
@@ -131,26 +158,25 @@ def _frames(mesh, a, b, quality, middle, gripper, count, within, seed) -> Grasps
     )  # fmt: skip
 
 
-def _about(a: np.ndarray, b: np.ndarray) -> list[np.ndarray]:
-    """Frames about the line from a to b, (4, 4) each."""
+def _about(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Frames about the line from a to b, (APPROACHES, 4, 4)."""
     y = (b - a) / np.linalg.norm(b - a)
     other = np.eye(3)[np.argmin(np.abs(y))]
     u = np.cross(y, other)
     u /= np.linalg.norm(u)
     v = np.cross(y, u)
-    frames = []
-    for angle in 2 * np.pi * np.arange(APPROACHES) / APPROACHES:
-        z = np.cos(angle) * u + np.sin(angle) * v
-        T = np.eye(4)
-        T[:3, :3] = np.stack([np.cross(y, z), y, z], 1)
-        T[:3, 3] = (a + b) / 2
-        frames.append(T)
-    return frames
+    angle = 2 * np.pi * np.arange(APPROACHES)[:, None] / APPROACHES
+    T = np.tile(np.eye(4), (APPROACHES, 1, 1))
+    T[:, :3, 2] = np.cos(angle) * u + np.sin(angle) * v
+    # The cross product of y and z, as y and u and v are at right angles.
+    T[:, :3, 0] = np.cos(angle) * v - np.sin(angle) * u
+    T[:, :3, 1], T[:, :3, 3] = y, (a + b) / 2
+    return T
 
 
 def _drawn_back(T: np.ndarray, by_m: float) -> np.ndarray:
     drawn = T.copy()
-    drawn[:3, 3] -= by_m * T[:3, 2]
+    drawn[:, :3, 3] -= by_m * T[:, :3, 2]
     return drawn
 
 

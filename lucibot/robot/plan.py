@@ -23,6 +23,7 @@ from lucibot.robot.collision import CollisionWorld
 from lucibot.robot.grasps import pinches, sample_grasps
 from lucibot.robot.holds import Hold, NoPlan
 from lucibot.robot.kinematics import Kinematics, Solved, cheapest
+from lucibot.robot.room import HandRoom
 from lucibot.task import Task
 
 OFF_M, OFF_RAD = 1e-3, np.deg2rad(0.5)
@@ -165,8 +166,15 @@ class _Seeker:
         """
         self.task, self.hold, self.arm, self._seed = task, hold, arm, seed
         self._obj, gripper = task.object(hold.actuator), arm.spec.gripper
+        nowhere = np.eye(4)
+        self._open_hand = CollisionWorld(arm, nowhere, task)
         if self._obj.is_rigid:
-            self.grasps = sample_grasps(task.mesh(self._obj), area_m, gripper, seed=seed)
+            mesh = task.mesh(self._obj)
+            room = HandRoom(task, hold, self._open_hand, gripper.opening_m)
+            self.grasps = sample_grasps(mesh, area_m, gripper, seed=seed, clear=room.clear)
+            if not len(self.grasps) and len(sample_grasps(mesh, area_m, gripper, seed=seed)):
+                raise NoPlan("planning", f"{hold.actuator}: wherever the hand of {arm.name} takes it, it "
+                             "is in something else on the way")  # fmt: skip
         else:
             self.grasps = pinches(np.zeros(3), None)
         if not len(self.grasps):
@@ -178,10 +186,8 @@ class _Seeker:
         grasps = torch.as_tensor(self.grasps.frames)
         self._frames = torch.as_tensor(hold.frames) @ grasps[:, None]
         """(G, T, 4, 4) of the TCP, world."""
-        nowhere = np.eye(4)
         carried = (self._obj, nowhere) if self._obj.is_rigid else None
         self._carrying = CollisionWorld(arm, nowhere, task, carried)
-        self._open_hand = CollisionWorld(arm, nowhere, task)
 
     def promise(self, places: list[np.ndarray]) -> Tensor:
         """(places,) how much of a few stations a few grasps reach from each."""
