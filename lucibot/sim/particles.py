@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import numpy as np
 from lucibot_kernels import mpm, sph
+from lucibot_kernels.bodies import Bodies
+from lucibot_kernels.mpm_tape import Tape
 
 from lucibot.sim.adapter import Adapter
 
@@ -49,16 +51,41 @@ class QuickMPM:
         N, B, _ = self._particles.pos.shape
         self._normals = np.zeros((len(moving), N, B, 3), np.float32)
         self._scratch = mpm.scratch(N, B, tuple(self._space.cells), len(moving))
+        self.tape: Tape | None = None
+        """What is recorded on, see `record`."""
+
+    def record(self) -> Tape:
+        """From the next reset on write down what gradients are made of.
+
+        Raises:
+            ValueError: there is matter that has none.
+        """
+        self.tape = Tape(
+            self._particles, self._matter, self._space, self._bodies, self._coupled,
+            self._separating, self._normals,
+        )  # fmt: skip
+        return self.tape
+
+    @property
+    def bodies(self) -> Bodies:
+        """The shapes that particles meet, views of the simulator's memory."""
+        return self._bodies
 
     def reset(self) -> None:
         """Call after each reset of the scene."""
         self._normals[:] = 0
+        if self.tape is not None:
+            self.tape.begin()
 
     def before_bodies_move(self, _: int) -> None:
+        if self.tape is not None:
+            self.tape.before_bodies_move()
         if len(self._separating):
             mpm.particle_normals(self._particles.pos, self._bodies, self._separating, self._normals)
 
     def substep(self, _: int) -> None:
+        if self.tape is not None:
+            self.tape.before_substep()
         mpm.substep(
             self._particles, self._matter, self._space, self._bodies, self._coupled,
             self._separating, self._normals, self._scratch,

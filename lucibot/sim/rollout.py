@@ -303,6 +303,16 @@ def _segments(
 ) -> tuple[Tensor, Tensor]:
     """Servo targets and velocities (S, n, A, 6, B) float32 of n steps from each of the stations
     (B, S + 1, A, 6) to the next."""
+    poses, velocities = led(stations, n, dt_s, bandwidth_rad_s)
+    return tuple(
+        rearrange(x, "b s n a c -> s n a c b").contiguous()
+        for x in (_servo_targets(poses, lift), velocities.float())
+    )
+
+
+def led(stations: Tensor, n: int, dt_s: float, bandwidth_rad_s: float) -> tuple[Tensor, Tensor]:
+    """Where a servo is led, pose vectors (B, S, n, A, 6), and at which velocity, likewise [m/s, rad/s],
+    in n steps from each of the stations (B, S + 1, A, 6) to the next."""
     t = (torch.arange(n, dtype=torch.float64, device=stations.device) + 1) / n
     # A servo of bandwidth w lags by acceleration / w^2, so its target runs ahead by as much.
     s = minimum_jerk(t)
@@ -311,12 +321,7 @@ def _segments(
     start, goal = stations[:, :-1, None], stations[:, 1:, None]
     turn = compose_rotvec(goal[..., 3:], -start[..., 3:])
     way = torch.cat([goal[..., :3] - start[..., :3], turn], dim=-1)
-    velocities = (way * rate[:, None, None]).float()
-    poses = interpolate_pose(start, goal, s[:, None])
-    return tuple(
-        rearrange(x, "b s n a c -> s n a c b").contiguous()
-        for x in (_servo_targets(poses, lift), velocities)
-    )
+    return interpolate_pose(start, goal, s[:, None]), way * rate[:, None, None]
 
 
 def _joint_segment(start: Tensor, joint: Joint, goal: Tensor, n: int) -> Tensor:

@@ -19,6 +19,7 @@ from lucibot.sim.build import build_scene
 from lucibot.sim.engine import start_genesis
 from lucibot.sim.grip import Grip
 from lucibot.sim.moment import Moment
+from lucibot.sim.particles import QuickMPM, QuickSPH
 from lucibot.sim.timer import Timer
 from lucibot.task import Task
 
@@ -108,6 +109,15 @@ class SimScene:
     def own_kernels(self) -> bool:
         """Whether our own kernels compute the particles."""
         return self._quick is not None
+
+    @property
+    def particle_solver(self) -> QuickMPM | QuickSPH | None:
+        """Those kernels."""
+        return self._quick
+
+    def link(self, name: str) -> int:
+        """The link of a rigid body, as `particle_solver` counts them."""
+        return self._link[name]
 
     def link_m(self, name: str) -> float:
         """Particles of an object that are nearer to each other than this [m] hang together."""
