@@ -42,11 +42,11 @@ def chamfer(bench: Bench) -> None:
         from pytorch3d.loss import chamfer_distance
 
         contestants["pytorch3d"] = pulled(
-            lambda x, y: chamfer_distance(x, y, batch_reduction=None)[0], a, b
+            lambda x, y: chamfer_distance(x, y, batch_reduction=None)[0], *few
         )
     except ImportError:
         bench.skip("chamfer.pytorch3d", "not installed")
-    race(bench, "chamfer", contestants, {"twin": PAIRS / FEW, "cdist": PAIRS / FEW})
+    race(bench, "chamfer", contestants, dict.fromkeys(("twin", "cdist", "pytorch3d"), PAIRS / FEW))
 
 
 def contact_distance(bench: Bench) -> None:
