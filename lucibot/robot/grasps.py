@@ -145,9 +145,10 @@ def _frames(mesh, a, b, quality, middle, gripper, count, within, seed, clear) ->
             break
         for back in (0.0, TIP_M):
             frames = _drawn_back(_about(a[i], b[i]), back)
-            if clear is not None:
+            frames = frames[[_has_room(f, cloud, width[i], gripper) for f in frames]]
+            if clear is not None and len(frames):
                 frames = frames[clear(frames, width[i])]
-            free = _spread([f for f in frames if _has_room(f, cloud, width[i], gripper)])
+            free = _spread(list(frames))
             score = quality[i] - off[i] / 0.02 - 0.25 * (back > 0)
             rows += [(score - 0.5 * k, i, f) for k, f in enumerate(free)]
     rows = sorted(rows, key=lambda r: -r[0])[:count]
