@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import cv2
 import numpy as np
 import pytest
@@ -11,20 +9,12 @@ import pytest
 from lucibot.core.video import Video
 from lucibot.vision.regions import classify
 from lucibot.vision.scene_model import HAND, UNKNOWN
+from tests.test_hand_layer import View
 
 SIZE = 120, 160
 ARM = 96, 60, 48
 REACH = [0, 0, 25, 50, 75, 75, 75, 75, 75, 50, 25, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]
 """How far the arm reaches in from the right, at 8 samples a second [pixels]."""
-
-
-@dataclass(frozen=True)
-class View:
-    """As much of a `SceneView` as classification looks at."""
-
-    first_frame: np.ndarray
-    background_frame: np.ndarray
-    labels: np.ndarray
 
 
 @pytest.fixture(scope="module")
