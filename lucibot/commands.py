@@ -21,10 +21,10 @@ from lucibot.pipeline import (
     reconfigure,
     run_stages,
     settled_run,
-    stages_finished,
     start_run,
 )
 from lucibot.settings import Parser
+from lucibot.store.finished import stages_finished
 from lucibot.store.result import RESULT, read_result
 from lucibot.store.run import RunDirectory
 from lucibot.task import Task, load_task

@@ -38,7 +38,6 @@ from lucibot.services import Services, ensure_vlm
 from lucibot.sim.sharding import settled_batch
 from lucibot.store.configs import agrees, files, from_dict, settled, to_dict
 from lucibot.store.result import RESULT
-from lucibot.store.rollout import Rollout
 from lucibot.store.run import RESULTS, RunDirectory, StageFolder, digest
 from lucibot.task import Task, find_task, load_task, task_names
 
@@ -577,77 +576,3 @@ class _Walk:
         except Exception as e:
             # The reason why the run ended must not be lost to that of a picture that failed.
             self.console.say(f"no report could be written of it: {type(e).__name__}: {e}")
-
-
-def stage_folder(run: RunDirectory, name: str) -> Path:
-    """The finished folder of a stage that was made or kept last.
-
-    Raises:
-        UserError: the stage has not finished, or what it made is damaged.
-    """
-    done = _finished_folders(run, name)
-    if not done:
-        raise UserError(f"{run.path}: stage {name!r} has not finished; {resume_hint(run.path)}")
-    return _whole(run, max(done, key=StageFolder.last_used))
-
-
-def stages_finished(run: RunDirectory) -> list[str]:
-    """The stages that have a finished folder, whatever their settings were."""
-    return [s.name for s in STAGES if _finished_folders(run, s.name)]
-
-
-def replays(run: RunDirectory) -> list[Path]:
-    """Every finished folder of the stage "execute" that a run directory holds, the newest last: of a run that
-    was resumed with other settings there are several.
-
-    Raises:
-        UserError: there is none, or one is damaged.
-    """
-    done = sorted(_finished_folders(run, "execute"), key=StageFolder.last_used)
-    if not done:
-        raise UserError(f"{run.path}: no replay has finished; {resume_hint(run.path)}")
-    return [_whole(run, f) for f in done]
-
-
-def made_from(run: RunDirectory, folder: Path, name: str) -> Path:
-    """The folder of stage `name` whose artefacts a finished stage folder was made from.
-
-    Raises:
-        UserError: they are no longer there, or damaged.
-    """
-    wanted = StageFolder(folder, folder.name).manifest()["inputs"][name]
-    for made in _finished_folders(run, name):
-        if made.digest() == wanted:
-            return _whole(run, made)
-    raise UserError(f"{folder} was made from another {name!r} stage; {resume_hint(run.path)}")
-
-
-def replay_of(run: RunDirectory, execute: Path) -> Rollout:
-    """The replay that lies in a finished folder of the stage "execute".
-
-    Raises:
-        UserError: it is of another version.
-    """
-    try:
-        return Rollout.load(execute / "rollout.npz")
-    except (FileNotFoundError, KeyError, TypeError, ValueError):
-        raise UserError(
-            f"{run.path}: its replay was kept by another version; "
-            f"{resume_hint(run.path, '--from execute')} makes it anew"
-        ) from None
-
-
-def _whole(run: RunDirectory, folder: StageFolder) -> Path:
-    if damaged := folder.damaged():
-        raise UserError(
-            f"{folder.path / damaged[0]} is missing or damaged; {resume_hint(run.path)} "
-            "makes it anew"
-        )
-    return folder.path
-
-
-def _finished_folders(run: RunDirectory, name: str) -> list[StageFolder]:
-    stage = next(s for s in STAGES if s.name == name)
-    root = run.path / f"{stage.number:02d}_{name}"
-    folders = [StageFolder(p, p.name) for p in sorted(root.glob("*")) if p.is_dir()]
-    return [f for f in folders if f.finished()]

@@ -15,13 +15,14 @@ from lucibot.core.scene_view import SceneView
 from lucibot.core.video import read_video
 from lucibot.objective.supervision import Supervision
 from lucibot.options import with_settings
-from lucibot.pipeline import made_from, open_run, replay_of, stage_folder
+from lucibot.pipeline import open_run
 from lucibot.robot.arm import Arm, arm_names
 from lucibot.robot.collision import CollisionWorld
 from lucibot.robot.holds import NoPlan
 from lucibot.robot.motion import Motion, plan_motion
 from lucibot.robot.plan import ArmPlan
 from lucibot.settings import Parser
+from lucibot.store.finished import made_from, replay_of, stage_folder
 from lucibot.store.run import write_json
 from lucibot.task import Task
 

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lucibot.core.errors import LuciBotError, UserError, unknown_name
-from lucibot.pipeline import STAGES, stages_finished
+from lucibot.pipeline import STAGES
 from lucibot.settings import Parser
+from lucibot.store.finished import stages_finished
 from lucibot.store.result import read_result, short_of_one
 from lucibot.store.run import RunDirectory
 

@@ -21,8 +21,9 @@ from lucibot.core.scene_view import SceneView
 from lucibot.core.video import read_video
 from lucibot.objective.supervision import Supervision
 from lucibot.perception.result import Perception
-from lucibot.pipeline import made_from, open_run, replay_of, stage_folder, stages_finished
+from lucibot.pipeline import open_run
 from lucibot.settings import Parser
+from lucibot.store.finished import made_from, replay_of, stage_folder, stages_finished
 from lucibot.store.run import RunDirectory
 from lucibot.store.verdicts import chosen_video
 from lucibot.task import Task

@@ -16,7 +16,7 @@ import pytest
 from lucibot.cli import main
 from lucibot.core.video import Video, write_video
 from lucibot.export.episode import planned, read_episode
-from lucibot.pipeline import stage_folder
+from lucibot.store.finished import stage_folder
 from lucibot.store.result import Result
 from lucibot.store.rollout import Rollout
 from lucibot.store.run import RunDirectory, StageFolder, write_json

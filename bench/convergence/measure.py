@@ -27,13 +27,14 @@ from lucibot.benchmark.workload import waypoints
 from lucibot.core.errors import UserError
 from lucibot.objective.success import judge
 from lucibot.objective.supervision import Supervision
-from lucibot.pipeline import made_from, open_run, stage_folder
+from lucibot.pipeline import open_run
 from lucibot.sim.grip import grasps
 from lucibot.sim.parts import particle_parts
 from lucibot.sim.regime import sound_cells
 from lucibot.sim.rollout import run_rollout
 from lucibot.sim.scene import SimScene
 from lucibot.sim.state import FinalState, StateRecorder
+from lucibot.store.finished import made_from, stage_folder
 from lucibot.task import Task, load_task
 
 DISPLACED_M = 1e-4

@@ -17,10 +17,10 @@ from lucibot.core.progress import silent
 from lucibot.core.prompt import Prompt
 from lucibot.core.scene_view import SceneView
 from lucibot.core.video import Video, read_video, sha256_file, write_video
-from lucibot.pipeline import stage_folder
 from lucibot.providers.video.base import Job, VideoRequest
 from lucibot.providers.video.storyboard import StoryboardVideo, read_planted
 from lucibot.stages.scene import build_view
+from lucibot.store.finished import stage_folder
 from lucibot.store.run import RunDirectory
 from lucibot.task import Task
 from lucibot.vision.clip import study

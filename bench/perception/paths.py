@@ -17,7 +17,7 @@ from scipy.spatial.transform import Rotation, Slerp
 
 from lucibot.core.geometry import minimum_jerk
 from lucibot.objective.supervision import Supervision
-from lucibot.pipeline import made_from, stage_folder
+from lucibot.store.finished import made_from, stage_folder
 from lucibot.store.rollout import Rollout
 from lucibot.store.run import RunDirectory
 from lucibot.task import Task

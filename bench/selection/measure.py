@@ -27,12 +27,13 @@ from lucibot.core.prompt import Prompt
 from lucibot.core.scene_view import SceneView
 from lucibot.core.video import Video, read_video, sha256_file, write_video
 from lucibot.options import with_settings
-from lucibot.pipeline import run_stages, settled_run, stage_folder, start_run
+from lucibot.pipeline import run_stages, settled_run, start_run
 from lucibot.providers.verifier.base import Verdict
 from lucibot.providers.video.base import Job, VideoRequest
 from lucibot.providers.video.storyboard import StoryboardVideo, read_planted
 from lucibot.services import Services
 from lucibot.settings import Parser
+from lucibot.store.finished import stage_folder
 from lucibot.store.run import RunDirectory
 from lucibot.task import Task, load_task, task_names
 from lucibot.vision.clip import Reading, reading_of, study

@@ -26,10 +26,11 @@ from scipy.stats import spearmanr
 from lucibot.objective.config import VideoObjective
 from lucibot.objective.objective import Seen
 from lucibot.objective.supervision import Supervision
-from lucibot.pipeline import made_from, open_run, stage_folder
+from lucibot.pipeline import open_run
 from lucibot.sim.evaluator import Evaluator
 from lucibot.sim.moment import Moment
 from lucibot.sim.scene import SimScene
+from lucibot.store.finished import made_from, stage_folder
 from lucibot.task import Task
 
 ENVIRONMENTS = 8

@@ -22,11 +22,12 @@ from lucibot.objective.success import judge
 from lucibot.objective.supervision import Supervision
 from lucibot.objective.weights import PAPER_WEIGHTS
 from lucibot.optimize.clearance import Clearance
-from lucibot.pipeline import made_from, open_run, stage_folder
+from lucibot.pipeline import open_run
 from lucibot.sim.evaluator import Evaluator
 from lucibot.sim.grip import grasps
 from lucibot.sim.scene import SimScene
 from lucibot.store.configs import from_dict
+from lucibot.store.finished import made_from, stage_folder
 from lucibot.store.run import RunDirectory
 
 ENVIRONMENTS = 16

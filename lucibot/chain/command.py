@@ -17,9 +17,10 @@ from lucibot.core.errors import RunFailed, UserError
 from lucibot.core.stopping import goes_on
 from lucibot.core.video import Video, read_video, write_video
 from lucibot.options import MOST_SEED, add_shorthands, preset, read_seed, with_settings
-from lucibot.pipeline import run_stages, settled_run, stage_folder, start_run
+from lucibot.pipeline import run_stages, settled_run, start_run
 from lucibot.settings import Parser, listed
 from lucibot.sim.state import FinalState
+from lucibot.store.finished import stage_folder
 from lucibot.store.result import read_result
 from lucibot.store.run import RunDirectory, write_json
 from lucibot.sweep import Point, begun

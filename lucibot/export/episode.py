@@ -13,7 +13,7 @@ import numpy as np
 
 from lucibot.core.errors import UserError
 from lucibot.core.video import Video, read_video
-from lucibot.pipeline import made_from, replay_of, stage_folder
+from lucibot.store.finished import made_from, replay_of, stage_folder
 from lucibot.store.result import Result
 from lucibot.store.rollout import Rollout
 from lucibot.store.run import RunDirectory

@@ -17,7 +17,7 @@ from lucibot.paper import tables
 from lucibot.paper.cells import Key, Run
 from lucibot.paper.figures import best, consistency, last_frames
 from lucibot.paper.methods import ABLATIONS, BASELINES, METHODS, Method
-from lucibot.pipeline import stage_folder
+from lucibot.store.finished import stage_folder
 from lucibot.store.run import RunDirectory, machine, versions
 
 FIGURES = {5: BASELINES, 7: ABLATIONS}
