@@ -2,7 +2,7 @@
 
 On the time line "simulation" everything plays together: where the replay is at a keyframe, the video is at
 its frame of that keyframe, and in between in step. On "video" the video plays at its own rate; on "generation"
-the search goes on.
+the search goes on; on "robot" an arm does it.
 """
 
 from __future__ import annotations
@@ -24,15 +24,17 @@ from lucibot.perception.result import Perception
 from lucibot.pipeline import open_run
 from lucibot.settings import Parser
 from lucibot.store.finished import made_from, replay_of, stage_folder, stages_finished
+from lucibot.store.rollout import Rollout
 from lucibot.store.run import RunDirectory
 from lucibot.store.verdicts import chosen_video
 from lucibot.task import Task
 
-SIMULATION, VIDEO, GENERATION = "simulation", "video", "generation"
+SIMULATION, VIDEO, GENERATION, ROBOT = "simulation", "video", "generation", "robot"
 PICTURE_PX = 480
 """Width of the video's pictures."""
 DRAWN = 12
 """Candidates of each generation, the best ones."""
+ARM_COLOUR = (235, 170, 60, 255)
 COLOURS = [(228, 90, 60), (60, 140, 228), (70, 180, 90), (200, 120, 210), (220, 180, 60)]
 
 
@@ -45,7 +47,7 @@ def command(argv: list[str]) -> int:
     p = Parser(
         "lucibot view", "RUN [--save FILE.rrd]",
         "Open a run in rerun's viewer: scene, camera, video, masks, poses, candidates over generations, the "
-        "replay, and an arm's plans, on one time line.",
+        "replay, an arm's plans and what it did, on time lines.",
     )  # fmt: skip
     p.add_argument("run", type=Path, metavar="RUN", help="a run directory")
     p.add_argument("--save", type=Path, metavar="FILE.rrd",
@@ -113,7 +115,9 @@ def _show(shown: _Shown, done: list[str]) -> None:
         shown.searched()
     if "execute" in done:
         shown.replayed()
-        shown.arms()
+        shown.plans()
+    if "robot" in done:
+        shown.performed()
     shown.recording.send_blueprint(_layout())
     shown.recording.flush()
 
@@ -243,24 +247,47 @@ class _Shown:
 
     def replayed(self) -> None:
         """The best trajectory as it was simulated."""
-        rr, r = self.rr, replay_of(self.run, self._execute)
+        self._moves(replay_of(self.run, self._execute), "world/replay", SIMULATION)
+        self.parts.append("replay")
+
+    def _moves(self, r: Rollout, root: str, line: str) -> None:
+        """Every object of a rollout, on one time line; on others nothing of it is seen."""
+        rr = self.rr
         for i, obj in enumerate(self.task.objects):
-            path, colour = f"world/replay/{obj.name}", COLOURS[i % len(COLOURS)]
+            path, colour = f"{root}/{obj.name}", COLOURS[i % len(COLOURS)]
             if obj.name in r.bodies:
                 b = r.bodies.index(obj.name)
-                self.log(path, self._mesh(obj, colour), static=True)
+                self.log(path, self._mesh(obj, colour), **{line: float(r.times_s[0])})
                 for s, t in enumerate(r.times_s):
                     place = rr.Transform3D(
                         translation=r.positions_m[s, b],
                         quaternion=rr.Quaternion(xyzw=np.roll(r.quaternions[s, b], -1)),
                     )
-                    self.log(path, place, **{SIMULATION: float(t)})
+                    self.log(path, place, **{line: float(t)})
             for s, cloud in zip(r.particle_steps, r.particles.get(obj.name, ()), strict=False):
                 points = rr.Points3D(cloud, colors=colour, radii=0.5 * obj.material.particle_size_m)
-                self.log(path, points, **{SIMULATION: float(r.times_s[s])})
-        self.parts.append("replay")
+                self.log(path, points, **{line: float(r.times_s[s])})
 
-    def arms(self) -> None:
+    def performed(self) -> None:
+        """What an arm did in the simulation (stage "robot"), and all else that moved with it."""
+        from lucibot.robot.arm import load_arm
+        from lucibot.robot.collision import CollisionWorld
+
+        folder = stage_folder(self.run, "robot")
+        if not (folder / "rollout.npz").is_file():
+            return  # There was no way for the arm.
+        r = replay_of(self.run, folder)
+        self._moves(r, "world/robot", ROBOT)
+        arm = load_arm(r.arm)
+        world, root = CollisionWorld(arm, r.T_world_base, self.task), f"world/robot/{arm.name}"
+        for g, shape in world.own_shapes().items():
+            self.log(f"{root}/{g}", self._drawn(shape, ARM_COLOUR), **{ROBOT: float(r.times_s[0])})
+        for t, angles, opening in zip(r.times_s, r.arm_angles, r.arm_opening_m, strict=True):
+            for g, T in world.shape_poses(angles, float(opening)).items():
+                self.log(f"{root}/{g}", self._transform(T), **{ROBOT: float(t)})
+        self.parts.append(f"what arm {arm.name} did")
+
+    def plans(self) -> None:
         """Arms that were planned for this run (`lucibot robot`)."""
         from lucibot.robot.arm import load_arm
         from lucibot.robot.collision import CollisionWorld
@@ -274,21 +301,15 @@ class _Shown:
             world = CollisionWorld(
                 arm, plan["T_world_base"], self.task, opening_m=float(plan["width_m"])
             )
-            name = f"world/arms/{arm.name}/{path.stem}"
+            root = f"world/arms/{arm.name}/{path.stem}"
+            begin = {SIMULATION: float(plan["simulated_s"][0])}
+            for g, shape in world.own_shapes().items():
+                self.log(f"{root}/{g}", self._drawn(shape, ARM_COLOUR), **begin)
             for t, angles in zip(plan["simulated_s"], plan["angles"], strict=True):
-                shapes = world.shapes(angles)
-                counts = np.cumsum([0] + [len(m.vertices) for m in shapes[:-1]])
-                mesh = self.rr.Mesh3D(
-                    vertex_positions=np.concatenate([m.vertices for m in shapes]),
-                    triangle_indices=np.concatenate(
-                        [m.faces + n for m, n in zip(shapes, counts, strict=True)]
-                    ),
-                    vertex_normals=np.concatenate([m.vertex_normals for m in shapes]),
-                    albedo_factor=(235, 170, 60, 255),
-                )
-                self.log(name, mesh, **{SIMULATION: float(t)})
-            if f"arm {arm.name}" not in self.parts:
-                self.parts.append(f"arm {arm.name}")
+                for g, T in world.shape_poses(angles).items():
+                    self.log(f"{root}/{g}", self._transform(T), **{SIMULATION: float(t)})
+            if f"plan of arm {arm.name}" not in self.parts:
+                self.parts.append(f"plan of arm {arm.name}")
 
     def _clocks(self, frames: int, fps: float) -> list[dict[str, float]]:
         """The time of each frame of the video, on its own time line and on the simulation's."""
@@ -305,7 +326,9 @@ class _Shown:
         return [{VIDEO: float(t), SIMULATION: float(s)} for t, s in zip(own, in_step, strict=True)]
 
     def _mesh(self, thing: Any, colour: tuple[int, ...]) -> Any:
-        mesh = self.task.mesh(thing)
+        return self._drawn(self.task.mesh(thing), colour)
+
+    def _drawn(self, mesh: Any, colour: tuple[int, ...]) -> Any:
         return self.rr.Mesh3D(vertex_positions=mesh.vertices, triangle_indices=mesh.faces,
                               vertex_normals=mesh.vertex_normals, albedo_factor=colour)  # fmt: skip
 

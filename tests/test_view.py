@@ -7,10 +7,12 @@ import rerun as rr
 from lucibot.cli import main
 from lucibot.config import PRESETS
 from lucibot.core.scene_view import SceneView
+from lucibot.robot.arm import load_arm
+from lucibot.robot.kinematics import Kinematics
 from lucibot.store.configs import to_dict
 from lucibot.store.rollout import Rollout
 from lucibot.store.run import RunDirectory, StageFolder
-from lucibot.view import GENERATION, SIMULATION, VIDEO, _Shown, view
+from lucibot.view import GENERATION, ROBOT, SIMULATION, VIDEO, _Shown, view
 
 RNG = np.random.default_rng(0)
 
@@ -99,13 +101,56 @@ def test_the_replay_is_seen_step_by_step(run, task, tmp_path):
     shown._execute = tmp_path
     shown.replayed()
     mesh, *moves = kept.at("world/replay/yellow_cup")
-    assert mesh[1] is None and len(moves) == steps
+    assert mesh[1] == {SIMULATION: 0.0} and len(moves) == steps
     np.testing.assert_allclose([t[SIMULATION] for _, t in moves], 0.1 * np.arange(steps))
     place = moves[3][0]
     np.testing.assert_allclose(place.translation.as_arrow_array()[0].as_py(), places[3, 0])
     np.testing.assert_allclose(
         place.quaternion.as_arrow_array()[0].as_py(), [0.8, 0, 0, 0.6], atol=1e-6
     )
+
+
+def test_what_an_arm_did_is_on_a_time_line_of_its_own(run, task, monkeypatch):
+    arm = load_arm("franka")
+    solver = Kinematics(arm.chain)
+    angles, T = solver.random(2, 3), np.eye(4)
+    T[:3, 3] = 0.1, -0.5, 0.2
+    folder = StageFolder(run.path / "65_robot" / "f", "f")
+    folder.path.mkdir(parents=True)
+    Rollout(
+        times_s=np.array([0.0, 0.5]), bodies=("yellow_cup",), positions_m=np.zeros((2, 1, 3)),
+        quaternions=np.tile(np.float32([1, 0, 0, 0]), (2, 1, 1)), joints=(),
+        joint_values=np.zeros((2, 0)), actuators=("yellow_cup",), held=np.zeros((2, 1), bool),
+        particle_steps=np.array([0]), particles={}, targets_m=np.zeros((2, 1, 3)),
+        target_quaternions=np.zeros((2, 1, 4)), grasped={}, arm="franka",
+        arm_joints=tuple(arm.spec.joints), arm_angles=angles.numpy(),
+        arm_opening_m=np.array([0.08, 0.02]), T_world_base=T,
+    ).save(folder.path / "rollout.npz")  # fmt: skip
+    folder.finish(config={}, inputs={}, seconds=1, notes=[])
+    kept = Kept()
+    _Shown(rr, kept, run, task).performed()
+    assert all(set(times) == {ROBOT} for _, _, times in kept.rows)
+    hands = (T @ solver.tcp(angles).numpy()).copy()
+    carried, opened = 0, []
+    for path in sorted({p for p, *_ in kept.rows if p.startswith("world/robot/franka/")}):
+        _shape, *posed = kept.at(path)
+        assert [times[ROBOT] for _, times in posed] == [0.0, 0.5]
+        poses = [_matrix(place) for place, _ in posed]
+        seen = [np.linalg.inv(hand) @ pose for hand, pose in zip(hands, poses, strict=True)]
+        carried += np.allclose(*seen, atol=1e-4)
+        off = seen[1] - seen[0]
+        if np.allclose(off[:3, :3], 0, atol=1e-4):
+            opened.append(np.abs(off[:3, 3]).max())
+    # The hand goes with the TCP; two fingers, 30 mm nearer to the middle each, turn with it.
+    assert carried >= 1
+    assert max(opened) == pytest.approx(0.03, abs=1e-4)
+
+
+def _matrix(place):
+    T = np.eye(4)
+    T[:3, :3] = np.reshape(place.mat3x3.as_arrow_array()[0].as_py(), (3, 3)).T
+    T[:3, 3] = place.translation.as_arrow_array()[0].as_py()
+    return T
 
 
 def test_the_video_keeps_step_with_the_replay_at_keyframes(run, task, monkeypatch):

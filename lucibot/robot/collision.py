@@ -73,6 +73,7 @@ class CollisionWorld:
                     spec.add_exclude(bodyname1="carried", bodyname2=child.name)
         self._model = spec.compile()
         self._data = mujoco.MjData(self._model)
+        self._own = np.flatnonzero(self._model.geom_contype == ARM).tolist()
         self._base, self._tip = self._model.body(base.name).id, self._model.body(arm.spec.tip).id
         self._angles = [self._model.joint(n).qposadr[0] for n in arm.spec.joints]
         for thing in task.objects:
@@ -137,19 +138,28 @@ class CollisionWorld:
 
     def shapes(self, angles: Sequence[float]) -> list[trimesh.Trimesh]:
         """The arm's own shapes as they stand in the world, to look at."""
+        poses = self.shape_poses(angles)
+        return [shape.apply_transform(poses[g]) for g, shape in self.own_shapes().items()]
+
+    def own_shapes(self) -> dict[int, trimesh.Trimesh]:
+        """The arm's own shapes by number, each in its own frame."""
+        own = {g: _shape(self._mujoco, self._model, g) for g in self._own}
+        return {g: shape for g, shape in own.items() if shape is not None}
+
+    def shape_poses(
+        self, angles: Sequence[float], opening_m: float | None = None
+    ) -> dict[int, np.ndarray]:
+        """(4, 4) of each of them in the world, with the fingers as they are or so far apart."""
         m, d = self._model, self._data
         d.qpos[self._angles] = angles
+        if opening_m is not None:
+            self._open(opening_m)
         self._mujoco.mj_kinematics(m, d)
-        found = []
-        for g in range(m.ngeom):
-            if m.geom_contype[g] != ARM:
-                continue
-            shape = _shape(self._mujoco, m, g)
-            if shape is not None:
-                T = np.eye(4)
-                T[:3, :3], T[:3, 3] = d.geom_xmat[g].reshape(3, 3), d.geom_xpos[g]
-                found.append(shape.apply_transform(T))
-        return found
+        poses = {}
+        for g in self._own:
+            T = poses[g] = np.eye(4)
+            T[:3, :3], T[:3, 3] = d.geom_xmat[g].reshape(3, 3), d.geom_xpos[g]
+        return poses
 
     def hand(self, opening_m: float) -> np.ndarray:
         """(K, 4) corners of the hulls of what carries the gripper and of its fingers, in the TCP's frame [m]."""
