@@ -21,6 +21,7 @@ usage: lucibot COMMAND ...
   sweep TASK...   run tasks over seeds and presets, and list the results
   chain FILE      do several tasks in one scene, each where the last one ended
   show RUN        print a run's result and where its report is
+  compare RUN...  lay films, losses, terms and settings of runs side by side, on a page
   runs [DIR]      list the runs below a folder
   view RUN        open a run in rerun's viewer, or write a file for it
   robot RUN       let an arm follow what a run has learned
@@ -56,6 +57,12 @@ def _show(argv: list[str]) -> int:
 
 def _runs(argv: list[str]) -> int:
     from lucibot.runs import command
+
+    return command(argv)
+
+
+def _compare(argv: list[str]) -> int:
+    from lucibot.compare import command
 
     return command(argv)
 
@@ -128,7 +135,7 @@ def _doctor(argv: list[str]) -> int:
 
 COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "run": _run, "resume": _resume, "sweep": _sweep, "chain": _chain, "show": _show, "runs": _runs, "evaluate": _evaluate, "paper": _paper,
-    "export": _export, "robot": _robot, "view": _view,
+    "compare": _compare, "export": _export, "robot": _robot, "view": _view,
     "tasks": _tasks, "twin": _twin, "bench": _bench, "doctor": _doctor,
 }  # fmt: skip
 

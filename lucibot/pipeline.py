@@ -145,7 +145,7 @@ STAGES: tuple[Stage, ...] = (
           reads_too=lambda c: c.optimize.objective.READS_TASK),
     Stage(number=65, name="robot", version=2, needs=("perceive", "execute"), config="robot",
           reads=("scene", "roles", "simulation"), asked_for=lambda c: c.robot is not None),
-    Stage(number=70, name="report", version=5, needs=("scene", "prompt", "imagine", "select",
+    Stage(number=70, name="report", version=6, needs=("scene", "prompt", "imagine", "select",
           "perceive", "optimize", "execute", "robot"), config=None,
           reads=("scene", "roles", "instruction", "simulation", "success", "title"),
           last_words=True),

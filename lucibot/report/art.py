@@ -5,7 +5,8 @@ from __future__ import annotations
 import base64
 import io
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from html import escape
 from pathlib import Path
 
 import cv2
@@ -155,7 +156,7 @@ def loss_plot(r: Rollouts) -> str:
     axes.set_xlabel("generation")
     axes.set_ylabel("loss")
     axes.set_xlim(generations[0] - 0.2, generations[-1] + max(1.0, 0.16 * len(generations)))
-    return _svg(figure)
+    return _svg(figure, "Loss over generations")
 
 
 def term_plots(r: Rollouts) -> dict[str, str]:
@@ -170,8 +171,50 @@ def term_plots(r: Rollouts) -> dict[str, str]:
         axes.plot(generations, values[leader], color=_ACCENT, lw=1.8, marker="o", ms=3)
         axes.set_xticks([generations[0], generations[-1]])
         axes.locator_params(axis="y", nbins=3)
-        plots[name] = _svg(figure)
+        plots[name] = _svg(figure, f"{name.replace('_', ' ')} over generations")
     return plots
+
+
+def losses_together(runs: Mapping[str, Rollouts], colours: Mapping[str, str]) -> str:
+    """The best loss so far of several searches, over the rollouts that each had made."""
+    figure, axes = _figure(8.4, 3.0, left=0.065, bottom=0.15)
+    for name, r in runs.items():
+        at, best = _best_so_far(r.loss, r)
+        axes.plot(at, best, color=colours[name], lw=2.0, drawstyle="steps-post",
+                  marker="o" if len(at) == 1 else None, ms=4)  # fmt: skip
+        axes.annotate(name, (at[-1], best[-1]), (6, 0), textcoords="offset points", va="center",
+                      color=colours[name])  # fmt: skip
+    axes.set_xlabel("rollouts")
+    axes.set_ylabel("best loss so far")
+    axes.margins(x=0.08)
+    return _svg(figure, f"Best loss so far over rollouts, of {', '.join(runs)}")
+
+
+def terms_together(runs: Mapping[str, Rollouts], colours: Mapping[str, str]) -> dict[str, str]:
+    """One small plot a term: its value in the best rollout so far of each search that has it."""
+    plots = {}
+    for term in dict.fromkeys(t for r in runs.values() for t in r.terms):
+        having = {n: r for n, r in runs.items() if term in r.terms}
+        figure, axes = _figure(2.7, 1.5, left=0.16, bottom=0.14)
+        for name, r in having.items():
+            at, values = _best_so_far(r.terms[term], r)
+            axes.plot(at, values, color=colours[name], lw=1.6, drawstyle="steps-post",
+                      marker="o" if len(at) == 1 else None, ms=3)  # fmt: skip
+        axes.locator_params(axis="both", nbins=3)
+        words = f"{term.replace('_', ' ')} of the best rollout so far, of {', '.join(having)}"
+        plots[term] = _svg(figure, words)
+    return plots
+
+
+def _best_so_far(values: np.ndarray, r: Rollouts) -> tuple[np.ndarray, np.ndarray]:
+    """How many rollouts had been made when a better one than before came, and `values` of it; the last
+    one stands until the end."""
+    loss = np.where(r.failed | ~np.isfinite(r.loss), np.inf, r.loss)
+    better = np.flatnonzero(loss < np.minimum.accumulate(np.r_[np.inf, loss[:-1]]))
+    at = better + 1
+    if at[-1] < len(loss):
+        at, better = np.r_[at, len(loss)], np.r_[better, better[-1]]
+    return at, values[better]
 
 
 def _generations(r: Rollouts) -> tuple[np.ndarray, list[np.ndarray]]:
@@ -204,8 +247,9 @@ def _figure(width: float, height: float, *, left: float, bottom: float):
     return figure, axes
 
 
-def _svg(figure) -> str:
-    """The figure as inline SVG whose colours and fonts the page's style decides."""
+def _svg(figure, words: str) -> str:
+    """The figure as inline SVG whose colours and fonts the page's style decides; `words` for who cannot
+    see it."""
     from matplotlib import pyplot as plt
 
     text = io.StringIO()
@@ -217,4 +261,5 @@ def _svg(figure) -> str:
     for mark, variable in ((_INK, "--ink"), (_ACCENT, "--accent"), (_FAINT, "--rule")):
         svg = svg.replace(mark, f"var({variable})")
     svg = re.sub(r'font: ([^;"]*?)px [^;"]*', r"font-size: \1px", svg)
-    return re.sub(r'<svg [^>]*?(viewBox="[^"]*")[^>]*>', r'<svg \1 role="img">', svg, count=1)
+    opening = rf'<svg \1 role="img" aria-label="{escape(words)}">'
+    return re.sub(r'<svg [^>]*?(viewBox="[^"]*")[^>]*>', opening, svg, count=1)

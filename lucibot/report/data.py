@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -90,6 +91,22 @@ class Rollouts:
     failed: np.ndarray
     """(R,) bool"""
     weights: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def any_finished(self) -> bool:
+        return bool((~self.failed & np.isfinite(self.loss)).any())
+
+    @classmethod
+    def load(cls, optimize: Path) -> Rollouts:
+        """From the folder of the stage "optimize"."""
+        weights = json.loads((optimize / "search.json").read_text())["weights"]
+        with np.load(optimize / "history.npz") as z:
+            generations, population = z["loss"].shape
+            return cls(
+                generation=np.repeat(np.arange(generations), population),
+                loss=z["loss"].reshape(-1), terms={n: z[n].reshape(-1) for n in weights},
+                failed=z["failed"].reshape(-1), weights=weights,
+            )  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,26 +4,29 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
-
-import numpy as np
+from typing import Any
 
 from lucibot.report import art
 from lucibot.report.data import ReportData
 
-TEMPLATE = Path(__file__).with_name("page.html.j2")
+TEMPLATES = Path(__file__).parent
 
 
 def write_report(data: ReportData, out: Path) -> None:
     """Write the page to `out`, whole or not at all."""
+    with tempfile.TemporaryDirectory(prefix="lucibot_report_") as scratch:
+        write_page("page.html.j2", Path(out), d=data, **_pieces(data, Path(scratch)))
+
+
+def write_page(template: str, out: Path, **pieces: Any) -> None:
+    """Write a template's page to `out`, whole or not at all."""
     import jinja2
 
     environment = jinja2.Environment(
-        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
-    )
-    template = environment.from_string(TEMPLATE.read_text())
-    with tempfile.TemporaryDirectory(prefix="lucibot_report_") as scratch:
-        html = template.render(d=data, **_pieces(data, Path(scratch)))
-    out = Path(out)
+        loader=jinja2.FileSystemLoader(TEMPLATES), autoescape=True, trim_blocks=True,
+        lstrip_blocks=True, undefined=jinja2.StrictUndefined,
+    )  # fmt: skip
+    html = environment.get_template(template).render(**pieces)
     out.parent.mkdir(parents=True, exist_ok=True)
     part = out.with_name(f".{out.name}.part")
     part.write_text(html)
@@ -33,7 +36,7 @@ def write_report(data: ReportData, out: Path) -> None:
 def _pieces(data: ReportData, scratch: Path) -> dict:
     """Pictures, videos and plots, by the names that the template uses."""
     r = data.rollouts
-    finished = r is not None and bool((~r.failed & np.isfinite(r.loss)).any())
+    finished = r is not None and r.any_finished
     seconds = sum(t.seconds for t in data.timings if not t.taken_over)
     return {
         "first_frame": None if data.first_frame is None else art.jpeg(data.first_frame, 1000),

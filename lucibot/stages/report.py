@@ -356,7 +356,7 @@ def _perceive(ctx: Context, folders: dict[str, Path]) -> dict:
 def _optimize(ctx: Context, folders: dict[str, Path]) -> dict:
     search = _json(folders["optimize"] / "search.json")
     return {
-        "rollouts": _rollouts(folders["optimize"], search["weights"]),
+        "rollouts": Rollouts.load(folders["optimize"]),
         "search_seconds": {p: s for p in PARTS if (s := search["seconds"].get(p)) is not None},
     }
 
@@ -421,13 +421,3 @@ def _pose_frames(perception: Perception, video: Video, names) -> tuple[PoseFrame
             )
         )  # fmt: skip
     return tuple(frames)
-
-
-def _rollouts(optimize: Path, weights: dict[str, float]) -> Rollouts:
-    with np.load(optimize / "history.npz") as z:
-        G, P = z["loss"].shape
-        return Rollouts(
-            generation=np.repeat(np.arange(G), P), loss=z["loss"].reshape(-1),
-            terms={n: z[n].reshape(-1) for n in weights}, failed=z["failed"].reshape(-1),
-            weights=weights,
-        )  # fmt: skip
