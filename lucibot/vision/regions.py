@@ -8,7 +8,7 @@ looks like: its colours are learned in the video from where that is beyond doubt
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
@@ -22,8 +22,9 @@ from lucibot.task import Task
 from lucibot.vision.appearance import ColourModel, any_colour
 from lucibot.vision.bystanders import without_bystanders
 from lucibot.vision.hands import covered_by
+from lucibot.vision.poured import with_poured
 from lucibot.vision.scene_model import CHROMA, HAND, SOFT, SPREAD, SceneModel, grown
-from lucibot.vision.standing import within_reach
+from lucibot.vision.standing import outlines, within_reach
 
 HEAD = 24
 """Samples from which a video's noise is read."""
@@ -79,8 +80,8 @@ def classify_task(
     task: Task, view: SceneView, video: Video, *, width: int, samples_per_s: float,
     key_points: KeyPoints | None = None,
 ) -> Regions:  # fmt: skip
-    """`classify` with what a task tells of its objects: which keep their size, and how far those on
-    a joint can come."""
+    """`classify` with what a task tells of its objects: which keep their size, how far those on a
+    joint can come, and which flow."""
     h0, w0 = view.labels.shape
     camera = task.camera.resized(width, round(width * h0 / w0))
     return classify(
@@ -91,13 +92,17 @@ def classify_task(
             else within_reach(task, o, camera, margin_px=round(REACH * width))
             for o in task.objects
         ),
-        key_points=key_points,
+        fluids=tuple(
+            i for i, o in enumerate(task.objects, 1) if o.material.kind in ("sand", "liquid")
+        ),
+        vessels=outlines(task, camera), key_points=key_points,
     )  # fmt: skip
 
 
 def classify(
     view: SceneView, video: Video, *, width: int, step: int,
     rigid: tuple[bool, ...] | None = None, reach: tuple[np.ndarray | None, ...] | None = None,
+    fluids: Sequence[int] = (), vessels: Sequence[np.ndarray] = (),
     key_points: KeyPoints | None = None,
 ) -> Regions:  # fmt: skip
     """Classify every `step`-th frame and the last ten at `width` pixels across. The camera stands
@@ -106,6 +111,8 @@ def classify(
     Args:
         rigid: of each object whether it keeps its size and is not drawn out of another one.
         reach: of each object (h, w) bool where it can be seen at all; None: anywhere.
+        fluids: labels of objects that flow.
+        vessels: (h, w) bool each, what stands still and may hold them.
         key_points: where there is a hand model, every other of these frames is shown to it.
     """
     h0, w0 = view.labels.shape
@@ -133,10 +140,11 @@ def classify(
         near = hands[max(k - 1, 0) : k + 2].any(0)
         before = model.classify(image, grain, model.moved(before, flow), near, known)
         labels.append(before)
-    lab = np.stack(lab)
+    lab, labels, seconds = np.stack(lab), np.stack(labels), frames / video.fps
+    labels = without_bystanders(labels, lab, certain, seconds)
     return Regions(
         frames=frames, lab=lab, hand_colours=model.hand, noise=noise,
-        labels=without_bystanders(np.stack(labels), lab, certain, frames / video.fps),
+        labels=with_poured(labels, lab, certain, seconds, fluids, vessels),
     )  # fmt: skip
 
 
