@@ -136,7 +136,21 @@ class RandomStart(Config):
     """First step size of rotations [deg], likewise."""
 
 
-StartConfig = VideoStart | RandomStart
+@dataclass(frozen=True, kw_only=True)
+class DescentStart(Config):
+    """Start from the poses that were read from the video, brought down the slope of the loss by gradients
+    through physics: for tasks in which one rigid tool meets what the material point method moves, on a CPU."""
+
+    kind: Literal["descent"] = "descent"
+    steps: Count = 3
+    """Gradients, at most."""
+    tries: Annotated[Count, Field(ge=2, le=64)] = 4
+    """Lengths along each that are rolled out, each half as long as the one before."""
+    first_step: Positive = 0.5
+    """The longest of them is twice this [first step sizes of the search, together]."""
+
+
+StartConfig = VideoStart | RandomStart | DescentStart
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -37,8 +37,8 @@ class Drawing:
         self._counts = [len(scene.particles(n)) for n in self._clouds]
         sizes = [scene.particle_sizes_m[n] for n in self._clouds]
         self._kernels = Observer(
-            **_grid(camera),
-            **_mesh_arrays(
+            **grid_of(camera),
+            **mesh_arrays(
                 [scene.task.mesh(o) for o in bodies], _i32([labels[n] for n in self._bodies], device),
                 device,
             ),
@@ -91,21 +91,22 @@ def draw_background(task: Task, camera: Camera, device: str) -> tuple[Tensor, Te
         mesh.apply_transform(item.T_world_object)
         meshes.append(mesh)
     zeros = _i32([0] * len(meshes), device)
-    observer = Observer(**_grid(camera), **_mesh_arrays(meshes, zeros, device), device=device)
+    observer = Observer(**grid_of(camera), **mesh_arrays(meshes, zeros, device), device=device)
     at_origin = torch.zeros(1, len(meshes), 3, device=device)
     upright = torch.tensor([1.0, 0, 0, 0], device=device).repeat(1, len(meshes), 1)
     seen = observer.observe(at_origin, upright)
     return seen.label[0].contiguous(), seen.depth[0].contiguous()
 
 
-def _grid(camera: Camera) -> dict:
+def grid_of(camera: Camera) -> dict:
+    """A camera as an `Observer` takes it."""
     return {
         "width": camera.width, "height": camera.height, "fx": camera.fx, "fy": camera.fy,
         "cx": camera.cx, "cy": camera.cy, "T_cam_world": camera.T_cam_world,
     }  # fmt: skip
 
 
-def _mesh_arrays(meshes: list, labels: Tensor, device: str) -> dict:
+def mesh_arrays(meshes: list, labels: Tensor, device: str) -> dict:
     """The meshes as one soup of bodies, in the observer's layout; nothing if there are none."""
     if not meshes:
         return {}

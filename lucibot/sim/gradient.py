@@ -22,37 +22,45 @@ from lucibot.sim.build import mass_properties
 from lucibot.sim.moment import Moment
 from lucibot.sim.rollout import led, run_rollout
 from lucibot.sim.scene import SimScene
+from lucibot.task import Task
 
 Ways = tuple[np.ndarray, np.ndarray]
 """Where a servo was led in each step, and at which velocity."""
 
 
-def refused(scene: SimScene) -> str | None:
-    """Why a scene has no gradients, or None where it has."""
-    tools = scene.task.actuators
-    if not scene.particle_objects or any(o.is_liquid for o in scene.particle_objects):
+def refused(task: Task) -> str | None:
+    """Why a task has no gradients, or None where it has."""
+    soft, tools = [o for o in task.objects if not o.is_rigid], task.actuators
+    if not soft or any(o.is_liquid for o in soft):
         return "only what the material point method moves has gradients"
-    if any(o.material.kind == "sand" for o in scene.particle_objects):
+    if any(o.material.kind == "sand" for o in soft):
         return "sand has no gradient"
-    if len(tools) != 1 or not tools[0].is_rigid or tools[0].joint is not None or scene.collides:
+    free = len(tools) == 1 and tools[0].is_rigid and tools[0].joint is None
+    if not free or task.spec.simulation.rigid_collision:
         return "gradients are known of one free rigid tool that meets particles only"
-    if not scene.own_kernels:
-        return "gradients are those of the kernels for a CPU"
     return None
 
 
 class RolloutGradient:
-    """Rollouts of a scene that `refused` does not refuse, with gradients."""
+    """Rollouts of a scene whose task `refused` does not refuse, with gradients: of its last rollout,
+    whoever rolled it out.
+
+    Raises:
+        ValueError: it has none.
+    """
 
     def __init__(self, scene: SimScene):
-        if why := refused(scene):
-            raise ValueError(why)
+        why = refused(scene.task)
+        if why or not scene.own_kernels:
+            raise ValueError(why or "gradients are those of the kernels for a CPU")
         self._scene, self._tool = scene, scene.task.actuators[0]
         self._sim = scene.task.spec.simulation
         self._tape = scene.particle_solver.record()
         self._bodies = scene.particle_solver.bodies
         link = scene.link(self._tool.name)
         self._link, self._shape = link, int(np.flatnonzero(self._bodies.link == link)[0])
+        scene.reset()
+        self._first = self._pose()
 
     def run(
         self,
@@ -67,8 +75,6 @@ class RolloutGradient:
             moments.append(self._scene.moment())
             on_keyframe(k)
 
-        self._scene.reset()
-        self._first = self._pose()
         run_rollout(self._scene, torch.as_tensor(waypoints), held, on_keyframe=keep)
         return moments
 

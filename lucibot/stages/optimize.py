@@ -8,10 +8,19 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lucibot.baselines.judge import JUDGE, Given, judged
+from lucibot.core.errors import UserError
 from lucibot.core.scene_view import SceneView
+from lucibot.objective.config import VideoObjective
 from lucibot.objective.supervision import Supervision
 from lucibot.optimize.clearance import Clearance
-from lucibot.optimize.config import OwnOptimizer, RandomStart, VideoStart
+from lucibot.optimize.config import (
+    DescentStart,
+    OwnOptimizer,
+    RandomStart,
+    SearchConfig,
+    VideoStart,
+)
+from lucibot.optimize.descent import Descended, ToWaypoints, descend
 from lucibot.optimize.parametrization import Parametrization
 from lucibot.optimize.search import SearchResult, evaluate_once, search
 from lucibot.optimize.start import random_start
@@ -37,6 +46,8 @@ def begin(task: Task, config: RunConfig) -> ShardedEvaluator:
             said now.
     """
     config.optimize.objective.ensure()
+    if isinstance(config.optimize.start, DescentStart):
+        _ensure_slopes(task, config.optimize)
     if isinstance(config.optimize.search.optimizer, OwnOptimizer):
         config.optimize.search.optimizer.find()
     return _workers(task, config.optimize)
@@ -81,8 +92,10 @@ def _run(ctx: Context, evaluator: ShardedEvaluator) -> None:
         else config.objective.in_workers().term_weights()
     )
 
-    def save(found: SearchResult, start: np.ndarray) -> None:
-        _save(ctx, found, estimate, start, supervision, evaluator.sharding.n_envs, weights)
+    def save(found: SearchResult, start: np.ndarray, descended: Descended | None = None) -> None:
+        _save(
+            ctx, found, estimate, start, supervision, evaluator.sharding.n_envs, weights, descended
+        )
 
     if not ctx.task.is_searched or followed is not None:
         alone = estimate if followed is None else followed
@@ -95,6 +108,7 @@ def _run(ctx: Context, evaluator: ShardedEvaluator) -> None:
 
     start_config = config.start or STARTS[config.objective.START]
     search_config = config.search
+    descended = None
     if isinstance(start_config, RandomStart):
         start = repair(
             random_start(ctx.task, estimate, supervision.held, start_config, seed=ctx.seed)
@@ -105,23 +119,69 @@ def _run(ctx: Context, evaluator: ShardedEvaluator) -> None:
         )  # fmt: skip
     else:
         start = repair(estimate)
+    parametrization = _parametrization(start, supervision, search_config)
+    if isinstance(start_config, DescentStart):
+        to_waypoints = ToWaypoints(parametrization, clear, supervision.held)
+        descended = _descended(ctx, supervision, start_config, to_waypoints)
+        start = to_waypoints(descended.sample[None])[0]
+        parametrization = dataclasses.replace(parametrization, start=start)
     if search_config.generations == 0:
-        save(evaluate_once(evaluate, start), start)
+        save(evaluate_once(evaluate, start), start, descended)
         return
-    parametrization = Parametrization(
-        start=start, free=supervision.held,
-        sigma_position_m=search_config.sigma_position_m,
-        sigma_rotation_rad=np.deg2rad(search_config.sigma_rotation_deg),
-        sigma_depth_m=search_config.sigma_depth_m,
-        camera_position_m=supervision.camera.T_world_cam[:3, 3],
-        correlation=search_config.correlation,
-    )  # fmt: skip
     found = search(
         evaluate, parametrization, search_config, seed=ctx.seed,
         checkpoints=ctx.folder / "checkpoints", repair=repair,
         reached=config.objective.reached, progress=ctx.progress,
     )  # fmt: skip
-    save(found, start)
+    save(found, start, descended)
+
+
+def _parametrization(
+    start: np.ndarray, supervision: Supervision, config: SearchConfig
+) -> Parametrization:
+    return Parametrization(
+        start=start, free=supervision.held,
+        sigma_position_m=config.sigma_position_m,
+        sigma_rotation_rad=np.deg2rad(config.sigma_rotation_deg),
+        sigma_depth_m=config.sigma_depth_m,
+        camera_position_m=supervision.camera.T_world_cam[:3, 3],
+        correlation=config.correlation,
+    )  # fmt: skip
+
+
+def _descended(
+    ctx: Context, supervision: Supervision, config: DescentStart, to_waypoints: ToWaypoints
+) -> Descended:
+    """From where the poses were read, down the slope; what was found before is kept."""
+    from lucibot.sim.descent import SlopeProcess
+
+    path = ctx.folder / "checkpoints" / "descent.npz"
+    if (found := Descended.load(path)) is not None:
+        return found
+    objective = ctx.config.objective
+    with SlopeProcess(
+        ctx.task, config.tries, supervision, objective.in_workers(), objective.weights, to_waypoints
+    ) as slopes:
+        found = descend(slopes, to_waypoints.parametrization.dimension, config, ctx.progress)
+    path.parent.mkdir(exist_ok=True)
+    found.save(path)
+    return found
+
+
+def _ensure_slopes(task: Task, config: OptimizeConfig) -> None:
+    """
+    Raises:
+        UserError: what is to be minimised has no slope that could be told.
+    """
+    from lucibot.sim.gradient import refused
+
+    why = refused(task)
+    if why is None and not isinstance(config.objective, VideoObjective):
+        why = "gradients are those of the objective video"
+    if why is None and (config.device != "cpu" or config.cluster):
+        why = "gradients are those of the kernels for this machine's CPU"
+    if why is not None:
+        raise UserError(f"--optimize.start descent: {why}; --optimize.start video goes without")
 
 
 def _given(ctx: Context) -> Given:
@@ -140,7 +200,7 @@ def _given(ctx: Context) -> Given:
 
 def _save(
     ctx: Context, found: SearchResult, estimate, start, supervision, environments: int,
-    weights: dict[str, float],
+    weights: dict[str, float], descended: Descended | None,
 ) -> None:  # fmt: skip
     np.savez_compressed(
         ctx.folder / "trajectory.npz", waypoints=found.waypoints, start=start, estimate=estimate,
@@ -157,10 +217,18 @@ def _save(
     )
     write_json(
         ctx.folder / "search.json",
-        {"loss": found.loss, "terms": found.terms, "rollouts": found.rollouts,
+        {"loss": found.loss, "terms": found.terms, "rollouts": found.rollouts + (descended.rollouts if descended else 0),
          "generations": len(found.history), "environments": environments, "device": ctx.config.device,
          "objective": to_dict(objective), "weights": weights,
          "seconds": {n: round(s, 3) for n, s in found.seconds.items()},
          "failed": int(sum(h["failed"].sum() for h in found.history)),
-         "start_loss": start_loss if include_start and np.isfinite(start_loss) else None},
+         "start_loss": start_loss if include_start and np.isfinite(start_loss) else None,
+         "descent": None if descended is None else _told(descended)},
     )  # fmt: skip
+
+
+def _told(descended: Descended) -> dict:
+    return {
+        "losses": [round(float(x), 6) for x in descended.losses], "rollouts": descended.rollouts,
+        "slopes": descended.slopes, "equivalents": round(descended.equivalents, 1),
+    }  # fmt: skip
