@@ -9,12 +9,13 @@ from typing import Any
 
 from lucibot.config import PRESETS, RunConfig
 from lucibot.console import RichConsole
-from lucibot.core.errors import RunFailed, resume_hint
+from lucibot.core.errors import RunFailed, UserError, resume_hint
 from lucibot.core.stopping import goes_on
 from lucibot.estimate import Estimate, announce, estimate
 from lucibot.options import add_shorthands, preset, read_seed, with_preset, with_settings
 from lucibot.pipeline import (
     STAGES,
+    ensure_models,
     ensure_possible,
     ensure_stage,
     open_run,
@@ -49,7 +50,7 @@ def run(argv: list[str]) -> int:
     ensure_stage(options.get("until"), config)
     if options.get("dry_run"):
         ensure_possible(task, config)
-        return _say_estimate(estimate(task, config, seed=seed, until=options.get("until")))
+        return _say_estimate(estimate(task, config, seed=seed, until=options.get("until")), config)
     directory = start_run(task, config, seed=seed, out=options.get("out", Path("runs")))
     print(f"run directory: {directory.path}", file=sys.stderr)
     return _go(directory, task, config, seed, options)
@@ -80,7 +81,7 @@ def resume(argv: list[str]) -> int:
     if options.get("dry_run"):
         ensure_possible(task, config)
         until = options.get("until")
-        return _say_estimate(estimate(task, config, seed=seed, run=directory, until=until))
+        return _say_estimate(estimate(task, config, seed=seed, run=directory, until=until), config)
     with directory.locked(), reconfigure(directory, task, config, seed):
         return _go(directory, task, config, seed, options)
 
@@ -183,8 +184,13 @@ def _go(
     return 0
 
 
-def _say_estimate(found: Estimate) -> int:
+def _say_estimate(found: Estimate, config: RunConfig) -> int:
+    """What a run would ask for, and what it would be refused for as things are."""
     print("\n".join(found.lines()))
+    try:
+        ensure_models(config)
+    except UserError as e:
+        print(f"it cannot begin yet: {e}")
     return 0
 
 

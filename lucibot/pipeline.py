@@ -23,11 +23,13 @@ from pathlib import Path
 from typing import Any
 
 from lucibot.checks import ensure_sound
-from lucibot.config import RunConfig
+from lucibot.config import OptimizeConfig, RunConfig
 from lucibot.core.errors import UserError, resume_hint, unknown_name
 from lucibot.core.needs import ensure_packages, needy
 from lucibot.core.progress import Progress
 from lucibot.core.video import sha256_of
+from lucibot.objective.config import VideoObjective
+from lucibot.optimize.config import DescentStart
 from lucibot.providers.answerer import VlmAnswerer
 from lucibot.providers.hand import default_hand
 from lucibot.providers.tracker import settled_tracker
@@ -204,7 +206,7 @@ def start_run(task: Task, config: RunConfig, *, seed: int, out: Path) -> RunDire
             at the video lacks what it needs; `out` is a file or lies below one.
     """
     ensure_possible(task, config)
-    _ensure_models(config)
+    ensure_models(config)
     chosen = (
         config.prompt,
         config.select.verifier,
@@ -258,10 +260,28 @@ def ensure_possible(task: Task, config: RunConfig) -> None:
             ensure_device(config.optimize.device)
         except UserError as e:
             raise UserError(f"--optimize.{e}") from None
+    if isinstance(config.optimize.start, DescentStart):
+        _ensure_slopes(task, config.optimize)
     ensure_sound(task, storyboard=isinstance(config.video, StoryboardVideo))
 
 
-def _ensure_models(config: RunConfig) -> None:
+def _ensure_slopes(task: Task, config: OptimizeConfig) -> None:
+    """
+    Raises:
+        UserError: what is to be minimised has no slope that could be told.
+    """
+    from lucibot.sim.gradient import refused
+
+    why = refused(task)
+    if why is None and not isinstance(config.objective, VideoObjective):
+        why = "gradients are those of the objective video"
+    if why is None and (config.device != "cpu" or config.cluster):
+        why = "gradients are those of the kernels for this machine's CPU"
+    if why is not None:
+        raise UserError(f"--optimize.start descent: {why}; --optimize.start video goes without")
+
+
+def ensure_models(config: RunConfig) -> None:
     """What models lack is told before anything is made or bought for them.
 
     Raises:

@@ -111,7 +111,10 @@ def test_a_task_that_has_none_is_told_before_anything_is_made(tmp_path, capsys):
     assert main(["run", "stack_cups", "--optimize.start", "descent", "--out", str(out)]) == 2
     told = capsys.readouterr().err
     assert "--optimize.start descent" in told and "--optimize.start video" in told
-    assert not list(out.glob("*/*/10_scene/*/manifest.json"))
+    assert not out.exists()
+    other = ["--optimize.start", "descent", "--optimize.objective", "t2r", "--out", str(out)]
+    assert main(["run", "cut_dough", *other]) == 2
+    assert "objective video" in capsys.readouterr().err and not out.exists()
 
 
 # The smooth loss ----------------------------------------------------------------------------------

@@ -207,6 +207,16 @@ def test_what_is_paid_is_said_before_and_counted_after(line, server):
     assert len(server.taken) == 2
 
 
+def test_what_a_run_still_lacks_is_said_by_a_dry_one(line, server, monkeypatch):
+    status, said = line.run("--video", "command", "--dry-run")
+    assert status == 0 and "it cannot begin yet" in said and "--video.command" in said
+    monkeypatch.delenv("RUNWAYML_API_SECRET", raising=False)
+    status, said = line.run(*runway(server), "--dry-run")
+    assert status == 0 and "at most 2.50 USD" in said
+    assert "it cannot begin yet" in said and "RUNWAYML_API_SECRET" in said
+    assert not server.taken and not line.out.exists()
+
+
 def test_a_price_that_nobody_knows_is_asked_for_where_there_is_a_cap(line, server, tmp_path):
     words = [*runway(server), "--video.model", "seedance2", "--video.candidates", "1"]
     status, said = line.run(*words, "--dry-run")

@@ -8,9 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lucibot.baselines.judge import JUDGE, Given, judged
-from lucibot.core.errors import UserError
 from lucibot.core.scene_view import SceneView
-from lucibot.objective.config import VideoObjective
 from lucibot.objective.supervision import Supervision
 from lucibot.optimize.clearance import Clearance
 from lucibot.optimize.config import (
@@ -46,8 +44,6 @@ def begin(task: Task, config: RunConfig) -> ShardedEvaluator:
             said now.
     """
     config.optimize.objective.ensure()
-    if isinstance(config.optimize.start, DescentStart):
-        _ensure_slopes(task, config.optimize)
     if isinstance(config.optimize.search.optimizer, OwnOptimizer):
         config.optimize.search.optimizer.find()
     return _workers(task, config.optimize)
@@ -166,22 +162,6 @@ def _descended(
     path.parent.mkdir(exist_ok=True)
     found.save(path)
     return found
-
-
-def _ensure_slopes(task: Task, config: OptimizeConfig) -> None:
-    """
-    Raises:
-        UserError: what is to be minimised has no slope that could be told.
-    """
-    from lucibot.sim.gradient import refused
-
-    why = refused(task)
-    if why is None and not isinstance(config.objective, VideoObjective):
-        why = "gradients are those of the objective video"
-    if why is None and (config.device != "cpu" or config.cluster):
-        why = "gradients are those of the kernels for this machine's CPU"
-    if why is not None:
-        raise UserError(f"--optimize.start descent: {why}; --optimize.start video goes without")
 
 
 def _given(ctx: Context) -> Given:

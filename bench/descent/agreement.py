@@ -1,6 +1,6 @@
 """How well gradients through a rollout agree with the simulator's own differences, keyframe by keyframe.
 
-    python bench/polish/agreement.py cut_dough RUN
+    python bench/descent/agreement.py cut_dough RUN
 
 RUN is a finished run. About the waypoints that its search found, eight random directions in the search's
 coordinates are rolled out both ways; of each keyframe the Chamfer distance of the target's particles to
