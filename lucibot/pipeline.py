@@ -145,7 +145,7 @@ STAGES: tuple[Stage, ...] = (
           reads=("scene", "roles", "simulation"), begins_early=True,
           needs_too=lambda c: ("scene",) if c.optimize.objective.JUDGED else (),
           reads_too=lambda c: c.optimize.objective.READS_TASK),
-    Stage(number=65, name="robot", version=2, needs=("perceive", "execute"), config="robot",
+    Stage(number=65, name="robot", version=3, needs=("perceive", "execute"), config="robot",
           reads=("scene", "roles", "simulation"), asked_for=lambda c: c.robot is not None),
     Stage(number=70, name="report", version=6, needs=("scene", "prompt", "imagine", "select",
           "perceive", "optimize", "execute", "robot"), config=None,

@@ -110,6 +110,8 @@ def plan_run(
         say(f"{plan.actuator}: yes, {motion.slower[i]:.1f} times as slow as in simulation; "
             f"{plan.tried['reaching']} of {plan.tried['grasps']} grasps reach all of it; "
             f"{out / name}.png")  # fmt: skip
+        if plan.remark:
+            say(f"{plan.actuator}: {plan.remark}")
     _write_csv(arm, motion, out / "joints.csv")
     write_json(out / "plan.json", told)
     return told

@@ -42,3 +42,16 @@ def small_task():
         return load_task(folder)
 
     return make
+
+
+@pytest.fixture(scope="session")
+def panda():
+    from lucibot.robot.arm import load_arm
+
+    return load_arm("franka")
+
+
+@pytest.fixture(scope="session")
+def cups(small_task, tmp_path_factory):
+    """The scene of stack_cups with a small camera."""
+    return small_task("stack_cups", tmp_path_factory.mktemp("t") / "stack_cups", width=160, height=120, fps=10)  # fmt: skip

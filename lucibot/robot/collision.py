@@ -136,6 +136,17 @@ class CollisionWorld:
                 found.add(tuple(sorted(n.removeprefix("scene ") for n in pair)))
         return sorted(found)
 
+    def covered(self, angles: Sequence[float], eye: np.ndarray, points: np.ndarray) -> float:
+        """What share of (N, 3) points the arm hides from an eye (3,) [m, world]."""
+        m, d, g = self._model, self._data, np.zeros(1, np.int32)
+        d.qpos[self._angles] = angles
+        self._mujoco.mj_kinematics(m, d)
+        hidden = 0
+        for way in points - eye:
+            share = self._mujoco.mj_ray(m, d, eye, way, None, 1, -1, g)
+            hidden += 0 <= share < 1 and m.geom_contype[g[0]] == ARM
+        return hidden / len(points)
+
     def shapes(self, angles: Sequence[float]) -> list[trimesh.Trimesh]:
         """The arm's own shapes as they stand in the world, to look at."""
         poses = self.shape_poses(angles)

@@ -30,6 +30,8 @@ TIP_M = 0.007
 """Contacts may lie so much nearer to the fingers' ends: what lies on a table is taken with the tips."""
 PINCH_M = 0.010
 """What yields is pinched so much nearer to the fingers' ends: it may lie flat on a table."""
+TILTS_RAD, TURNS = (0.25, 0.5, 0.75), 8
+"""How far aslant it is pinched, to so many sides, and ways to be turned."""
 CLEARANCE_M = 0.002
 """What an open finger keeps from the mesh."""
 SAMPLED = 4000
@@ -201,27 +203,33 @@ def _has_room(T: np.ndarray, cloud: np.ndarray, width_m: float, gripper: Gripper
     return not (finger | palm).any()
 
 
-def pinches(place_m: np.ndarray, along: np.ndarray | None, count: int = 24) -> Grasps:
-    """Grasps of what yields, at (3,) in the world's frame as it lies: from above and aslant.
+def pinches(clear: Callable[[np.ndarray, float], np.ndarray], count: int = 64) -> Grasps:
+    """Grasps of what yields, where it is grasped, in a frame that stands upright as it lies: from above and
+    aslant, those with room on the whole of their way.
 
     Args:
-        along: (3,) the way in which it runs there, across which fingers close; None where it is a lump.
+        clear: as for `sample_grasps`.
     """
-    frames = []
-    for tilt in (0.0, 0.5, -0.5):
-        for turn in np.pi * np.arange(count // 3) / (count // 3):
-            y = np.array([np.cos(turn), np.sin(turn), 0.0])
-            side = np.cross(y, [0, 0, -1.0])
-            z = np.cos(tilt) * np.array([0, 0, -1.0]) + np.sin(tilt) * side
-            T = np.eye(4)
-            T[:3, :3], T[:3, 3] = np.stack([np.cross(y, z), y, z], 1), place_m - PINCH_M * z
-            frames.append(T)
-    frames = np.stack(frames)
-    across = np.ones(len(frames)) if along is None else 1 - np.abs(frames[:, :3, 1] @ along)
-    order = np.argsort(-across, kind="stable")
+    from scipy.spatial.transform import Rotation
+
+    side = 2 * np.pi * np.arange(TURNS) / TURNS
+    # Half a turn about each of these axes makes a hand point down.
+    upright = Rotation.from_rotvec(
+        np.pi * np.stack([np.cos(side / 4), np.sin(side / 4), 0 * side], 1)
+    )
+    aslant = np.stack([np.cos(side), np.sin(side), 0 * side], 1)
+    # Small tilts first, each to all sides.
+    tilts = Rotation.from_rotvec(
+        np.concatenate([np.zeros((1, 3)), *(t * aslant for t in TILTS_RAD)])
+    )
+    turned = [(tilt * hand).as_matrix() for tilt in tilts for hand in upright]
+    frames = np.tile(np.eye(4), (len(turned), 1, 1))
+    frames[:, :3, :3] = turned
+    frames[:, :3, 3] = -PINCH_M * frames[:, :3, 2]
+    frames = frames[clear(frames, 0.0)][:count]
     n = len(frames)
-    return Grasps(frames=frames[order], width_m=np.zeros(n), quality=across[order],
-                  off_m=np.zeros(n), within_m=0.0)  # fmt: skip
+    return Grasps(frames=frames, width_m=np.zeros(n), quality=-frames[:, 2, 2], off_m=np.zeros(n),
+                  within_m=0.0)  # fmt: skip
 
 
 def _distance(points: np.ndarray, others: np.ndarray) -> np.ndarray:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 
 import numpy as np
 import torch
@@ -18,17 +19,19 @@ from lucibot.robot.collision import CollisionWorld
 from lucibot.robot.holds import Hold, NoPlan, frames_of, holds_of, lets_go
 from lucibot.robot.kinematics import Kinematics
 from lucibot.robot.plan import OFF_M, OFF_RAD, PINCHED_M, RETREAT_M, ArmPlan, plan_holds
-from lucibot.robot.timing import timed
+from lucibot.robot.timing import followed, timed
 from lucibot.robot.ways import free_way
 from lucibot.store.rollout import Rollout
 from lucibot.task import Task
 
-SHARE, FOLLOWING = 0.5, 0.7
-"""Of the joints' limits, where nothing is held, and of acceleration where something is."""
+SHARE = 0.5
+"""Of the joints' limits, where nothing is held."""
 CLOSING_S, OPENING_S = 0.4, 0.3
 """What fingers are given to close and to open."""
 STRAIGHT = 24
 """Places on the straight way to a grasp and from it."""
+PLACES_COMPARED = 4
+"""Of those from which the whole way is followed, the best of so many is taken."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,13 +95,16 @@ def plan_motion(
     areas, failed = [areas_m[rollout.actuators.index(h.actuator)] for h in holds], None
     found = plan_holds(task, holds, arm, areas, T_world_base=T_world_base, seed=seed,
                        progress=progress)  # fmt: skip
-    for plans in found:
-        composer = _Composer(task=task, arm=arm, plans=plans, holds=holds, rollout=rollout,
-                             seed=seed, progress=progress)  # fmt: skip
-        try:
-            return plans, composer.motion()
-        except NoPlan as e:
-            failed = e
+    while some := sorted(
+        islice(found, PLACES_COMPARED), key=lambda plans: sum(p.cost for p in plans)
+    ):
+        for plans in some:
+            composer = _Composer(task=task, arm=arm, plans=plans, holds=holds, rollout=rollout,
+                                 seed=seed, progress=progress)  # fmt: skip
+            try:
+                return plans, composer.motion()
+            except NoPlan as e:
+                failed = e
     raise failed
 
 
@@ -146,8 +152,7 @@ class _Composer:
         closed = plan.width_m if self.task.object(hold.actuator).is_rigid else PINCHED_M
         self._stay("close", h, CLOSING_S, closed)
         self._opening = closed
-        found = timed(times, angles, np.array(spec.velocity_rad_s), FOLLOWING * np.array(spec.acceleration_rad_s2),
-                      self._dt, fastest=1.0)  # fmt: skip
+        found = followed(times, angles, spec, self._dt)
         if found is None:
             raise NoPlan("planning", f"{hold.actuator}: the joints of {self.arm.name} cannot keep "
                          "their limits on the way that it has to follow")  # fmt: skip

@@ -20,10 +20,11 @@ from lucibot.core.progress import Progress, silent
 from lucibot.robot.arm import Arm
 from lucibot.robot.bases import HIDES, bases, hides
 from lucibot.robot.collision import CollisionWorld
-from lucibot.robot.grasps import pinches, sample_grasps
+from lucibot.robot.grasps import NEAR_M, pinches, sample_grasps
 from lucibot.robot.holds import Hold, NoPlan
 from lucibot.robot.kinematics import Kinematics, Solved, cheapest
 from lucibot.robot.room import HandRoom
+from lucibot.robot.timing import followed
 from lucibot.task import Task
 
 OFF_M, OFF_RAD = 1e-3, np.deg2rad(0.5)
@@ -40,6 +41,8 @@ BASES_KEPT = 6
 """Places of the base that are looked at in full, the most promising first."""
 GRASPS_TRIED = 24
 """From each place."""
+WAYS_COMPARED = 3
+"""Of the grasps whose way hits nothing, the best of so many is taken."""
 REPAIRS = 60
 """Times that a way is sought again without what hits."""
 SAME_RAD = 0.02
@@ -71,8 +74,19 @@ class ArmPlan:
     """(T,) what the TCP is off at the stations."""
     off_deg: np.ndarray
     """(T,)"""
+    takes_s: float
+    """What its way takes, timed through the stations."""
+    hidden: float
+    """How much of the while, in [0, 1], the arm hides from the camera what it is done to."""
+    remark: str = ""
+    """What is to be known of the grasp, if anything."""
     tried: dict[str, int] = field(default_factory=dict)
     """How many places of the base, grasps, and grasps that reach all of the way there were."""
+
+    @property
+    def cost(self) -> float:
+        """Seconds, and more where the camera does not see what is done."""
+        return self.takes_s * (1 + self.hidden)
 
     def save(self, path: Path) -> None:
         np.savez_compressed(
@@ -88,9 +102,9 @@ class ArmPlan:
             "actuator": self.actuator, "from_s": float(self.simulated_s[0]),
             "to_s": float(self.simulated_s[-1]), "base": self.T_world_base.tolist(),
             "grasp": self.T_obj_tcp.tolist(), "width_m": self.width_m, "quality": self.quality,
-            "within_m": self.within_m if np.isfinite(self.within_m) else None,
+            "within_m": self.within_m if np.isfinite(self.within_m) else None, "hidden": self.hidden,
             "most_off_m": float(self.off_m.max()), "most_off_deg": float(self.off_deg.max()),
-            "tried": self.tried,
+            "remark": self.remark, "tried": self.tried,
         }  # fmt: skip
 
 
@@ -168,20 +182,24 @@ class _Seeker:
         self._obj, gripper = task.object(hold.actuator), arm.spec.gripper
         nowhere = np.eye(4)
         self._open_hand = CollisionWorld(arm, nowhere, task)
+        room = HandRoom(task, hold, self._open_hand, gripper.opening_m)
         if self._obj.is_rigid:
             mesh = task.mesh(self._obj)
-            room = HandRoom(task, hold, self._open_hand, gripper.opening_m)
             self.grasps = sample_grasps(mesh, area_m, gripper, seed=seed, clear=room.clear)
-            if not len(self.grasps) and len(sample_grasps(mesh, area_m, gripper, seed=seed)):
-                raise NoPlan("planning", f"{hold.actuator}: wherever the hand of {arm.name} takes it, it "
-                             "is in something else on the way")  # fmt: skip
+            any_at_all = len(self.grasps) or len(sample_grasps(mesh, area_m, gripper, seed=seed))
         else:
-            self.grasps = pinches(np.zeros(3), None)
+            self.grasps, any_at_all = pinches(room.clear), True
+        if any_at_all and not len(self.grasps):
+            met = " or ".join(name for name, _ in room.met.most_common(2))
+            raise NoPlan("planning", f"{hold.actuator}: wherever the hand of {arm.name} takes it, it "
+                         f"is in {met} on the way; a hand less than {1000 * max(gripper.palm_m):.0f} "
+                         "mm wide may have room")  # fmt: skip
         if not len(self.grasps):
             raise NoPlan(
                 "grasp", f"{hold.actuator}: no two places near the seen finger tips face each other "
                 f"within {1000 * gripper.opening_m:.0f} mm with room for the hand of {arm.name}"
             )  # fmt: skip
+        self._remark = _remark(self.grasps.within_m, len(area_m)) if self._obj.is_rigid else ""
         self._solver = Kinematics(arm.chain)
         grasps = torch.as_tensor(self.grasps.frames)
         self._frames = torch.as_tensor(hold.frames) @ grasps[:, None]
@@ -216,13 +234,18 @@ class _Seeker:
             return _Short("kinematics", float(share.max()), f"{name}: the grasp that comes nearest "
                           f"reaches {share[g]:.0%} of its way ({len(share)} grasps)")  # fmt: skip
         hit: dict[str, int] = {}
-        rows = torch.arange(len(self.hold.steps))
+        tried = {"places": places, "grasps": len(share), "reaching": len(reaching)}
+        plans: list[ArmPlan] = []
         for g in self._roomy(reaching, base, angles, fine, hit)[:GRASPS_TRIED]:
             chosen = self._clear_way(g, base, angles[g], fine[g].clone(), hit)
             if chosen is not None:
-                at = rows, chosen
-                return self._plan(g, base, angles[g][at], off_m[g][at], off_rad[g][at],
-                                  {"places": places, "grasps": len(share), "reaching": len(reaching)})  # fmt: skip
+                at = torch.arange(len(chosen)), chosen
+                way = angles[g][at].numpy(), off_m[g][at].numpy(), off_rad[g][at].numpy()
+                plans.append(self._plan(g, base, *way, tried))
+            if len(plans) == WAYS_COMPARED:
+                break
+        if plans:
+            return min(plans, key=lambda p: p.cost)
         most = max(hit, key=hit.get) if hit else None
         words = (
             f"{most} are in each other on the way" if most else "no continuous way leads through"
@@ -302,14 +325,40 @@ class _Seeker:
         return self._solver.solve(angles[None], T, iterations=30).angles[0]
 
     def _plan(self, g: int, base, angles, off_m, off_rad, tried: dict[str, int]) -> ArmPlan:
-        grasps, arm = self.grasps, self.arm
+        grasps, arm, times = self.grasps, self.arm, self.hold.times_s
+        timed = followed(times, angles, arm.spec, self.task.spec.simulation.dt_s)
         return ArmPlan(
             arm=arm.name, actuator=self.hold.actuator, joints=tuple(arm.spec.joints),
             T_world_base=base, T_obj_tcp=grasps.frames[g], width_m=float(grasps.width_m[g]),
-            quality=float(grasps.quality[g]), within_m=grasps.within_m, angles=angles.numpy(),
-            simulated_s=self.hold.times_s, off_m=off_m.numpy(), off_deg=np.rad2deg(off_rad.numpy()),
-            tried=tried,
+            quality=float(grasps.quality[g]), within_m=grasps.within_m, angles=angles,
+            simulated_s=times, off_m=off_m, off_deg=np.rad2deg(off_rad),
+            takes_s=np.inf if timed is None else float(timed.times_s[-1]),
+            hidden=self._hidden(g, base, angles), remark=self._remark, tried=tried,
         )  # fmt: skip
+
+    def _hidden(self, g: int, base, angles: np.ndarray) -> float:
+        """How much of the while (T, J) the arm is between the camera and other things, as they lie at first."""
+        others = [o for o in self.task.objects if o.name != self.hold.actuator]
+        if not others:
+            return 0.0
+        self._close_on(g, base)
+        middles = [(self.task.mesh(o).bounds.mean(0), o.T_world_object) for o in others]
+        points = np.stack([T[:3, :3] @ m + T[:3, 3] for m, T in middles])
+        eye = self.task.camera.T_world_cam[:3, 3]
+        return float(np.mean([self._carrying.covered(q, eye, points) for q in angles]))
+
+
+def _remark(within_m: float, tips: int) -> str:
+    """Where a grasp is not where a hand was seen to take hold."""
+    if not tips:
+        return "no finger tips were seen on it; it is taken wherever the hand has room"
+    if within_m <= NEAR_M:
+        return ""
+    where = f"within {1000 * within_m:.0f} mm" if np.isfinite(within_m) else "farther away"
+    return (
+        f"no grasp within {1000 * NEAR_M:.0f} mm of the seen finger tips has room on the whole of the "
+        f"way; it is taken {where}"
+    )
 
 
 def _words(pair: tuple[str, str]) -> str:

@@ -6,6 +6,8 @@ for all of it. What is left is looked at exactly, with the arm, by `lucibot.robo
 
 from __future__ import annotations
 
+from collections import Counter
+
 import numpy as np
 
 from lucibot.robot.collision import TOUCH_M, CollisionWorld, matrix_of, pieces_of
@@ -26,8 +28,11 @@ class HandRoom:
         self._hold, self._opening_m = hold, opening_m
         # Fingers move on straight lines.
         self._shut, self._opened = world.hand(0.0), world.hand(opening_m)
-        self._pieces: list[tuple[np.ndarray, np.ndarray]] = []
-        """Of each convex piece, the planes (F, 4) of its sides and where it is at each station (T, 4, 4)."""
+        self._pieces: list[tuple[str, np.ndarray, np.ndarray]] = []
+        """Of each convex piece, whose it is, the planes (F, 4) of its sides and where it is at each station
+        (T, 4, 4)."""
+        self.met: Counter[str] = Counter()
+        """How many hands were in what."""
         for thing in (*task.spec.background, *task.objects):
             if isinstance(thing, ObjectSpec) and (
                 not thing.is_rigid or thing.name == hold.actuator
@@ -43,8 +48,8 @@ class HandRoom:
                 hull = piece.convex_hull
                 offsets = -(hull.face_normals * hull.triangles[:, 0]).sum(1)
                 planes = np.unique(np.column_stack([hull.face_normals, offsets]).round(9), axis=0)
-                self._pieces.append((planes, np.linalg.inv(np.stack(places))))
-        self._pieces.sort(key=lambda p: len(p[0]))
+                self._pieces.append((thing.name, planes, np.linalg.inv(np.stack(places))))
+        self._pieces.sort(key=lambda p: len(p[1]))
 
     def clear(self, frames: np.ndarray, width_m: float) -> np.ndarray:
         """(N,) whether no corner of a hand that has closed is in anything at any station.
@@ -67,8 +72,9 @@ class HandRoom:
     def _inside(self, points: np.ndarray, t: int) -> np.ndarray:
         """(N,) whether any of (N, K, 4) points [m, world] is in anything at a station."""
         found = np.zeros(len(points), bool)
-        for planes, T_piece_world in self._pieces:
+        for name, planes, T_piece_world in self._pieces:
             left = np.flatnonzero(~found)
             depth = points[left] @ (planes @ T_piece_world[t]).T
             found[left] = (depth.max(-1, initial=-np.inf) < -TOUCH_M).any(-1)
+            self.met[name] += int(found[left].sum())
         return found

@@ -7,6 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from lucibot.robot.arm import ArmSpec
+
+FOLLOWING = 0.7
+"""Of the joints' limits of acceleration, while something is held."""
 GRID = 400
 """Places of a way at which limits are kept, at least."""
 FREE = 1e6
@@ -66,3 +70,10 @@ def timed(
     q, v = way(clipped), way(clipped, 1)
     v[-1] = 0
     return Timed(times_s=times, angles=q[:, :-1], speeds=v[:, :-1], places=q[:, -1])
+
+
+def followed(times_s: np.ndarray, angles: np.ndarray, spec: ArmSpec, dt_s: float) -> Timed | None:
+    """When an arm is where on a way that it follows with something in its hand: (P,) moments of the simulation
+    and (P, J) angles then [rad]. No faster than the simulation."""
+    velocity, acceleration = np.array(spec.velocity_rad_s), np.array(spec.acceleration_rad_s2)
+    return timed(times_s, angles, velocity, FOLLOWING * acceleration, dt_s, fastest=1.0)

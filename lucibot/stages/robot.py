@@ -45,6 +45,8 @@ def run(ctx: Context) -> None:
     told |= {"holds": [plan.told() for plan in plans], "slower": motion.slower.tolist()}
     for i, plan in enumerate(plans):
         plan.save(ctx.folder / f"plan_{i}.npz")
+        if plan.remark:
+            ctx.note(f"{plan.actuator}: {plan.remark}")
     begin = time.perf_counter()
     try:
         _perform(ctx, arm, motion, supervision, told)
