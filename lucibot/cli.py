@@ -27,6 +27,7 @@ usage: lucibot COMMAND ...
   robot RUN       let an arm follow what a run has learned
   evaluate RUN... judge what runs left, by state, picture or a model
   export RUN...   write finished runs as a dataset or as trajectories
+  collect RUN     try a solved run's trajectory in varied scenes, and keep what succeeds
   paper           the paper's tables with our methods: run what is missing, and write them
   tasks           list, check or make task folders
   twin PHOTO      make a task folder from a photo of a real scene
@@ -85,6 +86,12 @@ def _paper(argv: list[str]) -> int:
     return command(argv)
 
 
+def _collect(argv: list[str]) -> int:
+    from lucibot.collect.command import command
+
+    return command(argv)
+
+
 def _chain(argv: list[str]) -> int:
     from lucibot.chain.command import command
 
@@ -135,7 +142,7 @@ def _doctor(argv: list[str]) -> int:
 
 COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "run": _run, "resume": _resume, "sweep": _sweep, "chain": _chain, "show": _show, "runs": _runs, "evaluate": _evaluate, "paper": _paper,
-    "compare": _compare, "export": _export, "robot": _robot, "view": _view,
+    "compare": _compare, "collect": _collect, "export": _export, "robot": _robot, "view": _view,
     "tasks": _tasks, "twin": _twin, "bench": _bench, "doctor": _doctor,
 }  # fmt: skip
 

@@ -17,6 +17,7 @@ import numpy as np
 from lucibot.chain.schema import StepSpec
 from lucibot.chain.surface import carried_colours, surface_of
 from lucibot.core.errors import RunFailed, UserError
+from lucibot.core.euler import matrix_to_euler_xyz_deg
 from lucibot.core.geometry import matrix_np
 from lucibot.sim.state import BodyState, FinalState, ParticleState
 from lucibot.task import ObjectSpec, Task, load_task
@@ -103,8 +104,6 @@ def _begun(scene: Task, obj: ObjectSpec, state: FinalState, folder: Path) -> dic
 
 
 def _body(obj: ObjectSpec, state: BodyState) -> dict[str, Any]:
-    from scipy.spatial.transform import Rotation
-
     T = matrix_np(state.pose)
     value, joint = float(state.joint), obj.articulation
     found: dict[str, Any] = {}
@@ -115,8 +114,8 @@ def _body(obj: ObjectSpec, state: BodyState) -> dict[str, Any]:
         # Values count from where the object begins now.
         lower, upper = ((limit - value) * unit for limit in (joint.lower, joint.upper))
         found["joint"] = {**told, "lower": min(lower, 0.0), "upper": max(upper, 0.0)}
-    turn = Rotation.from_matrix(T[:3, :3]).as_euler("xyz", degrees=True)
-    return {**found, "position_m": T[:3, 3].tolist(), "rotation_deg": turn.tolist()}
+    position, rotation = matrix_to_euler_xyz_deg(T)
+    return {**found, "position_m": position, "rotation_deg": rotation}
 
 
 def _matter(scene: Task, obj: ObjectSpec, state: ParticleState, folder: Path) -> dict[str, Any]:

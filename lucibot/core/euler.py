@@ -16,3 +16,11 @@ def euler_xyz_deg_to_matrix(position_m, rotation_deg) -> np.ndarray:
     T[:3, :3] = Rz @ Ry @ Rx
     T[:3, 3] = np.asarray(position_m, float)
     return T
+
+
+def matrix_to_euler_xyz_deg(T: np.ndarray) -> tuple[list[float], list[float]]:
+    """Position [m] and extrinsic xyz Euler angles [deg] of a (4, 4) pose, as task files write them."""
+    from scipy.spatial.transform import Rotation
+
+    turn = Rotation.from_matrix(T[:3, :3]).as_euler("xyz", degrees=True)
+    return T[:3, 3].tolist(), turn.tolist()

@@ -8,20 +8,23 @@ from lucibot.core.errors import LuciBotError
 from lucibot.evaluate.judges import Judged, Verdicts
 from lucibot.evaluate.outcomes import Outcome
 from lucibot.objective.success import judge
+from lucibot.sim.state import FinalState
+from lucibot.task import Task
 
 
 class StateJudge:
     """The predicates' mean score in [0, 1] of each outcome, by the task as it is now."""
 
     def judge(self, outcomes: Sequence[Outcome]) -> Verdicts:
-        return Verdicts(judge="state", each=tuple(_one(o) for o in outcomes))
+        return Verdicts(judge="state", each=tuple(judge_state(o.task, o.state) for o in outcomes))
 
 
-def _one(outcome: Outcome) -> Judged:
-    if not outcome.task.spec.success:
-        return Judged(error=f"the task {outcome.task.name!r} has no success predicate")
+def judge_state(task: Task, state: FinalState) -> Judged:
+    """How a task's predicates see a state."""
+    if not task.spec.success:
+        return Judged(error=f"the task {task.name!r} has no success predicate")
     try:
-        found = judge(outcome.task, outcome.state)
+        found = judge(task, state)
     except (LuciBotError, KeyError) as e:
         return Judged(error=f"its state does not fit the task as it is now ({e})")
     missed = [j.name for j in found.judgements if not j.ok]

@@ -11,6 +11,7 @@ from lucibot.core.errors import UserError
 from lucibot.export import hdf5, lerobot, trajectory
 from lucibot.export.episode import FPS, Episode, ensure_arm, read_episode
 from lucibot.settings import Parser
+from lucibot.store.collection import EPISODE, episodes_of
 from lucibot.store.run import RunDirectory
 
 FORMATS = ("lerobot", "hdf5", "trajectory")
@@ -25,10 +26,12 @@ def command(argv: list[str]) -> int:
     """
     p = Parser(
         "lucibot export", "RUN... --format FORMAT --out DIR",
-        "Write finished runs as data: a LeRobot dataset (v3.0), HDF5 in robomimic's layout, or "
-        "trajectories as JSON, CSV and ROS 2 messages in MCAP.",
+        "Write finished runs, and what `lucibot collect` has kept, as data: a LeRobot dataset (v3.0), HDF5 in "
+        "robomimic's layout, or trajectories as JSON, CSV and ROS 2 messages in MCAP.",
     )  # fmt: skip
-    p.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="run directories")
+    p.add_argument(
+        "runs", nargs="+", type=Path, metavar="RUN", help="run directories and collections"
+    )
     p.add_argument("--format", choices=FORMATS, metavar="|".join(FORMATS), help="what is written")
     p.add_argument("--out", type=Path, metavar="DIR", help="a new folder; with hdf5, a new file")
     p.add_argument("--fps", type=int, metavar="INT",
@@ -67,9 +70,12 @@ def export(
     """
     if out.exists():
         raise UserError(f"--out {out} exists; choose another name")
+    runs = [r for run in runs for r in episodes_of(run) or [run]]
     for i, run in enumerate(runs):
         if run.resolve() in [other.resolve() for other in runs[:i]]:
             raise UserError(f"{run} is given twice")
+        if (run / EPISODE).is_file():
+            continue  # Of a collection, which keeps what succeeds.
         result = RunDirectory.open(run).result()
         if robot:
             ensure_arm(run, result)
@@ -100,7 +106,8 @@ def export(
         shutil.rmtree(part, ignore_errors=True)
         part.unlink(missing_ok=True)
         raise
-    return f"{out}: {len(runs)} {'run' if len(runs) == 1 else 'runs'}, {said}"
+    of = "episode" if any((r / EPISODE).is_file() for r in runs) else "run"
+    return f"{out}: {len(runs)} {of}{'s' if len(runs) > 1 else ''}, {said}"
 
 
 def _episodes(runs: list[Path], fps: int, robot: bool) -> Iterator[Episode]:

@@ -13,6 +13,7 @@ import numpy as np
 
 from lucibot.core.errors import UserError
 from lucibot.core.video import Video, read_video
+from lucibot.store.collection import EPISODE, read_record
 from lucibot.store.finished import made_from, replay_of, stage_folder
 from lucibot.store.result import Result
 from lucibot.store.rollout import Rollout
@@ -34,6 +35,7 @@ class Episode:
     task: str
     instruction: str
     seed: int
+    """The run's; of a collection's episode, its number."""
     success: bool
     fps: int
     pictures: np.ndarray
@@ -69,7 +71,7 @@ class Episode:
 
 
 def read_episode(run: Path, *, fps: int = FPS, robot: bool = False) -> Episode:
-    """The episode of a finished run.
+    """The episode of a finished run, or of a collection's folder.
 
     Args:
         fps: frames a second.
@@ -78,6 +80,8 @@ def read_episode(run: Path, *, fps: int = FPS, robot: bool = False) -> Episode:
     Raises:
         UserError: not a run directory, not finished, of another version, or no arm has done it.
     """
+    if (Path(run) / EPISODE).is_file():
+        return _collected(Path(run), fps, robot)
     directory = RunDirectory.open(Path(run))
     result, execute = directory.result(), stage_folder(directory, "execute")
     folder = execute
@@ -85,9 +89,32 @@ def read_episode(run: Path, *, fps: int = FPS, robot: bool = False) -> Episode:
         ensure_arm(run, result)
         folder = stage_folder(directory, "robot")
     rollout = replay_of(directory, folder)
-    with np.load(made_from(directory, execute, "optimize") / "trajectory.npz") as z:
+    trajectory = made_from(directory, execute, "optimize") / "trajectory.npz"
+    return _episode(
+        rollout, folder / "film.mp4", trajectory, fps, run=Path(run), task=result.task,
+        instruction=" ".join(result.instruction.split()), seed=result.seed,
+        success=result.robot["success"] if robot else result.success,
+    )  # fmt: skip
+
+
+def _collected(folder: Path, fps: int, robot: bool) -> Episode:
+    if robot:
+        raise UserError(f"{folder}: no arm is in an episode of a collection")
+    told = read_record(folder / EPISODE)
+    try:
+        rollout = Rollout.load(folder / "rollout.npz")
+        who = {"task": told["task"], "instruction": " ".join(told["instruction"].split()),
+               "seed": told["episode"], "success": told["success"]}  # fmt: skip
+    except (OSError, KeyError, TypeError, ValueError) as e:
+        raise UserError(f"{folder} is damaged or of another version ({e})") from None
+    return _episode(rollout, folder / "film.mp4", folder / "trajectory.npz", fps, run=folder, **who)
+
+
+def _episode(rollout: Rollout, film: Path, trajectory: Path, fps: int, **who) -> Episode:
+    robot = bool(rollout.arm)
+    with np.load(trajectory) as z:
         waypoints, held = z["waypoints"], z["held"]
-    film = read_video(folder / "film.mp4")
+    film = read_video(film)
     count = int(rollout.times_s[-1] * fps + 1e-6) + 1
     times = np.arange(count) / fps
     steps = _nearest(rollout.times_s, times)
@@ -95,9 +122,7 @@ def read_episode(run: Path, *, fps: int = FPS, robot: bool = False) -> Episode:
     environment, environment_names = _environment(rollout, steps)
     kept = _nearest(rollout.times_s[rollout.particle_steps], times)
     return Episode(
-        run=Path(run), task=result.task, instruction=" ".join(result.instruction.split()),
-        seed=result.seed, success=result.robot["success"] if robot else result.success, fps=fps,
-        robot=rollout.arm or FREE, pictures=_pictures(film, times), state=state, action=action,
+        **who, fps=fps, robot=rollout.arm or FREE, pictures=_pictures(film, times), state=state, action=action,
         state_names=names, environment=environment, environment_names=environment_names,
         particles={n: p[kept] for n, p in rollout.particles.items()}, rollout=rollout,
         waypoints=waypoints, held=held,

@@ -195,7 +195,7 @@ class _Performance:
         aims = {}
         name = self.motion.holds[phase.hold]
         if wanted is not None:
-            aims[name] = Aim(pose=pose_np(wanted), particle=self._particle)
+            aims[name] = Aim(pose=pose_np(wanted)[None], particle=np.array([self._particle]))
         if self._patch is not None:
             pose = torch.as_tensor(pose_np(self._hand_of(phase)), dtype=torch.float64)[None]
             self.scene.grips[name].aim(carried(self._offsets, pose.to(self._offsets.device)))

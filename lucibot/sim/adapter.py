@@ -7,7 +7,7 @@ What that rests on is one version's: it is checked when a scene is built, and to
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from operator import attrgetter
 from typing import Any, NamedTuple
@@ -79,7 +79,7 @@ class Adapter:
                 f"genesis-world {version('genesis-world')} is installed, LuciBot works with "
                 f"{GENESIS}: pip install genesis-world=={GENESIS}"
             )
-        self._sim = scene.sim
+        self._sim, self._visualizer = scene.sim, scene.visualizer
         self.before = []
         coupler, particles = self._get("coupler"), self._get("mpm_solver")
         self._get("substep"), self._get("save_ckpt"), self._get("rigid_solver.check_errno")
@@ -126,6 +126,18 @@ class Adapter:
         self.physics, self.couple, self.after = physics, couple, after
         # Which would copy particles from the frame after the first.
         self._sim.save_ckpt = lambda: None
+
+    def light(self, direction: Sequence[float], *, intensity: float, ambient: float) -> None:
+        """Put another light in the place of what lights the camera's pictures."""
+        import genesis as gs
+
+        context = self._visualizer.context
+        for node in list(context._scene.light_nodes):
+            context.remove_node(node)
+        context._scene.ambient_light = np.full(3, ambient, np.float32)
+        context.add_light(gs.options.vis.DirectionalLight(
+            dir=tuple(direction), color=(1.0, 1.0, 1.0), intensity=intensity
+        ))  # fmt: skip
 
     @property
     def substeps(self) -> int:

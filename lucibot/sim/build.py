@@ -26,7 +26,7 @@ from lucibot.sim.materials import (
     surface,
 )
 from lucibot.sim.particles import QuickMPM, QuickSPH, take_over
-from lucibot.task import BackgroundSpec, ObjectSpec, Task
+from lucibot.task import BackgroundSpec, LightSpec, ObjectSpec, Task
 
 HASH_CELLS = 8
 """Cells along each side of the grid in which liquid particles look for their neighbours."""
@@ -158,17 +158,22 @@ def _options(gs, task: Task, *, armed: bool) -> dict[str, Any]:
 
 
 def _vis_options(gs, task: Task):
-    """The task's light. Its intensities are the ray tracer's; the rasterizer adds ambient and
-    directed light where the sky is half hidden in the other, hence the factors."""
-    light = task.spec.light
+    """The task's light."""
+    light, drawn = task.spec.light, drawn_light(task.spec.light)
     directed = {
         "type": "directional", "dir": light.direction, "color": (1.0, 1.0, 1.0),
-        "intensity": 1.6 * light.intensity,
+        "intensity": drawn["intensity"],
     }  # fmt: skip
     return gs.options.VisOptions(
         rendered_envs_idx=[0], segmentation_level="entity", shadow=True, lights=[directed],
-        ambient_light=(0.6 * light.ambient,) * 3, background_color=(0.75, 0.75, 0.75),
+        ambient_light=(drawn["ambient"],) * 3, background_color=(0.75, 0.75, 0.75),
     )  # fmt: skip
+
+
+def drawn_light(light: LightSpec) -> dict[str, float]:
+    """Intensities for Genesis's camera. A task's are the ray tracer's; the rasterizer adds ambient and
+    directed light where the sky is half hidden in the other, hence the factors."""
+    return {"intensity": 1.6 * light.intensity, "ambient": 0.6 * light.ambient}
 
 
 def _add_background(gs, scene, task: Task, scratch: Path, *, drawn: bool) -> None:

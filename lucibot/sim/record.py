@@ -12,14 +12,15 @@ from lucibot.store.rollout import Rollout
 
 
 class RolloutRecorder:
-    """Keeps what the first environment of a scene does.
+    """Keeps what one environment of a scene does.
 
     Args:
         stride: particles are looked at every so many steps, and at the end.
+        environment: which one.
     """
 
-    def __init__(self, scene: SimScene, stride: int):
-        self._scene, self._stride = scene, stride
+    def __init__(self, scene: SimScene, stride: int, environment: int = 0):
+        self._scene, self._stride, self._environment = scene, stride, environment
         self._bodies = [o.name for o in scene.rigid_objects]
         self._joints = [o.name for o in scene.rigid_objects if o.joint is not None]
         self._poses: list[tuple[np.ndarray, ...]] = []
@@ -38,14 +39,14 @@ class RolloutRecorder:
         """Call before the first step with 0, and after each one with the number of steps done."""
         scene = self._scene
 
-        def of_first(read, names: list[str], *shape: int) -> np.ndarray:
-            values = [read(n)[0].cpu().numpy() for n in names]
+        def of_mine(read, names: list[str], *shape: int) -> np.ndarray:
+            values = [read(n)[self._environment].cpu().numpy() for n in names]
             return np.array(values, np.float32).reshape(len(names), *shape)
 
         self._poses.append((
-            of_first(scene.position, self._bodies, 3),
-            of_first(scene.quaternion, self._bodies, 4),
-            of_first(scene.joint_value, self._joints),
+            of_mine(scene.position, self._bodies, 3),
+            of_mine(scene.quaternion, self._bodies, 4),
+            of_mine(scene.joint_value, self._joints),
         ))  # fmt: skip
         if scene.arm is not None:
             self._arm.append((scene.arm.angles, scene.arm.targets, scene.arm.opening))
@@ -55,7 +56,7 @@ class RolloutRecorder:
     def _look_at_particles(self, step: int) -> None:
         self._steps.append(step)
         for name, cloud in self._clouds.items():
-            cloud.append(self._scene.particles(name)[:, 0].cpu().numpy().copy())
+            cloud.append(self._scene.particles(name)[:, self._environment].cpu().numpy().copy())
 
     def rollout(self) -> Rollout:
         """What was seen since the start; the scene is as it was when it was last looked at."""
@@ -94,8 +95,9 @@ class RolloutRecorder:
         for step, aims in enumerate(self._aims, 1):
             for name, aim in aims.items():
                 a = self._actuators.index(name)
-                targets[step, a, :3] = aim.pose[:3]
-                targets[step, a, 3:] = rotvec_to_quat(torch.as_tensor(aim.pose[3:])).numpy()
+                pose = aim.pose[self._environment]
+                targets[step, a, :3] = pose[:3]
+                targets[step, a, 3:] = rotvec_to_quat(torch.as_tensor(pose[3:])).numpy()
                 if name in grasped:
-                    grasped[name][step] = aim.particle
+                    grasped[name][step] = aim.particle[self._environment]
         return targets, grasped

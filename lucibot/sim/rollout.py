@@ -26,13 +26,13 @@ from lucibot.task import ObjectSpec
 
 @dataclass(frozen=True)
 class Aim:
-    """Where a step is to bring one actuator that is held, in the first environment."""
+    """Where a step is to bring one actuator that is held, in each environment."""
 
     pose: np.ndarray
-    """(6,) pose vector of the mesh frame [m, rad, world]; of a deformable actuator, where the particle
+    """(B, 6) pose vectors of the mesh frame [m, rad, world]; of a deformable actuator, where the particle
     that is grasped is to be, and the patch's turn since it was taken."""
-    particle: int = -1
-    """That particle, of a deformable actuator."""
+    particle: np.ndarray | None = None
+    """(B,) that particle, of a deformable actuator."""
 
 
 def run_rollout(
@@ -230,9 +230,9 @@ class _Hand:
         return interpolate_pose(start, goal, s)
 
     @property
-    def particle(self) -> int:
-        """The one that is grasped, in the first environment."""
-        return int(self._index[0] if self._index.ndim == 1 else self._index[0, 0])
+    def particles(self) -> np.ndarray:
+        """(B,) the one that is grasped, in each environment."""
+        return self._index[0].expand(self._particles.shape[1]).cpu().numpy()
 
     def aim(self, pose: Tensor) -> None:
         self._grip.aim(carried(self._offsets, pose))
@@ -253,13 +253,14 @@ def _aims(
     found: list[dict[str, Aim]] = [{} for _ in range(n)]
     t = torch.arange(1, n + 1, dtype=torch.float64, device=goal.device) / n
     for a, obj in enumerate(scene.task.actuators):
-        particle = -1
+        particle = None
         if a in start:
-            poses = interpolate_pose(start[a][:1], goal[:1, a], minimum_jerk(t)).cpu().numpy()
+            s = minimum_jerk(t)[:, None]
+            poses = interpolate_pose(start[a], goal[:, a], s).cpu().numpy()
         elif a in swung:
-            poses = pose_np(obj.articulation.poses(swung[a][:, 0].cpu().numpy()))
+            poses = pose_np(obj.articulation.poses(swung[a].cpu().numpy()))
         elif a in patches:
-            poses, particle = patches[a][:, 0].cpu().numpy(), hands[a].particle
+            poses, particle = patches[a].cpu().numpy(), hands[a].particles
         else:
             continue
         for i in range(n):

@@ -7,21 +7,25 @@ as torch tensors over the simulator's own memory where that is possible.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from torch import Tensor
 
 from lucibot.core.camera import Camera
 from lucibot.core.errors import RunFailed
+from lucibot.core.geometry import pose_np, rotvec_to_quat
 from lucibot.core.progress import Progress, silent
 from lucibot.sim.arm import ArmModel
-from lucibot.sim.build import build_scene
+from lucibot.sim.build import build_scene, drawn_light
 from lucibot.sim.engine import start_genesis
 from lucibot.sim.grip import Grip
 from lucibot.sim.moment import Moment
 from lucibot.sim.particles import QuickMPM, QuickSPH
 from lucibot.sim.timer import Timer
-from lucibot.task import Task
+from lucibot.store.rollout import Rollout
+from lucibot.task import LightSpec, ObjectSpec, Task
 
 LINK_SIZES = 1.5
 """Particles nearer than this many particle sizes hang together: just more than the diagonal of the
@@ -32,6 +36,13 @@ ABSURD_DISTANCE_M = 3.0
 RECONSTRUCTION_RADII = (1.0, 1.01, 1.03)
 """Scales of the particles' radius with which a surface is laid around them for a picture, in turn:
 splashsurf fails where its grid touches the surface just so, which another grid does not."""
+
+
+def begins_elsewhere(obj: ObjectSpec) -> bool:
+    """Whether an object can begin at another place in each environment of a scene."""
+    if obj.joint is not None:
+        return obj.joint.parent is not None and "actuator" not in obj.roles
+    return obj.is_rigid or "actuator" not in obj.roles
 
 
 class SimScene:
@@ -72,6 +83,7 @@ class SimScene:
             own_kernels=own_kernels, arm=arm,
         )  # fmt: skip
         self.arm = built.arm
+        self._stands: list[Task] | None = None
         self._scene, self._entities = built.scene, built.entities
         self._camera, self._adapter, self._quick = built.camera, built.adapter, built.particles
         self._filming = camera
@@ -137,6 +149,8 @@ class SimScene:
         """
         with self.timer.part("control"):
             self._scene.reset()
+            if self._stands is not None:
+                self._stand()
             self._servoed.clear()
             if self._quick is not None:
                 self._quick.reset()
@@ -146,6 +160,47 @@ class SimScene:
                 force.zero_()
             if self.arm is not None:
                 self.arm.reset()
+
+    def stand(self, tasks: Sequence[Task]) -> None:
+        """From the next reset on let each environment begin as one of these tasks (B,) says, which differ
+        from the scene's own in where objects are. What hangs on a joint goes with its parent.
+
+        Raises:
+            ValueError: not as many as there are environments, or what cannot begin elsewhere in each of
+                them: an object on a joint to the world, or what is held of a deformable actuator.
+        """
+        if len(tasks) != self.n_envs:
+            raise ValueError(f"{len(tasks)} tasks for {self.n_envs} environments")
+        for o in self.task.objects:
+            there = o.T_world_object
+            moved = any(not np.allclose(t.object(o.name).T_world_object, there) for t in tasks)
+            if moved and not begins_elsewhere(o):
+                raise ValueError(f"{o.name!r} begins in all environments at one place")
+        self._stands = list(tasks)
+
+    def T_world_object(self, name: str, environment: int) -> np.ndarray:
+        """(4, 4) where an object begins."""
+        task = self.task if self._stands is None else self._stands[environment]
+        return task.object(name).T_world_object
+
+    def _stand(self) -> None:
+        """Put everything where it begins in each environment."""
+        for o in self.task.objects:
+            if o.joint is not None:
+                continue
+            there = o.T_world_object
+            T = np.stack([self.T_world_object(o.name, b) for b in range(self.n_envs)])
+            if np.array_equal(T, np.broadcast_to(there, T.shape)):
+                continue
+            if o.is_rigid:
+                pose = torch.as_tensor(pose_np(T), device=self.device)
+                q = torch.cat([pose[:, :3], rotvec_to_quat(pose[:, 3:])], -1).float()
+                self._entities[o.name].set_qpos(q)
+                continue
+            D = torch.as_tensor(T @ np.linalg.inv(there), device=self.device, dtype=torch.float64)
+            points = self.particles(o.name)
+            moved = torch.einsum("bij,nbj->nbi", D[:, :3, :3], points.double()) + D[:, :3, 3]
+            points.copy_(moved.to(points.dtype))
 
     def step(self) -> None:
         with self.timer.part("physics"):
@@ -282,6 +337,33 @@ class SimScene:
             except RuntimeError as e:
                 reason = str(e).split("\n\nStack backtrace")[0]
         raise RunFailed(f"no surface can be laid around the particles: {reason}")
+
+    def look_through(self, camera: Camera, light: LightSpec) -> None:
+        """Film from elsewhere, with a camera of the same kind, and in another light."""
+        view, _ = camera.centred()
+        T = view.T_world_cam
+        self._camera.set_pose(pos=T[:3, 3], lookat=T[:3, 3] + T[:3, 2], up=-T[:3, 1])
+        self._adapter.light(light.direction, **drawn_light(light))
+        self._filming = camera
+
+    def show(self, rollout: Rollout, step: int) -> None:
+        """Put all environments where a rollout was after a step at which it kept its particles, at rest."""
+        at = int(np.flatnonzero(rollout.particle_steps == step)[0])
+        for r, name in enumerate(rollout.bodies):
+            if name not in rollout.joints:
+                q = np.concatenate([rollout.positions_m[step, r], rollout.quaternions[step, r]])
+                self._entities[name].set_qpos(self._everywhere(q))
+        for j, name in enumerate(rollout.joints):
+            value = rollout.joint_values[step, j]
+            self._entities[name].set_dofs_position(self._everywhere(value[None]))
+        for name, clouds in rollout.particles.items():
+            points = torch.as_tensor(clouds[at], device=self.device)
+            self.particles(name).copy_(points[:, None].expand(-1, self.n_envs, -1))
+
+    def _everywhere(self, values: np.ndarray) -> Tensor:
+        """(B, n), the same in all environments."""
+        values = torch.as_tensor(np.asarray(values, np.float32), device=self.device)
+        return values.expand(self.n_envs, -1)
 
     def camera_labels(self) -> tuple[np.ndarray, np.ndarray]:
         """Labels (H, W) int32 and depth (H, W) float32 [m] of environment 0, by Genesis's camera.

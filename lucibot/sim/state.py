@@ -139,7 +139,7 @@ class StateRecorder:
         return FinalState(
             bodies={
                 name: BodyState(
-                    initial_pose=pose_np(scene.task.object(name).T_world_object),
+                    initial_pose=pose_np(scene.T_world_object(name, b)),
                     pose=pose[b].copy(), velocity=velocity[b].copy(), joint=np.asarray(joint[b]),
                 )
                 for name, (pose, velocity, joint) in bodies.items()

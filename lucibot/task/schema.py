@@ -305,6 +305,31 @@ class SimulationSpec(Spec):
     servo_bandwidth_rad_s: Positive = Field(200.0, ge=1, le=10_000)
 
 
+class CollectSpec(Spec):
+    """Within what `lucibot collect` varies a scene; evenly, to either side."""
+
+    position_m: Distance = Field(0.02, le=1)
+    """How far objects are displaced along each axis of the table's plane."""
+    rotation_deg: NonNegative = Field(10.0, le=180)
+    """How far they are turned on it, each about its own middle."""
+    still: list[Name] = Field(default_factory=list)
+    """Objects that stay where they are. What hangs on a joint of the world does so anyway, and what lies in
+    a vessel of the background."""
+    together: list[list[Name]] = Field(default_factory=list)
+    """What is displaced as one: objects, and parts of the background, such as a chest with its drawer.
+    What lies in or on another object, or hangs on it, goes with it anyway."""
+    camera_m: Distance = Field(0.03, le=1)
+    """How far the camera is displaced along each axis."""
+    look_m: Distance = Field(0.01, le=1)
+    """How far the point that it looks at is."""
+    light_deg: NonNegative = Field(10.0, le=60)
+    """How far the light's direction is tilted."""
+    light_share: Fraction = Field(0.2, lt=1)
+    """By which share the light and the sky are brighter or darker."""
+    material_share: Fraction = Field(0.2, lt=1)
+    """By which share masses, frictions, stiffness, yield and viscosity differ, each on its own."""
+
+
 class TaskSpec(Spec):
     """The schema of `task.toml`."""
 
@@ -320,6 +345,7 @@ class TaskSpec(Spec):
     "optional": neither a hand nor that there is none is a fault."""
     background: list[BackgroundSpec] = Field(max_length=100)
     objects: list[ObjectSpec] = Field(min_length=1, max_length=100)
+    collect: CollectSpec = CollectSpec()
     goal: list[dict[str, Any]] = Field(default_factory=list)
     """The instruction's goal as relations in the picture, read by the video verifier."""
     success: list[dict[str, Any]] = Field(default_factory=list)
@@ -347,6 +373,19 @@ class TaskSpec(Spec):
         for o in self.objects:
             if o.is_liquid and "actuator" in o.roles:
                 raise ValueError(f"object {o.name!r} is a liquid, which no hand can hold")
+        known = {o.name for o in self.objects}
+        for group in ([self.collect.still] if self.collect.still else []) + self.collect.together:
+            unknown = [
+                n
+                for n in group
+                if n not in names or (group is self.collect.still and n not in known)
+            ]
+            if unknown:
+                raise ValueError(f"[collect] speaks of {unknown[0]!r}, which is not there")
+            if not known & {*group}:
+                raise ValueError(
+                    "[collect] together names no object, and background alone is not moved"
+                )
         kinds = {o.material.kind for o in self.objects}
         if kinds & {"elastoplastic", "elastic", "sand"} and self.simulation.mpm is None:
             raise ValueError("an MPM material needs [simulation.mpm] with lower_m and upper_m")

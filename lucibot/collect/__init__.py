@@ -1,0 +1,1 @@
+"""Many demonstrations from one solution: `lucibot collect`."""
