@@ -22,7 +22,7 @@ from lucibot.collect.vary import groups, together, vary, vary_materials
 from lucibot.config import PRESETS
 from lucibot.core.camera import Camera
 from lucibot.core.euler import euler_xyz_deg_to_matrix, matrix_to_euler_xyz_deg
-from lucibot.core.geometry import matrix_np
+from lucibot.core.geometry import matrix_np, pose_np
 from lucibot.core.video import read_video
 from lucibot.objective.supervision import Affordance, Supervision
 from lucibot.store.configs import to_dict
@@ -198,8 +198,6 @@ def test_a_drawer_goes_along_its_own_rail():
     at, turn = matrix_to_euler_xyz_deg(D["drawer"] @ task.object("drawer").T_world_object)
     spec["objects"][0] |= {"position_m": at, "rotation_deg": turn}
     there = type(task.spec).model_validate(spec).objects[0].articulation
-    from lucibot.core.geometry import pose_np
-
     new = corrected(task, pose_np(way)[:, None], C, D)
     np.testing.assert_allclose(there.values(new[:, 0]), [0.1, 0.2], atol=1e-6)
 
@@ -360,7 +358,6 @@ def test_episodes_are_tried_kept_gone_on_with_and_exported(solved, tmp_path, cap
         ((x, y),) = [o["shift_m"] for o in t["varied"]["objects"] if o["moved"] == ["mat"]]
         assert t["success"] == (np.hypot(x, y) < 0.019), t
     task = load_task(tmp_path / "push")
-    first = []
     for name in kept:
         folder, told = (
             out / "episodes" / name,
@@ -383,7 +380,6 @@ def test_episodes_are_tried_kept_gone_on_with_and_exported(solved, tmp_path, cap
         (u, v), _ = camera.project(rollout.positions_m[0, puck] + [0, 0, 0.01])
         r, g, b = film[0, int(v), int(u)].astype(int)
         assert r > g + 30 and r > b + 30
-        first.append(film[0].astype(int))
     data = tmp_path / "many.hdf5"
     assert main(["export", str(out), "--format", "hdf5", "--out", str(data)]) == 0
     assert f"{len(kept)} episode" in capsys.readouterr().out
