@@ -59,7 +59,7 @@ class Search:
 
     def until(self, loss: float) -> float:
         """Rollouts, those before the search included, until the loss was as low; inf: never."""
-        down = self.told["descent"]
+        down = self.told.get("descent")
         before = down["equivalents"] if down else 0.0
         if down and down["losses"][-1] <= loss:
             return before
