@@ -125,7 +125,7 @@ class Stage:
 
 
 STAGES: tuple[Stage, ...] = (
-    Stage(number=10, name="scene", version=1, needs=(), config="scene", reads=("scene",),
+    Stage(number=10, name="scene", version=2, needs=(), config="scene", reads=("scene",),
           shared=True),
     Stage(number=15, name="prompt", version=1, needs=("scene",), config="prompt",
           reads=("scene", "roles", "hands", "instruction"), shared=True),

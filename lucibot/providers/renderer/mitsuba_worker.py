@@ -35,15 +35,16 @@ def draw(mi, folder: Path) -> None:
     scene_dict = {"type": "scene", **lights(mi, spec["light"])}
     for i, shape in enumerate(spec["shapes"]):
         scene_dict[f"shape_{i:03d}"] = load_shape(mi, folder, i, shape)
-    scene = mi.load_dict(scene_dict)
+    # One after another: in parallel, shapes are not counted in one order every time.
+    scene = mi.load_dict(scene_dict, parallel=False)
 
-    beauty = mi.load_dict({
-        "type": "aov", "aovs": "alb:albedo,nn:sh_normal,dd:depth",
-        "img": {"type": "path", "max_depth": spec["max_depth"]},
-    })  # fmt: skip
     smooth = sensor(mi, spec["camera"], {"type": "independent", "sample_count": spec["spp"]})
-    image = np.array(
-        mi.render(scene, sensor=smooth, integrator=beauty, spp=spec["spp"], seed=spec["seed"])
+    # Apart, for a path tracer inside of "aov" is run twice.
+    beauty = mi.load_dict({"type": "path", "max_depth": spec["max_depth"]})
+    first_hit = mi.load_dict({"type": "aov", "aovs": "alb:albedo,nn:sh_normal,dd:depth"})
+    image, guides = (
+        np.array(mi.render(scene, sensor=smooth, integrator=i, spp=spec["spp"], seed=spec["seed"]))
+        for i in (beauty, first_hit)
     )
     # One ray a pixel through its centre: what is seen there, exactly.
     exact = mi.load_dict({"type": "aov", "aovs": "dd:depth,ii:shape_index"})
@@ -58,8 +59,8 @@ def draw(mi, folder: Path) -> None:
             label_of[k + 1] = spec["shapes"][int(found.id()[6:9])]["label"]
     np.savez(
         folder / "buffers.npz", color=image[..., :3].astype(np.float32),
-        albedo=image[..., -7:-4].astype(np.float32), normal=image[..., -4:-1].astype(np.float32),
-        ray_length_m=image[..., -1].astype(np.float32), labels=label_of[index],
+        albedo=guides[..., :3].astype(np.float32), normal=guides[..., 3:6].astype(np.float32),
+        ray_length_m=guides[..., 6].astype(np.float32), labels=label_of[index],
         depth_m=np.where(index > 0, camera_z(length, spec["camera"]), np.inf).astype(np.float32),
     )  # fmt: skip
 
