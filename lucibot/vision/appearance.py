@@ -119,25 +119,29 @@ class BackgroundPlate:
         self._power = np.empty((*known.shape, 2), np.float32)
         self._power[...] = (3.0**2, 2.0**2)
         self._general = ColourModel(colour_bins(lab)[known], outliers=0.3)
+        self._settle()
 
-    def _off(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """How far (H, W, 3) Lab lies outside the plate's neighbourhood, and whether it is darker."""
+    def _settle(self) -> None:
+        """What follows from what was learned: each pixel's neighbourhood (H, W, 3), and (H, W) standard
+        deviations of lightness and colour, wider where nothing was seen."""
         kernel = np.ones((3, 3), np.uint8)
-        above = x - cv2.dilate(np.maximum(self._lab, self._lit), kernel)
-        below = cv2.erode(np.minimum(self._lab, self._lit), kernel) - x
-        return np.maximum(np.maximum(above, below), 0), below[..., 0] > 0
-
-    def _noise(self) -> tuple[np.ndarray, np.ndarray]:
-        """(H, W) standard deviations of lightness and colour, wider where nothing was seen."""
+        self._most = cv2.dilate(np.maximum(self._lab, self._lit), kernel)
+        self._least = cv2.erode(np.minimum(self._lab, self._lit), kernel)
         loose = 1 + 1.5 * (1 - self.trust)
         sigma = np.sqrt(self._power)
-        light = np.clip(1.5 * sigma[..., 0] + 1.0, 2.0, 6.0) * loose
-        return light, np.clip(1.5 * sigma[..., 1] + 0.7, 1.2, 3.5) * loose
+        self._light = np.clip(1.5 * sigma[..., 0] + 1.0, 2.0, 6.0) * loose
+        self._colour = np.clip(1.5 * sigma[..., 1] + 0.7, 1.2, 3.5) * loose
 
-    def density(self, lab: np.ndarray, bins: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """(H, W) density of the background and (H, W) squared deviation from the plate."""
-        off, darker = self._off(lab.astype(np.float32))
-        light, colour = self._noise()
+    def _off(self, x: np.ndarray, at=...) -> tuple[np.ndarray, np.ndarray]:
+        """How far (..., 3) Lab lies outside the plate's neighbourhood, and whether it is darker."""
+        above, below = x - self._most[at], self._least[at] - x
+        return np.maximum(np.maximum(above, below), 0), below[..., 0] > 0
+
+    def density(self, lab: np.ndarray, bins: np.ndarray, at=...) -> tuple[np.ndarray, np.ndarray]:
+        """Density of the background and squared deviation from the plate of pixels `lab` (..., 3) in
+        `bins` (...), which are those of the picture `at` an index: all, (H, W), by default."""
+        off, darker = self._off(lab.astype(np.float32), at)
+        light, colour = self._light[at], self._colour[at]
         chroma2 = off[..., 1] ** 2 + off[..., 2] ** 2
         dark2 = (off[..., 0] / np.where(darker, self._shadow, light)) ** 2
         d2 = dark2 + chroma2 / colour**2
@@ -150,7 +154,7 @@ class BackgroundPlate:
         near += 0.05 * np.exp(-0.5 * np.minimum(tail2, 80)) / (volume * self._shadow * 9.0**2)
         general = self._general.density(bins)
         # Where the place has been seen, the scene's other colours hardly ever turn up there.
-        share = 0.02 + 0.28 * (1 - self.trust)
+        share = 0.02 + 0.28 * (1 - self.trust[at])
         return (1 - share) * near + share * general, d2
 
     def learn(self, lab: np.ndarray, sure: np.ndarray, *, rate: float = 0.06) -> None:
@@ -169,6 +173,7 @@ class BackgroundPlate:
         lit = r * (self._lit[..., 0] - x[..., 0] < _IN_SHADOW)
         self._lit += lit[..., None] * (x - self._lit)
         self.trust += r * (1 - self.trust)
+        self._settle()
 
     def new_edges(self, lab: np.ndarray) -> np.ndarray:
         """(H, W) float32 in [0, 1]: strength of edges that the background does not have there."""

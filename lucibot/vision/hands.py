@@ -84,8 +84,10 @@ def held_from_outside(
     reached[0] = False
     part = arms | (area >= FINGER)
     keep = part[labels] & reached[together]
-    beside = np.zeros(n, bool)
-    beside[np.unique(labels[dilate(arms[labels], round(GAP * foreign.shape[1]))])] = True
-    beside[0] = False
-    keep |= (beside & (area >= ARM))[labels]
+    apart = ~arms & (area >= ARM)
+    apart[0] = False
+    if apart.any():
+        beside = np.zeros(n, bool)
+        beside[np.unique(labels[dilate(arms[labels], round(GAP * foreign.shape[1]))])] = True
+        keep |= (beside & apart)[labels]
     return foreign & keep

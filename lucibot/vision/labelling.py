@@ -19,11 +19,22 @@ def _mean_field(unary, lab, strength, contrast, rounds, box):
     q = np.empty((H, W, C), np.float32)
     wr = np.zeros((H, W), np.float32)
     wd = np.zeros((H, W), np.float32)
+    # What no neighbours can change, to the last bit, is left as it is.
+    sure = np.zeros((H, W), np.bool_)
     for y in range(H):
         for x in range(W):
-            top = unary[0, y, x]
+            best, top, second = 0, unary[0, y, x], np.float32(-1e9)
             for c in range(1, C):
-                top = max(top, unary[c, y, x])
+                u = unary[c, y, x]
+                if u > top:
+                    best, top, second = c, u, top
+                else:
+                    second = max(second, u)
+            if top - second > 4 * strength + 17:
+                sure[y, x] = True
+                q[y, x] = 0
+                q[y, x, best] = 1
+                continue
             total = 0.0
             for c in range(C):
                 q[y, x, c] = np.exp(unary[c, y, x] - top)
@@ -33,13 +44,13 @@ def _mean_field(unary, lab, strength, contrast, rounds, box):
     k = 1.0 / (2.0 * contrast * contrast)
     for y in range(max(y0 - 1, 0), y1):
         for x in range(max(x0 - 1, 0), x1):
-            if x + 1 < W:
+            if x + 1 < W and not (sure[y, x] and sure[y, x + 1]):
                 d = 0.0
                 for c in range(3):
                     e = lab[y, x, c] - lab[y, x + 1, c]
                     d += e * e
                 wr[y, x] = 0.15 + 0.85 * np.exp(-d * k)
-            if y + 1 < H:
+            if y + 1 < H and not (sure[y, x] and sure[y + 1, x]):
                 d = 0.0
                 for c in range(3):
                     e = lab[y, x, c] - lab[y + 1, x, c]
@@ -51,6 +62,8 @@ def _mean_field(unary, lab, strength, contrast, rounds, box):
         for colour in range(2):
             for y in range(y0, y1):
                 for x in range(x0 + (y + colour + x0) % 2, x1, 2):
+                    if sure[y, x]:
+                        continue
                     top = -1e9
                     for c in range(C):
                         s = 0.0

@@ -21,6 +21,7 @@ from lucibot.core.video import Video
 from lucibot.task import Task
 from lucibot.vision.appearance import ColourModel, any_colour
 from lucibot.vision.bystanders import without_bystanders
+from lucibot.vision.exposure import same_light
 from lucibot.vision.hands import covered_by
 from lucibot.vision.poured import with_poured
 from lucibot.vision.scene_model import CHROMA, HAND, SOFT, SPREAD, SceneModel, grown
@@ -125,22 +126,20 @@ def classify(
     model.limit(rigid, reach)
     flows = _flows(small)
     certain = _certain(video.frames, frames, labels0.shape, key_points)
-    lab, kept, labels, before = [], [], [], labels0
+    looks, labels, before = [], [], labels0
     for frame, flow, known in zip(small, flows, certain, strict=True):
-        frame = model.same_light(frame, before)
-        image, grain = model.lab(frame), model.grain.kept(frame)
-        before = model.foreign(image, grain, model.moved(before, flow), known)
-        lab.append(image)
-        kept.append(grain)
+        looks.append(model.look(model.same_light(frame, before)))
+        before = model.foreign(looks[-1], model.moved(before, flow), known)
         labels.append(before)
-    model.learn_hand(lab, labels, certain)
+    model.learn_hand(looks, labels, certain)
     hands = np.stack([x == HAND for x in labels])
     labels, before = [], labels0
-    for k, (image, grain, flow, known) in enumerate(zip(lab, kept, flows, certain, strict=True)):
+    for k, (look, flow, known) in enumerate(zip(looks, flows, certain, strict=True)):
         near = hands[max(k - 1, 0) : k + 2].any(0)
-        before = model.classify(image, grain, model.moved(before, flow), near, known)
+        before = model.classify(look, model.moved(before, flow), near, known)
         labels.append(before)
-    lab, labels, seconds = np.stack(lab), np.stack(labels), frames / video.fps
+    lab, labels = np.stack([look.image for look in looks]), np.stack(labels)
+    seconds = frames / video.fps
     labels = without_bystanders(labels, lab, certain, seconds)
     return Regions(
         frames=frames, lab=lab, hand_colours=model.hand, noise=noise,
@@ -177,9 +176,11 @@ def _empty(view: SceneView, first_rgb: np.ndarray, labels0: np.ndarray) -> np.nd
 def _quiet_model(frames: list[np.ndarray], empty: np.ndarray, labels0: np.ndarray):
     """The model of a video's first frame, its colours averaged over as little as makes the noise
     pass below the least difference that counts; and that noise, the lightness's."""
+    first = frames[0].astype(np.float32)
+    lit = [same_light(f, first, labels0 == 0) for f in frames[1:HEAD]]
     for soft in SOFT:
         model = SceneModel(frames[0], empty, labels0, soft)
-        noise = model.measure_noise(frames[1:HEAD])
+        noise = model.measure_noise(lit)
         if (SPREAD * noise[:, 1] <= CHROMA).all():
             break
     model.grain.learn(frames[1:HEAD])

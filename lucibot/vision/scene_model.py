@@ -7,6 +7,8 @@ light from what lies in front, see `grain`.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import cv2
 import numpy as np
 
@@ -17,6 +19,7 @@ from lucibot.vision.appearance import (
     any_colour,
     colour_bins,
 )
+from lucibot.vision.exposure import same_light
 from lucibot.vision.grain import REACH, WINDOW, Grain
 from lucibot.vision.hands import border_of, held_from_outside
 from lucibot.vision.labelling import mean_field, most_likely, signed_distance, warp
@@ -44,8 +47,6 @@ LEAST_TONE = 0.02
 """Share of the picture from which on a tone's noise can be measured."""
 TONES = 6
 """Ranges of lightness in which noise is measured apart: dark places show more of it."""
-DARK = 40
-"""Of 255; what is darker tells of light only where there is nothing else."""
 SHADED, LIT = 0.42, 1.25
 """Lightness of a place in the shade and in a highlight, as a share of what it was at first."""
 DARKEST, BRIGHTEST = 0.2, 1.6
@@ -93,6 +94,22 @@ def _lab(rgb: np.ndarray, soft: float) -> np.ndarray:
     if soft > 0.8:
         out[..., 1:] = cv2.GaussianBlur(lab[..., 1:], (0, 0), soft)
     return out
+
+
+@dataclass(frozen=True, kw_only=True)
+class Look:
+    """A frame, as `SceneModel.look` prepares it; (h, w) each."""
+
+    image: np.ndarray
+    """(h, w, 3) float32 CIE Lab."""
+    kept: np.ndarray
+    """From `grain`, where it is the place's."""
+    differs: np.ndarray
+    """Bool: what cannot pass for what it was at first."""
+    lab: np.ndarray
+    """(h, w, 3) uint8, `image` in 8 bits."""
+    bins: np.ndarray
+    """Of these, as the colour models have them."""
 
 
 class SceneModel:
@@ -161,7 +178,8 @@ class SceneModel:
         return _lab(rgb, self.soft)
 
     def measure_noise(self, frames: list[np.ndarray]) -> np.ndarray:
-        """Raise what counts as a difference by the noise of the background in `frames`.
+        """Raise what counts as a difference by the noise of the background in `frames`, which are in the
+        first one's light.
 
         Returns:
             (tones, 2) standard deviations of lightness and of a hue's axis against the first frame.
@@ -170,9 +188,7 @@ class SceneModel:
         background = self.labels0 == 0
         noise = np.zeros((TONES, 2))
         if frames:
-            delta = np.abs(np.stack([
-                self.lab(self.same_light(f, self.labels0)) - self.first for f in frames
-            ]))  # fmt: skip
+            delta = np.abs(np.stack([self.lab(f) - self.first for f in frames]))
             chroma = np.hypot(delta[..., 1], delta[..., 2])
             for i in range(TONES):
                 at = background & (tone == i)
@@ -191,71 +207,51 @@ class SceneModel:
         return noise
 
     def same_light(self, rgb: np.ndarray, before: np.ndarray) -> np.ndarray:
-        """Divide out a slow change of exposure and colour: median ratios over blocks of what was
-        background in the sample before, smoothed, and bounded so that no new thing is divided
-        out."""
-        h, w = before.shape
-        # Every other pixel tells as much.
-        some = np.s_[::2, ::2]
-        background = ((before == 0) & (self.labels0 == 0))[some]
-        # What is nearly black says little of light, and coding changes it by a large share.
-        bright = background & (self.first_rgb[some].max(-1) > DARK)
-        if bright.mean() > LEAST_TONE:
-            background = bright
-        ratio = (rgb[some] + np.float32(8)) / (self.first_rgb[some] + 8)
-        whole = np.median(ratio[background], axis=0) if background.any() else np.ones(3)
-        rows, columns = 6, 8
-        gain = np.tile(whole.astype(np.float32), (rows, columns, 1))
-        y, x = (
-            np.linspace(0, n, m + 1).astype(int)
-            for n, m in zip(background.shape, (rows, columns), strict=True)
-        )
-        for i in range(rows):
-            for j in range(columns):
-                block = np.s_[y[i] : y[i + 1], x[j] : x[j + 1]]
-                inside = background[block]
-                if inside.mean() > 0.4:
-                    local = np.median(ratio[block][inside], axis=0)
-                    gain[i, j] = np.clip(local, 0.85 * whole, 1.18 * whole)
-        gain = cv2.resize(cv2.blur(gain, (3, 3)), (w, h), interpolation=cv2.INTER_LINEAR)
-        return np.clip((rgb + np.float32(8)) / gain - 8, 0, 255).astype(np.uint8)
+        """(h, w, 3) uint8: a frame in the first one's light, by what was background in the sample before
+        (labels (h, w))."""
+        return same_light(rgb, self.first_rgb, (before == 0) & (self.labels0 == 0))
+
+    def look(self, rgb: np.ndarray) -> Look:
+        """What is asked of a frame (h, w, 3) uint8, in the first one's light, more than once."""
+        image = self.lab(rgb)
+        kept = self._of_place(image, self.grain.kept(rgb))
+        lab = as_bytes(image)
+        return Look(
+            image=image, kept=kept, differs=self._differs(image - self.first, kept), lab=lab,
+            bins=colour_bins(lab),
+        )  # fmt: skip
 
     def moved(self, labels: np.ndarray, flow: np.ndarray) -> np.ndarray:
         """(h, w) labels carried along a flow (h, w, 2) [px] where that is more than noise."""
         out = np.zeros_like(labels)
         for i in [*range(1, self.objects + 1), HAND]:
-            mine = labels == i
-            if not mine.any():
+            box = _around(labels == i, 16)
+            if box is None:
                 continue
-            moves = mine & (np.abs(flow[..., 0]) + np.abs(flow[..., 1]) > 0.5)
-            if not moves.any():
-                out[mine] = i
+            mine, way = labels[box] == i, flow[box]
+            if not (mine & (np.abs(way[..., 0]) + np.abs(way[..., 1]) > 0.5)).any():
+                out[box][mine] = i
                 continue
-            way = np.where(mine[..., None], flow, np.float32(0))
+            way = np.where(mine[..., None], way, np.float32(0))
             weight = cv2.blur(mine.astype(np.float32), (15, 15))
             way = cv2.blur(way, (15, 15)) / np.maximum(weight, 1e-3)[..., None]
-            out[warp(mine, way) > 0.5] = i
+            out[box][warp(mine, way) > 0.5] = i
         return out
 
-    def foreign(
-        self, image: np.ndarray, kept: np.ndarray, before: np.ndarray, certain: np.ndarray
-    ) -> np.ndarray:
+    def foreign(self, seen: Look, before: np.ndarray, certain: np.ndarray) -> np.ndarray:
         """(h, w) labels of one frame on the first look, when nobody knows what a hand looks like:
         `HAND` is all that hangs together with the border and is no background, lit or shaded, and
         in no object's colours next to it.
 
         Args:
-            image: (h, w, 3) from `lab`.
-            kept: (h, w) from `grain`.
             before: (h, w) labels of the sample before, after their motion.
             certain: (h, w) bool, what a hand model takes for hands.
         """
-        labels = self.labels0.copy()
-        kept = self._of_place(image, kept)
-        ys, xs = np.nonzero(self._differs(image - self.first, kept))
+        labels, kept = self.labels0.copy(), seen.kept
+        ys, xs = np.nonzero(seen.differs)
         if len(ys) == 0:
             return labels
-        lab, empty, chroma = image[ys, xs], self.empty[ys, xs], self.chroma[ys, xs]
+        lab, empty, chroma = seen.image[ys, xs], self.empty[ys, xs], self.chroma[ys, xs]
         # A shadow or a highlight changes lightness within bounds and hardly any hue.
         ratio, hue = relit(lab, empty)
         background = (ratio > SHADED) & (ratio < LIT) & (hue < 1.2 * chroma)
@@ -263,7 +259,7 @@ class SceneModel:
         # Much the same light needs no grain to be believed, unless that is gone all around.
         background &= (grain > -SURE_GRAIN) | (np.abs(lab[:, 0] - empty[:, 0]) < LIGHT)
         background &= ~_gone(kept)[ys, xs]
-        density = np.stack([m.density(colour_bins(as_bytes(lab[None]))[0]) for m in self.colours])
+        density = np.stack([m.density(seen.bins[ys, xs]) for m in self.colours])
         known = grown((before > 0) & (before < HAND), 9)[ys, xs]
         label = np.where(background, 0, HAND).astype(np.uint8)
         for i, reach in enumerate(self.reach):
@@ -275,64 +271,30 @@ class SceneModel:
         label[same] = self.labels0[ys, xs][same]
         label[certain[ys, xs]] = HAND
         labels[ys, xs] = label
-        labels = self._kept_small(_filled(labels, kept), colour_bins(as_bytes(image)))
+        labels = self._kept_small(_filled(labels, kept), seen.bins)
         return self._clean(labels, before, certain)
 
     def classify(
-        self, image: np.ndarray, kept: np.ndarray, before: np.ndarray, near: np.ndarray,
-        certain: np.ndarray,
-    ) -> np.ndarray:  # fmt: skip
+        self, seen: Look, before: np.ndarray, near: np.ndarray, certain: np.ndarray
+    ) -> np.ndarray:
         """(h, w) labels of one frame, when the hand's colours are known.
 
         Args:
-            image: (h, w, 3) from `lab`.
-            kept: (h, w) from `grain`.
             before: (h, w) labels of the sample before, after their motion.
             near: (h, w) bool, what the first look took for hands about this moment.
             certain: (h, w) bool, what a hand model takes for hands.
         """
-        kept = self._of_place(image, kept)
-        changed = self._differs(image - self.first, kept)
+        kept, changed = seen.kept, seen.differs
         if not changed.any():
             return self.labels0.copy()
-        lab = as_bytes(image)
-        bins = colour_bins(lab)
-        background, _ = self.plate.density(lab, bins)
-        # What keeps its grain may be in any light.
-        ratio, hue = relit(image, self.empty)
-        other = np.exp(-0.5 * (hue / (2 * self.chroma)) ** 2) / (2 * np.pi * (2 * self.chroma) ** 2)
-        # Single windows may be alike by chance.
-        around = cv2.blur(np.maximum(kept, 0), (AROUND, AROUND))
-        other *= np.clip(2 * around - 1, 0, 1) * (ratio > DARKEST) * (ratio < BRIGHTEST) / LIGHTS
-        background = np.maximum(background, np.where(self.labels0 == 0, other, 0))
-        # A thing that stays where it was is shaded like the background is.
-        unmoved, _ = self.unmoved.density(lab, bins)
-        unary = np.empty((self.objects + 3, *changed.shape), np.float32)
-        unary[0] = np.log(0.6 * background + 0.02 * UNIFORM)
-        unary[0] += GRAIN * np.where(self.labels0 == 0, kept, 0)
-        unary[1] = np.log(self.hand.density(bins)) + self._hand_prior(near)
-        for i in range(1, self.objects + 1):
-            away = np.maximum(-signed_distance(before == i), 0)
-            prior = -0.7 - 0.25 * np.maximum(away - 4, 0)
-            prior = np.maximum(prior, np.where(self.labels0 == i, -2.5, -6.0))
-            density = self.colours[i - 1].density(bins)
-            stayed = (self.labels0 == i) & (before == i)
-            density = np.where(stayed, np.maximum(density, unmoved), density)
-            unary[1 + i] = np.log(density) + prior
-            # What has gone from its place may still be there, otherwise turned.
-            unary[1 + i] += GRAIN * np.where(self.labels0 == i, np.maximum(kept, 0), 0)
-            if self.reach[i - 1] is not None:
-                unary[1 + i][~self.reach[i - 1]] -= 20
-        unary[2:-1, certain] -= 3.0
-        unary[-1] = np.log(0.05 * UNIFORM)
         # What looks as it did at first is what it was.
-        unary[:, ~changed] = -30
-        classes = np.where(self.labels0 > 0, self.labels0 + 1, 0)
-        np.put_along_axis(unary, classes[None], np.where(changed, np.take_along_axis(
-            unary, classes[None], 0)[0], 0)[None], 0)  # fmt: skip
-        found = most_likely(mean_field(unary, lab, changed))
+        unary = np.full((self.objects + 3, *changed.shape), -30, np.float32)
+        np.put_along_axis(unary, np.where(self.labels0 > 0, self.labels0 + 1, 0)[None], 0, 0)
+        at = np.nonzero(changed)
+        unary[:, *at] = self._evidence(seen, before, near, certain, at)
+        found = most_likely(mean_field(unary, seen.lab, changed))
         names = np.array([0, HAND, *range(1, self.objects + 1), UNKNOWN], np.uint8)
-        labels = self._kept_small(_filled(names[found], kept), bins)
+        labels = self._kept_small(_filled(names[found], kept), seen.bins)
         # Where things meet, their colours mix to what may look like the background.
         known = np.where((labels > 0) & (labels < HAND), labels, 0).astype(np.uint8)
         seam = cv2.morphologyEx((known > 0).astype(np.uint8), cv2.MORPH_CLOSE, np.ones((5, 5))) > 0
@@ -340,22 +302,57 @@ class SceneModel:
         labels[seam] = cv2.dilate(known, np.ones((5, 5)))[seam]
         return self._clean(labels, before, certain)
 
+    def _evidence(self, seen: Look, before, near, certain, at) -> np.ndarray:
+        """(3 + N, P) log-likelihoods and log-priors of background, hand, objects and anything else at P
+        pixels `at`; the rest as in `classify`."""
+        bins, lab, kept = seen.bins[at], seen.lab[at], seen.kept[at]
+        first, chroma = self.labels0[at], self.chroma[at]
+        background, _ = self.plate.density(lab, bins, at)
+        # What keeps its grain may be in any light.
+        ratio, hue = relit(seen.image[at], self.empty[at])
+        other = np.exp(-0.5 * (hue / (2 * chroma)) ** 2) / (2 * np.pi * (2 * chroma) ** 2)
+        # Single windows may be alike by chance.
+        around = cv2.blur(np.maximum(seen.kept, 0), (AROUND, AROUND))[at]
+        other *= np.clip(2 * around - 1, 0, 1) * (ratio > DARKEST) * (ratio < BRIGHTEST) / LIGHTS
+        background = np.maximum(background, np.where(first == 0, other, 0))
+        # A thing that stays where it was is shaded like the background is.
+        unmoved, _ = self.unmoved.density(lab, bins, at)
+        out = np.empty((self.objects + 3, len(bins)), np.float32)
+        out[0] = np.log(0.6 * background + 0.02 * UNIFORM)
+        out[0] += GRAIN * np.where(first == 0, kept, 0)
+        out[1] = np.log(self.hand.density(bins)) + self._hand_prior(near)[at]
+        for i in range(1, self.objects + 1):
+            away = np.maximum(-signed_distance(before == i)[at], 0)
+            prior = -0.7 - 0.25 * np.maximum(away - 4, 0)
+            prior = np.maximum(prior, np.where(first == i, -2.5, -6.0))
+            density = self.colours[i - 1].density(bins)
+            stayed = (first == i) & (before[at] == i)
+            density = np.where(stayed, np.maximum(density, unmoved), density)
+            out[1 + i] = np.log(density) + prior
+            # What has gone from its place may still be there, otherwise turned.
+            out[1 + i] += GRAIN * np.where(first == i, np.maximum(kept, 0), 0)
+            if self.reach[i - 1] is not None:
+                out[1 + i] -= np.where(self.reach[i - 1][at], np.float32(0), np.float32(20))
+        out[2:-1] -= np.where(certain[at], np.float32(3), np.float32(0))
+        out[-1] = np.log(0.05 * UNIFORM)
+        return out
+
     def _hand_prior(self, near: np.ndarray) -> np.ndarray:
         """(h, w) log-probability that a hand is there."""
         far = cv2.distanceTransform((~near).astype(np.uint8), cv2.DIST_L2, 3)
         return np.log(0.02 + 0.4 * np.exp(-far / 8)).astype(np.float32)
 
     def learn_hand(
-        self, lab: list[np.ndarray], labels: list[np.ndarray], certain: np.ndarray
+        self, pictures: list[Look], labels: list[np.ndarray], certain: np.ndarray
     ) -> None:
-        """Learn the hand's colours from what has come in over the border, in pictures `lab` that
+        """Learn the hand's colours from what has come in over the border, in pictures that
         were classified without knowing them, and from what is `certain` (K, h, w) bool."""
         seen, sure = [], []
-        for image, what, held in zip(lab, labels, certain, strict=True):
+        for picture, what, held in zip(pictures, labels, certain, strict=True):
             known = grown((what > 0) & (what < HAND), 5)
             inner = cv2.erode((what == HAND).astype(np.uint8), np.ones((3, 3))) > 0
-            seen.append(colour_bins(as_bytes(image[inner & ~known & ~held][None]))[0])
-            sure.append(colour_bins(as_bytes(image[(what == HAND) & held][None]))[0])
+            seen.append(picture.bins[inner & ~known & ~held])
+            sure.append(picture.bins[(what == HAND) & held])
         bins, sure = np.concatenate(seen), np.concatenate(sure)
         if len(bins):
             # An object that moved too fast to be known has lent some of its colours.
@@ -418,6 +415,14 @@ class SceneModel:
                 labels[around][part] = which
 
 
+def _around(mask: np.ndarray, margin: int) -> tuple[slice, slice] | None:
+    """The box around what is set in `mask` (h, w), `margin` pixels wider; None if nothing is."""
+    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    if not len(rows):
+        return None
+    return tuple(slice(max(n[0] - margin, 0), n[-1] + margin + 1) for n in (rows, columns))
+
+
 def _gone(kept: np.ndarray) -> np.ndarray:
     """(h, w) bool: where the grain is gone, and nearly all around as well."""
     return cv2.blur(np.minimum(kept, 0), (AROUND, AROUND)) < -GONE
@@ -436,8 +441,9 @@ def relit(lab: np.ndarray, first: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Of CIE Lab (..., 3) that was `first`: its lightness as a share, and how far its hue lies off.
     Hue scales with lightness, so the expected one is scaled along."""
     ratio = (lab[..., 0] + 3) / (first[..., 0] + 3)
-    scaled = np.clip(ratio, 0.3, 1.5)[..., None] * first[..., 1:]
-    return ratio, np.linalg.norm(lab[..., 1:] - scaled, axis=-1)
+    scale = np.clip(ratio, 0.3, 1.5)
+    a, b = (lab[..., i] - scale * first[..., i] for i in (1, 2))
+    return ratio, np.sqrt(a * a + b * b)
 
 
 def as_bytes(lab: np.ndarray) -> np.ndarray:
