@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
+import threading
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
@@ -232,6 +233,23 @@ def test_what_was_judged_before_a_kill_is_kept(bench):
         bench.select(again)
     assert len(again.asked) == 1 and any("is damaged" in n for n in bench.notes)
     assert bench.select(judge)["chosen"] == 1
+
+
+def test_two_are_judged_side_by_side_with_the_same_outcome(bench, monkeypatch):
+    bench.imagine(Model())
+    alone = bench.select(Judge(usable=(2,)))
+    shutil.rmtree(bench.run.path / "verdicts")
+    both = threading.Barrier(2, timeout=20)
+
+    class Beside(Judge):
+        def judge(self, task, view, video):
+            both.wait()
+            return super().judge(task, view, video)
+
+    monkeypatch.setattr(select, "_side_by_side", lambda verifier: True)
+    judge = Beside(usable=(2,))
+    assert bench.select(judge) == alone and sorted(judge.asked) == [0, 1, 2, 3]
+    assert len(list((bench.run.path / "verdicts").glob("*.json"))) == 4
 
 
 def test_a_bad_video_is_recorded_and_ends_no_other(bench):

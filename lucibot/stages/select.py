@@ -4,14 +4,22 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from concurrent.futures import ThreadPoolExecutor
+from itertools import count
 
 from lucibot.core.errors import RunFailed, UserError, resume_hint
 from lucibot.core.scene_view import SceneView
 from lucibot.pipeline import Context, version_of
+from lucibot.providers.hand import MediapipeHand, OutlineHand
+from lucibot.providers.verifier import PixelVerifier, VerifierConfig
 from lucibot.providers.verifier.base import NO_GOAL, USABLE_ABOVE, Opinion, Verdict, rejected
 from lucibot.providers.verifier.judging import Judging
 from lucibot.store.run import StageFolder, write_json
 from lucibot.store.verdicts import KEPT, VERDICTS
+from lucibot.vision.threads import one_thread_each
+
+AT_ONCE = 2
+"""Videos that the embedded judge looks at side by side."""
 
 
 def run(ctx: Context) -> None:
@@ -76,11 +84,24 @@ def _judged(ctx: Context, rows: list[dict]) -> list[Verdict]:
         view=SceneView.load(scene), scene=StageFolder(scene, scene.name).digest(),
         services=ctx.services, note=ctx.note,
     )  # fmt: skip
-    verdicts = []
-    for i, row in enumerate(rows):
-        ctx.progress(f"judging candidate {i + 1} of {len(rows)}", i / len(rows))
+    begun = count(1)
+
+    def judged(row: dict) -> Verdict:
+        k = next(begun)
+        ctx.progress(f"judging candidate {k} of {len(rows)}", (k - 1) / len(rows))
         if row["file"] is None:
-            verdicts.append(rejected(row["trouble"]))
-        else:
-            verdicts.append(judging.judge(ctx.inputs["imagine"] / row["file"], row["sha256"]))
-    return verdicts
+            return rejected(row["trouble"])
+        return judging.judge(ctx.inputs["imagine"] / row["file"], row["sha256"])
+
+    if not _side_by_side(ctx.config.verifier):
+        return [judged(row) for row in rows]
+    with one_thread_each(), ThreadPoolExecutor(AT_ONCE, "judge") as pool:
+        return list(pool.map(judged, rows))
+
+
+def _side_by_side(verifier: VerifierConfig) -> bool:
+    """Whether several videos can be judged at once: others than the embedded judge are asked as far as
+    a cap allows, and other hand models than its own may fill a GPU."""
+    return isinstance(verifier, PixelVerifier) and isinstance(
+        verifier.hand, OutlineHand | MediapipeHand
+    )

@@ -80,7 +80,7 @@ def _medians(ratio: np.ndarray, pixels: np.ndarray) -> tuple[np.ndarray, np.ndar
     return np.moveaxis((low + high) / 2, 0, -1), count / size
 
 
-@numba.njit(cache=True)
+@numba.njit(cache=True, nogil=True)
 def _divided(rgb, gain):
     out = np.empty(rgb.shape, np.uint8)
     for y in range(rgb.shape[0]):

@@ -12,7 +12,7 @@ import numba
 import numpy as np
 
 
-@numba.njit(cache=True, fastmath=True)
+@numba.njit(cache=True, fastmath=True, nogil=True)
 def _mean_field(unary, lab, strength, contrast, rounds, box):
     C, H, W = unary.shape
     y0, y1, x0, x1 = box
@@ -104,7 +104,7 @@ def mean_field(unary: np.ndarray, lab: np.ndarray, where: np.ndarray, *, strengt
                        contrast, rounds, box)  # fmt: skip
 
 
-@numba.njit(cache=True)
+@numba.njit(cache=True, nogil=True)
 def most_likely(belief):
     """(H, W) uint8 class of the largest belief; `belief` is (H, W, C)."""
     H, W, C = belief.shape

@@ -8,6 +8,7 @@ looks like: its colours are learned in the video from where that is beyond doubt
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -27,6 +28,8 @@ from lucibot.vision.poured import with_poured
 from lucibot.vision.scene_model import CHROMA, HAND, SOFT, SPREAD, SceneModel, grown
 from lucibot.vision.standing import outlines, within_reach
 
+REMEMBERED = 8
+"""Videos whose layers a process keeps, 6 MB each."""
 HEAD = 24
 """Samples from which a video's noise is read."""
 REACH = 0.04
@@ -35,19 +38,25 @@ a task was made from a photo [picture widths]."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Regions:
-    """The classified video at a reduced size. K sampled frames, h x w pixels."""
+class Layers:
+    """What is where in a video, at a reduced size. K sampled frames, h x w pixels."""
 
     frames: np.ndarray
     """(K,) indices into the video."""
     labels: np.ndarray
     """(K, h, w) uint8: 0 background, i + 1 objects, `HAND`, `UNKNOWN`."""
+    hand_colours: ColourModel = field(default_factory=any_colour)
+    """What this video's hands look like."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Regions(Layers):
+    """The classified video, with what it was told by."""
+
     lab: np.ndarray
     """(K, h, w, 3) float32 CIE Lab, light-compensated."""
     noise: float
     """Standard deviation of the lightness against the first frame where nothing moves."""
-    hand_colours: ColourModel = field(default_factory=any_colour)
-    """What this video's hands look like."""
 
     def object(self, i: int) -> np.ndarray:
         """(K, h, w) bool, visible pixels of object i."""
@@ -64,7 +73,7 @@ def pixels_of(masks: np.ndarray) -> np.ndarray:
 
 
 KeyPoints = Callable[[np.ndarray], list[list[np.ndarray]]]
-"""Of frames (T, H, W, 3) uint8 the key points (21, 2) [px] of the hands in each."""
+"""Of frames (T, H, W, 3) uint8 the key points (21, 2) [px] of the hands in each. Equal ones find the same."""
 
 
 def step_of(video: Video, samples_per_s: float) -> int:
@@ -85,7 +94,7 @@ def classify_task(
     joint can come, and which flow."""
     h0, w0 = view.labels.shape
     camera = task.camera.resized(width, round(width * h0 / w0))
-    return classify(
+    regions = classify(
         view, video, width=width, step=step_of(video, samples_per_s),
         rigid=tuple(o.is_rigid and o.articulation is None for o in task.objects),
         reach=tuple(
@@ -98,6 +107,35 @@ def classify_task(
         ),
         vessels=outlines(task, camera), key_points=key_points,
     )  # fmt: skip
+    layers = Layers(frames=regions.frames, labels=regions.labels, hand_colours=regions.hand_colours)
+    _remembered[_asked(task, view, video, width, samples_per_s, key_points)] = layers
+    while len(_remembered) > REMEMBERED:
+        _remembered.pop(next(iter(_remembered)), None)
+    return regions
+
+
+def layers_of(
+    task: Task, view: SceneView, video: Video, *, width: int, samples_per_s: float,
+    key_points: KeyPoints | None = None,
+) -> Layers:  # fmt: skip
+    """The layers of `classify_task`, which this process may have found before: the tracker asks for
+    those of a video that was judged."""
+    found = _remembered.get(_asked(task, view, video, width, samples_per_s, key_points))
+    return found or classify_task(
+        task, view, video, width=width, samples_per_s=samples_per_s, key_points=key_points
+    )
+
+
+_remembered: dict[tuple, Layers] = {}
+
+
+def _asked(task, view, video, width, samples_per_s, key_points) -> tuple:
+    """All that the layers rest on."""
+    told = hashlib.sha256(f"{task.digest} {video.fps} {video.frames.shape}".encode())
+    for image in (view.labels, view.background_frame, video.frames):
+        if image is not None:
+            told.update(np.ascontiguousarray(image))
+    return told.digest(), width, samples_per_s, key_points
 
 
 def classify(

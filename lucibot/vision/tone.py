@@ -144,9 +144,7 @@ def _fit(seen: np.ndarray, wanted: np.ndarray, before: np.ndarray) -> tuple[np.n
         sure = sure_of(knots, scale)
         if sure.sum() < 1:
             return before, 0.0
-        knots = np.stack(
-            [_solve(at[:, c], part[:, c], wanted[:, c], sure, before[c]) for c in range(3)]
-        )
+        knots = _solve(at, part, wanted, sure, before)
     return knots, float((sure_of(knots, SCALES[-1]) > 0.25).sum() / max(open_.sum(), 1))
 
 
@@ -154,27 +152,40 @@ def _through(knots: np.ndarray, at: np.ndarray, part: np.ndarray) -> np.ndarray:
     return knots[at] * (1 - part) + knots[at + 1] * part
 
 
+_BENDS, _STEPS = (np.diff(np.eye(len(KNOTS)), n, axis=0) for n in (2, 1))
+_HELD = STIFF * _BENDS.T @ _BENDS + UPRIGHT * _STEPS.T @ _STEPS + AS_BEFORE * np.eye(len(KNOTS))
+_UPWARDS = UPRIGHT * _STEPS.T @ np.diff(KNOTS)
+
+
 def _solve(at, part, wanted, sure, before) -> np.ndarray:
-    """The weighted least squares curve, its bends and its way from `before` held back; ascending."""
-    count = len(KNOTS)
-    normal, right = np.zeros((count, count)), np.zeros(count)
+    """(3, KNOTS) the weighted least squares curves, their bends and their way from `before` (3, KNOTS)
+    held back; ascending.
+
+    Args:
+        at, part, wanted: (n, 3) the knot below each value seen, how far from there to the next that is,
+            and what it should be.
+        sure: (n,) weights.
+    """
+    count, sure = len(KNOTS), sure[:, None]
+    channel = count * np.arange(3)
+    normal, right = np.zeros((3, count, count)), np.zeros((3, count))
     for i, a in ((0, 1 - part), (1, part)):
-        right += np.bincount(at + i, sure * a * wanted, count)
+        row, weight = channel + at + i, sure * a
+        right += _summed(row, weight * wanted, right.shape)
         for j, b in ((0, 1 - part), (1, part)):
-            normal += np.bincount(
-                (at + i) * count + at + j, sure * a * b, count * count
-            ).reshape(count, count)  # fmt: skip
+            normal += _summed(row * count + at + j, weight * b, normal.shape)
     total = sure.sum()
-    bends = np.diff(np.eye(count), 2, axis=0)
-    slopes = np.diff(np.eye(count), axis=0)
-    normal += total * (
-        STIFF * bends.T @ bends + UPRIGHT * slopes.T @ slopes + AS_BEFORE * np.eye(count)
-    )
-    right += total * (UPRIGHT * slopes.T @ np.diff(KNOTS) + AS_BEFORE * before)
-    values = np.linalg.solve(normal, right)
+    normal += total * _HELD
+    right += total * (_UPWARDS + AS_BEFORE * before)
+    values = np.linalg.solve(normal, right[..., None])[..., 0]
     least, most = SLOPES
     steps = np.clip(np.diff(values), least * KNOTS[1], most * KNOTS[1])
     # Ascending about the tone that is seen most, from which the ends follow.
-    middle = int(np.bincount(at, sure, count).argmax())
-    out = np.concatenate([[0.0], np.cumsum(steps)])
-    return out - out[middle] + values[middle]
+    seen = _summed(channel + at, np.broadcast_to(sure, at.shape), right.shape)
+    middle = seen.argmax(1)[:, None]
+    out = np.pad(np.cumsum(steps, axis=1), ((0, 0), (1, 0)))
+    return out - np.take_along_axis(out, middle, 1) + np.take_along_axis(values, middle, 1)
+
+
+def _summed(bins: np.ndarray, weights: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    return np.bincount(bins.ravel(), weights.ravel(), int(np.prod(shape))).reshape(shape)

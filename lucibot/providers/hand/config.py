@@ -15,6 +15,8 @@ from lucibot.core.schema import Count, Fraction, Positive
 from lucibot.store.configs import NO_EFFECT
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from lucibot.providers.hand.base import HandDetector
     from lucibot.vision.regions import KeyPoints
 
@@ -135,5 +137,13 @@ def key_points_by(config: HandConfig | None) -> KeyPoints | None:
     is only known after it, and what was kept is of other pictures."""
     if config is None or isinstance(config, OutlineHand | ReplayHand):
         return None
-    detector = config.create()
-    return lambda frames: [[h.keypoints_px for h in hands] for hands in detector.detect(frames)]
+    return _KeyPointsBy(config, config.create())
+
+
+@dataclass(frozen=True)
+class _KeyPointsBy:
+    config: HandConfig
+    detector: HandDetector = field(compare=False)
+
+    def __call__(self, frames: np.ndarray) -> list[list[np.ndarray]]:
+        return [[h.keypoints_px for h in hands] for hands in self.detector.detect(frames)]

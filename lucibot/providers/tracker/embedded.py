@@ -29,7 +29,8 @@ from lucibot.providers.tracker.objects import Followed, RigidObject, learn_colou
 from lucibot.task import Task
 from lucibot.vision.appearance import BackgroundPlate, colour_bins, to_lab
 from lucibot.vision.labelling import dilate, erode, most_likely, warp
-from lucibot.vision.regions import KeyPoints, classify_task
+from lucibot.vision.regions import KeyPoints, layers_of
+from lucibot.vision.threads import one_thread_each
 
 
 class TrackByColour:
@@ -50,23 +51,19 @@ class TrackByColour:
                 f"the video is {W}x{H} but the task's camera sees "
                 f"{task.camera.width}x{task.camera.height}; resize the video first"
             )
-        threads = cv2.getNumThreads()
-        cv2.setNumThreads(1)
-        try:
+        N = len(task.objects)
+        masks = np.zeros((T, N, H, W), bool)
+        hand = np.zeros((T, H, W), bool)
+        confidence = np.zeros((T, N), np.float32)
+        poses = np.full((T, N, 6), np.nan, np.float32)
+        with one_thread_each():
             state = _State(self.config, task, view, video, self._key_points)
-            N = len(task.objects)
-            masks = np.zeros((T, N, H, W), bool)
-            hand = np.zeros((T, H, W), bool)
-            confidence = np.zeros((T, N), np.float32)
-            poses = np.full((T, N, 6), np.nan, np.float32)
             for k in range(T):
                 masks[k], hand[k], confidence[k], poses[k] = state.step(
                     video.frames[k], first=k == 0
                 )
                 if k % 10 == 0:
                     progress(f"tracking frame {k + 1} of {T}", (k + 1) / T)
-        finally:
-            cv2.setNumThreads(threads)
         return Tracks(
             masks=masks, hand=hand, confidence=confidence,
             lost=confidence < self.config.lost_below, poses=poses,
@@ -112,11 +109,11 @@ class _State:
         plate_lab, known = self._with_rendered_background(view, lab, known)
         self.plate = BackgroundPlate(plate_lab, known)
         # Hands are told by the whole video: what one looks like, and about where it is when.
-        regions = None if task.spec.hands == "none" else classify_task(
+        layers = None if task.spec.hands == "none" else layers_of(
             task, view, video, width=config.regions_width, samples_per_s=config.samples_per_s,
             key_points=key_points,
         )  # fmt: skip
-        self.hand = HandLayer(regions, self.size)
+        self.hand = HandLayer(layers, self.size)
         self.objects: list[Followed] = []
         for i, obj in enumerate(task.objects):
             mask = labels == i + 1

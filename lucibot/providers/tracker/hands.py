@@ -8,7 +8,7 @@ import numpy as np
 from lucibot.vision.appearance import ColourModel, any_colour
 from lucibot.vision.hands import border_of, held_from_outside
 from lucibot.vision.labelling import dilate, signed_distance
-from lucibot.vision.regions import Regions
+from lucibot.vision.regions import Layers
 
 REACH_PX = 8.0
 """How far from where a hand was expected it may be [work pixels]."""
@@ -22,10 +22,10 @@ NEVER = 1e-6
 class HandLayer:
     """State of the hand layer on the work grid."""
 
-    def __init__(self, regions: Regions | None, size: tuple[int, int]):
-        """`regions`: the classified video; None where no hand is to be seen in it."""
-        self.regions = regions
-        self.colours: ColourModel = any_colour() if regions is None else regions.hand_colours
+    def __init__(self, layers: Layers | None, size: tuple[int, int]):
+        """`layers`: of the classified video; None where no hand is to be seen in it."""
+        self.layers = layers
+        self.colours: ColourModel = any_colour() if layers is None else layers.hand_colours
         self.mask = np.zeros(size, bool)
         """(H, W) of the last frame."""
         self._border = border_of(size)
@@ -36,7 +36,7 @@ class HandLayer:
 
     def log_prior(self, warped: np.ndarray, frame: int) -> np.ndarray:
         """(H, W) log-probability that a hand is there, given last frame's mask after its motion."""
-        if self.regions is None:
+        if self.layers is None:
             return np.full(warped.shape, np.log(NEVER), np.float32)
         near = np.exp(-np.maximum(-signed_distance(warped), 0) / REACH_PX)
         prior = 0.02 + 0.48 * near
@@ -49,8 +49,8 @@ class HandLayer:
     def _possible(self, frame: int) -> np.ndarray:
         """(H, W) bool: where the samples before and after a frame do not show the background. What
         they took for an object may be a hand that looks like it."""
-        k = int(np.searchsorted(self.regions.frames, frame))
-        seen = (self.regions.labels[max(k - 1, 0) : k + 2] > 0).any(0).astype(np.uint8)
+        k = int(np.searchsorted(self.layers.frames, frame))
+        seen = (self.layers.labels[max(k - 1, 0) : k + 2] > 0).any(0).astype(np.uint8)
         return cv2.resize(seen, self.mask.shape[::-1], interpolation=cv2.INTER_NEAREST) > 0
 
     def update(self, belief: np.ndarray, objects: np.ndarray) -> np.ndarray:

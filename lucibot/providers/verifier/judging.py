@@ -11,6 +11,7 @@ import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
+from threading import Lock
 
 from lucibot.core.scene_view import SceneView
 from lucibot.core.video import sha256_file, sha256_of
@@ -49,20 +50,23 @@ class Judging:
         told = task.digest_of("scene", "roles", "hands", "goal", "instruction")
         self._rests_on = [version, settled(config, sha256_of), scene, told]
         self._judge: Verifier | None = None
+        self._lock = Lock()
 
     def judge(self, video: Path, sha256: str) -> Verdict:
-        """The verdict on a clip whose file has this sum: the kept one, or a new one, which is kept."""
+        """The verdict on a clip whose file has this sum: the kept one, or a new one, which is kept. May be
+        called by several threads."""
         reading = reading_of(video)
         told = [sha256_file(reading)] if reading.is_file() else []
         path = self.folder / f"{digest([*self._rests_on, sha256, *told])}.json"
         verdict = self._kept(path)
         if verdict is None:
-            if self._judge is None:
-                self._judge = self.config.create(self.services)
+            with self._lock:
+                self._judge = self._judge or self.config.create(self.services)
             verdict = self._judge.judge(self.task, self.view, read_clip(video))
             told = dataclasses.asdict(verdict)
-            self.folder.mkdir(parents=True, exist_ok=True)
-            write_json(path, {"sha256": digest(told), "video": sha256, "verdict": told})
+            with self._lock:
+                self.folder.mkdir(parents=True, exist_ok=True)
+                write_json(path, {"sha256": digest(told), "video": sha256, "verdict": told})
         return verdict
 
     def _kept(self, path: Path) -> Verdict | None:
