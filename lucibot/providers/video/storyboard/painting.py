@@ -11,9 +11,11 @@ import numpy as np
 from numba import njit
 
 FAR = np.float32(1e6)
+_fills = njit(cache=True, nogil=True, error_model="numpy", fastmath={"arcp"})
+"""What all pixels of a face are divided by, in float64, is divided by once."""
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@_fills
 def draw_mesh(points, faces, colors, part, x0, y0, depth, part_of, rgb):
     """Draw one mesh into a window, nearest surface first.
 
@@ -64,7 +66,7 @@ def draw_mesh(points, faces, colors, part, x0, y0, depth, part_of, rgb):
                     )
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@_fills
 def draw_height(points, faces, height):
     """Draw a mesh seen from a light into its map of heights: the largest third coordinate stays.
 
