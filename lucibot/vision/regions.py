@@ -131,7 +131,8 @@ _remembered: dict[tuple, Layers] = {}
 
 def _asked(task, view, video, width, samples_per_s, key_points) -> tuple:
     """All that the layers rest on."""
-    told = hashlib.sha256(f"{task.digest} {video.fps} {video.frames.shape}".encode())
+    told = task.digest_of("scene", "roles", "hands")
+    told = hashlib.sha256(f"{told} {video.fps} {video.frames.shape}".encode())
     for image in (view.labels, view.background_frame, video.frames):
         if image is not None:
             told.update(np.ascontiguousarray(image))
