@@ -77,9 +77,10 @@ class Tape:
         d = mpm_adjoint.nothing(N, 1, dtype)
         found = Pull(*(np.zeros((self.substeps, n, 3), dtype) for n in (G, G, L, L, L)))
         scene = self._matter, space, bodies, self._coupled, self._separating
-        for c in range((max(gradients) - 1) // self._every, -1, -1):
+        until = max(gradients, default=0)
+        for c in range((until - 1) // self._every, -1, -1):
             first = c * self._every
-            last = min(first + self._every, max(gradients))
+            last = min(first + self._every, until)
             states = self._again(c, first, last, b, scene, memory.forward)
             for s in range(last - 1, first - 1, -1):
                 if s + 1 in gradients:
