@@ -221,6 +221,7 @@ class _Batch:
     def _one(self, studio: Studio, i: int, rolled: Rolled, shared_by: int) -> None:
         v, waypoints, rollouts = self._varied[i - self.first], self._waypoints[i - self.first], 1
         judged = judge_state(v.task, rolled.state)
+        replayed = {"diverged": rolled.failed, "missed": judged.told.get("missed", [])}
         if rolled.failed or not judged.success:
             found = self._search(studio, i)
             if found is not None:
@@ -235,7 +236,8 @@ class _Batch:
             "episode": i, "task": v.task.name, "instruction": v.task.instruction,
             "seed": self.asked.seed, "success": success, "searched": rollouts > 1,
             "score": 0.0 if rolled.failed else judged.score, "diverged": rolled.failed,
-            "missed": judged.told["missed"], "rollouts": rollouts,
+            "missed": judged.told.get("missed", []), "rollouts": rollouts,
+            "replayed": replayed,
             "varied": {**v.told, "materials": self._materials},
         }  # fmt: skip
         if success:
