@@ -10,10 +10,10 @@ from typing import Any
 
 from lucibot.core.errors import UserError
 from lucibot.core.scene_view import SceneView
-from lucibot.pipeline import made_from, stage_folder, stages_finished
 from lucibot.report.compare import Compared, write_comparison
 from lucibot.report.data import Rollouts
 from lucibot.settings import Parser
+from lucibot.store.finished import made_from, stage_folder, stages_finished
 from lucibot.store.result import RESULT, Result
 from lucibot.store.run import RunDirectory
 from lucibot.store.verdicts import VERDICTS, chosen_video
