@@ -28,6 +28,7 @@ def main(argv: list[str]) -> int:
     )  # fmt: skip
     p.add_argument("runs", nargs="+", type=Path)
     p.add_argument("--arm", default="franka")
+    p.add_argument("--revision", default="", help="of the code that the arm was run with, for the table")
     p.add_argument("--folder", type=Path, default=HERE, help="where results are written")
     a = p.parse_args(argv)
     a.folder.mkdir(parents=True, exist_ok=True)
@@ -35,7 +36,7 @@ def main(argv: list[str]) -> int:
     rows = json.loads(results.read_text()) if results.is_file() else []
     for run in a.runs:
         try:
-            row = measured(run, a.arm)
+            row = measured(run, a.arm) | {"revision": a.revision}
         except LuciBotError as e:
             print(f"{run}: {e}", flush=True)
             continue
@@ -66,7 +67,7 @@ def row(r: Result) -> dict[str, Any]:
 
 
 COLUMNS = ("task", "seed", "arm", "without", "with the arm", "mean mm", "most mm", "mean deg", "most deg",
-           "times as long", "put down to")  # fmt: skip
+           "times as long", "put down to", "revision")  # fmt: skip
 
 
 def line(r: dict[str, Any]) -> str:
@@ -76,7 +77,7 @@ def line(r: dict[str, Any]) -> str:
     return "| " + " | ".join([
         r["task"], str(r["seed"]), r["arm"], *("yes" if r[n] else "no" for n in ("armless", "success")),
         *(number(r[n]) for n in ("mean_mm", "most_mm", "mean_deg", "most_deg")),
-        ", ".join(number(s) for s in r["slower"]), r["failed_at"] or "",
+        ", ".join(number(s) for s in r["slower"]), r["failed_at"] or "", r["revision"],
     ]) + " |"  # fmt: skip
 
 
