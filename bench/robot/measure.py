@@ -28,7 +28,9 @@ def main(argv: list[str]) -> int:
     )  # fmt: skip
     p.add_argument("runs", nargs="+", type=Path)
     p.add_argument("--arm", default="franka")
-    p.add_argument("--revision", default="", help="of the code that the arm was run with, for the table")
+    p.add_argument(
+        "--revision", default="", help="of the code that the arm was run with, for the table"
+    )
     p.add_argument("--folder", type=Path, default=HERE, help="where results are written")
     a = p.parse_args(argv)
     a.folder.mkdir(parents=True, exist_ok=True)
