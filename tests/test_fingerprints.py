@@ -249,20 +249,20 @@ WHERE = {
         "providers/verifier", "stages/select.py", "evaluate", "chain", "task", "authoring", "checks",
     },
     r"spec\.simulation\b": {
-        "sim", "optimize", "robot", "objective/success", "stages/execute.py", "view.py", "task", "authoring",
-        "checks",
+        "sim", "optimize", "robot", "objective/success", "stages/execute.py", "view.py", "collect", "task",
+        "authoring", "checks",
     },
     r"material\.(?!kind\b)\w+": {
-        "sim", "optimize", "objective/success", "view.py", "chain", "task", "authoring", "checks",
+        "sim", "optimize", "objective/success", "view.py", "chain", "collect", "task", "authoring", "checks",
     },
     r"task\.instruction\b": {
         "providers/prompt", "providers/verifier", "providers/asking.py", "baselines", "stages/report.py",
-        "pipeline.py", "evaluate", "chain", "task", "authoring", "checks",
+        "pipeline.py", "evaluate", "chain", "collect", "task", "authoring", "checks",
     },
     r"storyboard\.toml": {"providers/video", "chain", "task", "authoring", "checks"},
 }  # fmt: skip
 """How code names a part of the task -> the folders whose stages have it among what they read; `checks` looks
-at all of it before any stage, `view.py` and `evaluate` after them, and `chain` writes tasks."""
+at all of it before any stage, `view.py`, `evaluate` and `collect` after them, and `chain` writes tasks."""
 
 
 @pytest.mark.parametrize("pattern", WHERE)
