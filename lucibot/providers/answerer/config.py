@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import Field
 
 from lucibot.core.config import Config
-from lucibot.core.schema import Count
+from lucibot.core.schema import Count, Fraction
 from lucibot.services import ASKS_A_VLM, Services
 from lucibot.services.estimate import Outlook, Planned
 
@@ -29,6 +29,8 @@ class PixelAnswerer(Config):
     """Hand and tool are out of the way when they are farther than this from every target."""
     hand_share: float = 5e-4
     """Share of the picture under which a hand is gone."""
+    to_come: Annotated[Fraction, Field(lt=1)] = 0.25
+    """Share of the frames in which targets move that may still come when the goal is said to be reached."""
 
     def create(self, services: Services | None = None) -> Answerer:
         from lucibot.providers.answerer.pixels import AnswerByPixels

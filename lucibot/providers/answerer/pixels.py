@@ -78,7 +78,9 @@ class AnswerByPixels:
         later = np.arange(frames) > first
         # Nothing is reached before something has happened, to the targets if anything does.
         happens = moving[:, targets] if moving[:, targets].any() else moving
-        done = np.cumsum(happens.any(1)) > 0
+        happened = np.cumsum(happens.any(1))
+        # Nor before most of it has: what lies still meanwhile is not done yet.
+        done = happened > (1 - c.to_come) * happened[-1]
         for flags, words in (
             (still & tool_clear & hand_gone, "the targets lie still, hand and tool are gone"),
             (
