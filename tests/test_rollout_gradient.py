@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import torch
 import trimesh
 
 from lucibot.core.geometry import pose_np
@@ -68,35 +67,46 @@ def task(tmp_path) -> Task:
     return load_task(str(folder))
 
 
-@pytest.mark.slow
-def test_a_rollouts_gradient_is_that_of_the_simulators_differences(task):
+def told(task: Task, heights_m, correlation: float, measure, particles, tool):
+    """The gradient (D,) of what is measured at the last keyframe with respect to a way straight down or up,
+    and the simulator's central differences of it.
+
+    Args:
+        measure: of a keyframe of B environments, (B,).
+        particles, tool: its derivatives there, as `RolloutGradient.back` takes them.
+    """
     from lucibot.optimize.parametrization import Parametrization
     from lucibot.sim.gradient import RolloutGradient
     from lucibot.sim.scene import SimScene
 
-    start = np.tile(pose_np(task.actuators[0].T_world_object), (3, 1, 1))
-    start[:, 0, 2] = DOWN_M
-    held = np.ones((3, 1), bool)
+    K = len(heights_m)
+    start = np.tile(pose_np(task.actuators[0].T_world_object), (K, 1, 1))
+    start[:, 0, 2] = heights_m
+    held = np.ones((K, 1), bool)
     space = Parametrization(
         start=start, free=held, sigma_position_m=0.004, sigma_rotation_rad=np.deg2rad(3.0),
-        correlation=0.0,
+        correlation=correlation,
     )  # fmt: skip
     D = space.dimension
     rollout = RolloutGradient(SimScene(task, n_envs=2 * D))
-    weight = np.random.default_rng(0).normal(size=(len(rollout._scene.particles("block")), 3))
-    # A tilt of the cloud as a whole: what single particles do cancels out.
-    weight = np.tile([0.3, -0.2, 1.0], (len(weight), 1)) / len(weight)
-
-    def heights(moments) -> np.ndarray:
-        x = moments[-1].particles["block"].double().numpy()
-        return (x * weight[:, None]).sum((0, 2))
-
     around = STEP * np.concatenate([np.eye(D), -np.eye(D)])
-    values = heights(rollout.run(space.waypoints(around), held))
-    wanted = (values[:D] - values[D:]) / (2 * STEP)
-    rollout.run(space.waypoints(np.zeros((2 * D, D))), held)
-    ways = rollout.back({2: weight}, {})
-    got = rollout.of_samples(ways, space.waypoints, np.zeros(D), held)
+    values = measure(rollout.run(space.waypoints(around), held)[-1])
+    differences = (values[:D] - values[D:]) / (2 * STEP)
+    moment = rollout.run(space.waypoints(np.zeros((2 * D, D))), held)[-1]
+    ways = rollout.back(particles(moment, K - 1), tool(K - 1))
+    return rollout.of_samples(ways, space.waypoints, np.zeros(D), held), differences
+
+
+@pytest.mark.slow
+def test_a_rollouts_gradient_is_that_of_the_simulators_differences(task):
+    # Of the cloud as a whole: what single particles do cancels out.
+    pull = np.array([0.3, -0.2, 1.0])
+    got, wanted = told(
+        task, DOWN_M, 0.0,
+        measure=lambda m: m.particles["block"].double().numpy().mean(0) @ pull,
+        particles=lambda m, k: {k: np.tile(pull, (len(m.particles["block"]), 1)) / len(m.particles["block"])},
+        tool=lambda k: {},
+    )  # fmt: skip
     assert np.linalg.norm(wanted) > 1e-4  # [m] a first step size
     cosine = got @ wanted / np.linalg.norm(got) / np.linalg.norm(wanted)
     assert cosine > 0.95
@@ -105,26 +115,10 @@ def test_a_rollouts_gradient_is_that_of_the_simulators_differences(task):
 
 @pytest.mark.slow
 def test_where_the_tool_is_at_a_keyframe_has_the_servos_gradient(task):
-    from lucibot.optimize.parametrization import Parametrization
-    from lucibot.sim.gradient import RolloutGradient
-    from lucibot.sim.scene import SimScene
-
-    start = np.tile(pose_np(task.actuators[0].T_world_object), (2, 1, 1))
-    start[:, 0, 2] = 0.09, 0.10  # In the air.
-    held = np.ones((2, 1), bool)
-    space = Parametrization(
-        start=start, free=held, sigma_position_m=0.004, sigma_rotation_rad=np.deg2rad(3.0),
-        correlation=0.5,
-    )  # fmt: skip
-    D = space.dimension
-    rollout = RolloutGradient(SimScene(task, n_envs=2 * D))
     pull = np.array([0.5, -1.0, 2.0, 0, 0, 0])
-    around = STEP * np.concatenate([np.eye(D), -np.eye(D)])
-    places = rollout.run(space.waypoints(around), held)[1].position["press"].double().numpy()
-    values = places @ pull[:3]
-    wanted = (values[:D] - values[D:]) / (2 * STEP)
-    rollout.run(space.waypoints(np.zeros((2 * D, D))), held)
-    ways = rollout.back({}, {1: pull})
-    got = rollout.of_samples(ways, space.waypoints, np.zeros(D), held)
+    got, wanted = told(
+        task, (0.09, 0.10), 0.5,  # In the air.
+        measure=lambda m: m.position["press"].double().numpy() @ pull[:3],
+        particles=lambda m, k: {}, tool=lambda k: {k: pull},
+    )  # fmt: skip
     np.testing.assert_allclose(got, wanted, atol=0.03 * np.abs(wanted).max())
-    assert torch.is_tensor(rollout.ways(space.waypoints(np.zeros((1, D))), held)[0])
