@@ -8,7 +8,11 @@ the search goes on; on "robot" an arm does it.
 from __future__ import annotations
 
 import os
+import socket
+import subprocess
 import sys
+import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +34,11 @@ from lucibot.store.verdicts import chosen_video
 from lucibot.task import Task
 
 SIMULATION, VIDEO, GENERATION, ROBOT = "simulation", "video", "generation", "robot"
+HOST, PORT = "127.0.0.1", 9876
+"""Where rerun's viewer listens."""
+VIEWER = ("--hide-welcome-screen",)
+OPENING_S = 60.0
+"""A viewer is given to open."""
 PICTURE_PX = 480
 """Width of the video's pictures."""
 DRAWN = 12
@@ -87,7 +96,7 @@ def view(run: Path, *, save: Path | None = None) -> str:
     recording = rr.RecordingStream("lucibot", recording_id=f"{directory.path.name}")
     shown = _Shown(rr, recording, directory, task)
     if save is None:
-        recording.spawn()
+        recording.connect_grpc(_viewer())
         _show(shown, done)
     else:
         part = save.with_name(f".{save.name}.part")
@@ -104,6 +113,39 @@ def view(run: Path, *, save: Path | None = None) -> str:
     what = ", ".join(shown.parts)
     where = f"written to {save}; `rerun {save}` opens it" if save else "sent to the viewer"
     return f"{task.name}, seed {seed}: {what}; {where}"
+
+
+def _viewer() -> str:
+    """Where a viewer listens, to this machine alone; one is opened where none does. (rerun's own `spawn` would open
+    one that listens to every network that the machine is in.)
+
+    Raises:
+        UserError: it cannot be opened.
+    """
+    if not _listens():
+        with tempfile.TemporaryFile() as said:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "rerun", *VIEWER, "--bind", HOST, "--port", str(PORT)],
+                stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=said,
+                start_new_session=True,
+            )  # fmt: skip
+            ends = time.monotonic() + OPENING_S
+            while not _listens() and process.poll() is None and time.monotonic() < ends:
+                time.sleep(0.1)
+            if not _listens():
+                process.kill()
+                said.seek(0)
+                lines = [x.strip() for x in said.read().decode(errors="replace").split("\n")]
+                why = next((x for x in lines if "error" in x.lower()), "no answer")
+                raise UserError(f"rerun's viewer cannot be opened ({why[:200]}); --save FILE.rrd "
+                                "writes a file for it")  # fmt: skip
+    return f"rerun+http://{HOST}:{PORT}/proxy"
+
+
+def _listens() -> bool:
+    with socket.socket() as s:
+        s.settimeout(1)
+        return s.connect_ex((HOST, PORT)) == 0
 
 
 def _show(shown: _Shown, done: list[str]) -> None:

@@ -20,7 +20,7 @@ from lucibot.robot.kinematics import Kinematics
 from lucibot.robot.motion import plan_motion
 from lucibot.robot.plan import OFF_M, plan_holds
 from lucibot.robot.simulation import perform, tracking
-from lucibot.robot.timing import timed
+from lucibot.robot.timing import JointLimits, timed
 from lucibot.robot.ways import CHECKED_RAD, free_way
 from lucibot.stages import robot as stage
 from lucibot.store.rollout import Rollout
@@ -99,27 +99,44 @@ def test_what_the_arm_cannot_do_is_put_down_to_a_stage(panda, cups):
     assert e.value.stage == "grasp"
 
 
+@pytest.mark.parametrize("jerk", [None, 30.0])
 @pytest.mark.parametrize("seconds", [0.5, 8.0])
-def test_times_keep_the_limits_and_are_no_shorter_than_they_need_be(panda, seconds):
-    velocity, acceleration = panda.spec.velocity_rad_s, panda.spec.acceleration_rad_s2
+def test_times_keep_the_limits_and_are_no_shorter_than_they_need_be(panda, seconds, jerk):
+    spec = panda.spec.model_copy(update={"jerk_rad_s3": jerk and [jerk] * 7})
     share = np.linspace(0, 1, 41)
     angles = np.zeros((41, 7))
     # Two stretches with a rest between them, as a hand comes to rest in each waypoint.
     half = 2 * share % 1
     angles[:, 0] = np.where(share < 0.5, 0, 1.5) + 1.5 * half**3 * (10 - 15 * half + 6 * half**2)
     angles[-1, 0] = 3
-    found = timed(seconds * share, angles, velocity, acceleration, 0.004, fastest=1.0)
-    rates = np.diff(found.speeds, axis=0) / 0.004
-    assert (np.abs(found.speeds) <= np.array(velocity) * 1.01).all()
-    assert (np.abs(rates) <= np.array(acceleration) * 1.05).all()
+    dt = 0.001
+    found = timed(seconds * share, angles, JointLimits.of(spec), dt, fastest=1.0)
+    n = len(found.times_s)
+    still = np.vstack([np.repeat(found.angles[:1], 4, 0), found.angles, np.repeat(found.angles[-1:], 4, 0)])
+    rates = [np.diff(still, k, axis=0) / dt**k for k in (1, 2, 3)]
+    assert (np.abs(rates[0]) <= np.array(spec.velocity_rad_s) * 1.001).all()
+    assert (np.abs(rates[1]) <= np.array(spec.acceleration_rad_s2) * 1.001).all()
+    if jerk:
+        assert (np.abs(rates[2]) <= jerk * 1.001).all()
+    np.testing.assert_allclose(found.speeds, np.gradient(found.angles, dt, axis=0), atol=0.01)
     np.testing.assert_allclose(found.angles[[0, -1]], angles[[0, -1]], atol=1e-6)
     assert (np.diff(found.places) >= -1e-9).all() and found.places[-1] == pytest.approx(seconds)
-    np.testing.assert_allclose(found.speeds[[0, -1]], 0, atol=0.05)
-    least = 2 * (1.5 / velocity[0] + velocity[0] / acceleration[0])
+    # From rest to rest at full speed and acceleration, twice; each change of acceleration takes its own time.
+    v, a = spec.velocity_rad_s[0], spec.acceleration_rad_s2[0]
+    least = 2 * (1.5 / v + v / a) if not jerk else 2 * least_of(1.5, v, a, jerk)
     if seconds < least:
-        assert least <= found.times_s[-1] < 1.6 * least
+        assert least - dt <= n * dt < (2.0 if jerk else 1.1) * least
     else:
-        assert found.times_s[-1] == pytest.approx(seconds, rel=0.05)
+        assert n * dt == pytest.approx(seconds, rel=0.05)
+
+
+def least_of(way, velocity, acceleration, jerk):
+    """Seconds from rest to rest with limited jerk, where the acceleration's limit or none but the jerk's is met."""
+    acceleration = min(acceleration, (velocity * jerk) ** 0.5)
+    ramp = velocity / acceleration + acceleration / jerk
+    if way >= velocity * ramp:
+        return way / velocity + ramp
+    return 4 * (way / 2 / jerk) ** (1 / 3)
 
 
 def test_a_way_goes_around_what_is_in_it_and_is_the_same_twice(panda):

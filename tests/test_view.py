@@ -1,9 +1,13 @@
 """A run in rerun: what is logged where and when, and what cannot be shown."""
 
+import socket
+import subprocess
+
 import numpy as np
 import pytest
 import rerun as rr
 
+import lucibot.view
 from lucibot.cli import main
 from lucibot.config import PRESETS
 from lucibot.core.scene_view import SceneView
@@ -198,3 +202,37 @@ def test_nothing_is_left_of_a_file_that_was_not_finished(run, tmp_path, capsys, 
     assert main(["view", str(run.path), "--save", str(tmp_path / "out" / "x.rrd")]) == 2
     assert "history.npz is missing or damaged" in capsys.readouterr().err
     assert not list((tmp_path / "out").iterdir())
+
+
+def test_a_viewer_listens_to_this_machine_alone_and_one_is_enough(run, monkeypatch, capsys):
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        port = s.getsockname()[1]
+    opened, popen = [], subprocess.Popen
+    monkeypatch.setattr(subprocess, "Popen", lambda *a, **k: opened.append(popen(*a, **k)) or opened[-1])
+    # Without a window, for there is no screen here.
+    monkeypatch.setattr(lucibot.view, "VIEWER", ("--serve-grpc",))
+    monkeypatch.setattr(lucibot.view, "PORT", port)
+    monkeypatch.setenv("DISPLAY", ":0")
+    try:
+        for _ in range(2):
+            assert main(["view", str(run.path)]) == 0
+            assert "sent to the viewer" in capsys.readouterr().out
+        assert len(opened) == 1 and opened[0].poll() is None
+        with socket.socket() as s:
+            assert s.connect_ex(("127.0.0.1", port)) == 0
+        with socket.socket() as s:
+            assert s.connect_ex(("127.0.0.2", port)) != 0
+    finally:
+        for process in opened:
+            process.kill()
+            process.wait()
+
+
+def test_a_viewer_that_does_not_open_is_said(run, monkeypatch, capsys):
+    monkeypatch.setattr(lucibot.view, "VIEWER", ("--no-such-option",))
+    monkeypatch.setattr(lucibot.view, "PORT", 1)
+    monkeypatch.setenv("DISPLAY", ":0")
+    assert main(["view", str(run.path)]) == 2
+    said = capsys.readouterr().err
+    assert "cannot be opened" in said and "no-such-option" in said and "--save" in said

@@ -57,13 +57,16 @@ class ArmSpec(Spec):
     home_rad: Numbers
     velocity_rad_s: Limits
     acceleration_rad_s2: Limits
+    jerk_rad_s3: Limits | None = None
+    """Not limited if not given."""
     gripper: GripperSpec
 
     @model_validator(mode="after")
     def _as_many(self) -> ArmSpec:
-        for name in ("home_rad", "velocity_rad_s", "acceleration_rad_s2"):
-            if len(getattr(self, name)) != len(self.joints):
-                raise ValueError(f"{name} has {len(getattr(self, name))} numbers for "
+        for name in ("home_rad", "velocity_rad_s", "acceleration_rad_s2", "jerk_rad_s3"):
+            numbers = getattr(self, name)
+            if numbers is not None and len(numbers) != len(self.joints):
+                raise ValueError(f"{name} has {len(numbers)} numbers for "
                                  f"{len(self.joints)} joints")  # fmt: skip
         every = [*self.joints, *self.gripper.finger_joints]
         if twice := [n for n in every if every.count(n) > 1]:

@@ -19,7 +19,7 @@ from lucibot.robot.collision import CollisionWorld
 from lucibot.robot.holds import Hold, NoPlan, frames_of, holds_of, lets_go
 from lucibot.robot.kinematics import Kinematics
 from lucibot.robot.plan import OFF_M, OFF_RAD, PINCHED_M, RETREAT_M, ArmPlan, plan_holds
-from lucibot.robot.timing import followed, timed
+from lucibot.robot.timing import JointLimits, followed, timed
 from lucibot.robot.ways import free_way
 from lucibot.store.rollout import Rollout
 from lucibot.task import Task
@@ -221,14 +221,13 @@ class _Composer:
         return {name for pair in self._world.hits(angles, poses) for name in _met(pair, arm)}
 
     def _timed(self, kind: str, h: int, way: np.ndarray, opening: float) -> None:
-        spec = self.arm.spec
         if len(way) < 4:
             way = _between(np.arange(len(way)), way, np.linspace(0, len(way) - 1, 4))
         if np.abs(way - way[0]).max() < 1e-9:
             return
         found = timed(
-            np.linspace(0, 1, len(way)), way, SHARE * np.array(spec.velocity_rad_s),
-            SHARE * np.array(spec.acceleration_rad_s2), self._dt,
+            np.linspace(0, 1, len(way)), way,
+            JointLimits.of(self.arm.spec, velocity=SHARE, rest=SHARE), self._dt,
         )  # fmt: skip
         if found is None:
             raise NoPlan("planning", f"{self.holds[h].actuator}: no times were found for the way "
