@@ -9,7 +9,8 @@ import trimesh
 
 from lucibot.core.geometry import interpolate_pose, matrix_np, pose_np
 from lucibot.core.solids import Solids, distance, distance_field
-from lucibot.optimize.clearance import MARGIN_M, Clearance
+from lucibot.optimize._clearance_kernels import MARGIN_M
+from lucibot.optimize.clearance import Clearance
 from lucibot.task import Task, TaskSpec, load_task
 
 BAR = np.array([0.06, 0.02, 0.01])
@@ -275,7 +276,7 @@ def test_signed_distances_of_a_hollow_mesh():
 
 def test_the_way_is_the_rollouts(tmp_path):
     """Poses on a way, in numba, are those of the servo's targets."""
-    from lucibot.optimize import clearance
+    from lucibot.optimize import _clearance_kernels as clearance
 
     rng = np.random.default_rng(0)
     for turn in (1.0, 3.0):

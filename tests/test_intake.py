@@ -16,10 +16,11 @@ from lucibot.core.similarity import scene_similarity
 from lucibot.core.video import Video, write_video
 from lucibot.task import load_task
 from lucibot.vision.footage import Footage
-from lucibot.vision.intake import IntakeConfig, Refused, take_in
+from lucibot.vision.intake import IntakeConfig, take_in
 from lucibot.vision.mirrored import turning_point
 from lucibot.vision.placement import black_bars, fit_to_camera
 from lucibot.vision.registration import register
+from lucibot.vision.start import Refused
 
 FPS = 6
 

@@ -112,7 +112,9 @@ def test_times_keep_the_limits_and_are_no_shorter_than_they_need_be(panda, secon
     dt = 0.001
     found = timed(seconds * share, angles, JointLimits.of(spec), dt, fastest=1.0)
     n = len(found.times_s)
-    still = np.vstack([np.repeat(found.angles[:1], 4, 0), found.angles, np.repeat(found.angles[-1:], 4, 0)])
+    still = np.vstack(
+        [np.repeat(found.angles[:1], 4, 0), found.angles, np.repeat(found.angles[-1:], 4, 0)]
+    )
     rates = [np.diff(still, k, axis=0) / dt**k for k in (1, 2, 3)]
     assert (np.abs(rates[0]) <= np.array(spec.velocity_rad_s) * 1.001).all()
     assert (np.abs(rates[1]) <= np.array(spec.acceleration_rad_s2) * 1.001).all()

@@ -209,7 +209,9 @@ def test_a_viewer_listens_to_this_machine_alone_and_one_is_enough(run, monkeypat
         s.bind(("127.0.0.1", 0))
         port = s.getsockname()[1]
     opened, popen = [], subprocess.Popen
-    monkeypatch.setattr(subprocess, "Popen", lambda *a, **k: opened.append(popen(*a, **k)) or opened[-1])
+    monkeypatch.setattr(
+        subprocess, "Popen", lambda *a, **k: opened.append(popen(*a, **k)) or opened[-1]
+    )
     # Without a window, for there is no screen here.
     monkeypatch.setattr(lucibot.view, "VIEWER", ("--serve-grpc",))
     monkeypatch.setattr(lucibot.view, "PORT", port)

@@ -58,7 +58,12 @@ class Timed:
 
 
 def timed(
-    places: np.ndarray, angles: np.ndarray, limits: JointLimits, dt_s: float, *, fastest: float = FREE
+    places: np.ndarray,
+    angles: np.ndarray,
+    limits: JointLimits,
+    dt_s: float,
+    *,
+    fastest: float = FREE,
 ) -> Timed | None:
     """
     Args:

@@ -26,7 +26,8 @@ from lucibot.store.run import RunDirectory, StageFolder, write_json
 from lucibot.store.verdicts import KEPT
 from lucibot.task import Task
 from lucibot.vision.clip import reading_of, study
-from lucibot.vision.intake import Refused, take_in
+from lucibot.vision.intake import take_in
+from lucibot.vision.start import Refused
 
 CANDIDATES = "candidates"
 """The folder, beside the stage's own ones, that keeps what came, as it came."""

@@ -8,13 +8,12 @@ brought there is refused with its cause. Nothing here is random.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated
 
 import cv2
 import numpy as np
-from einops import rearrange
 from pydantic import Field
 
 from lucibot.core.camera import Camera
@@ -23,29 +22,13 @@ from lucibot.core.errors import UserError
 from lucibot.core.progress import Progress, silent
 from lucibot.core.scene_view import SceneView
 from lucibot.core.schema import Finite, Positive
-from lucibot.core.similarity import scene_similarity
 from lucibot.core.video import Video
 from lucibot.task import Task
 from lucibot.vision.fades import find_fades
 from lucibot.vision.footage import Facts, Footage
 from lucibot.vision.mirrored import turning_point
-from lucibot.vision.placement import Placement, fit_to_camera, placements
-from lucibot.vision.registration import Registration, register
-
-HEAD_WIDTH = 640
-"""Pixels across at which the first pictures are compared with the scene."""
-HEAD_RATE = 30.0
-"""Pictures a second of the head that are looked at, at most."""
-FADED = 0.9
-"""Contrast, as a share of what it comes to, below which a first picture is being faded in."""
-FAINT = 0.5
-"""Below, a first picture is faded without a doubt."""
-FADED_IN = 0.98
-"""From here on a fade is over."""
-ANOTHER = 10.0
-"""Mean difference to a picture that was refused from which on one is another picture, of 255."""
-WHOLE_PX = 0.2
-"""A shift this near to whole pixels is taken as whole: nothing has to be resampled."""
+from lucibot.vision.placement import layout
+from lucibot.vision.start import Head, Refused, Start, brought_onto, find_start, lies, read_head
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,40 +110,6 @@ class IntakeReport:
         return asdict(self)
 
 
-@dataclass(kw_only=True)
-class _Head:
-    """The first pictures, small."""
-
-    times_s: list[float] = field(default_factory=list)
-    pictures: list[np.ndarray] = field(default_factory=list)
-    """(h, w, 3) uint8, at most `HEAD_WIDTH` across."""
-    size: tuple[int, int] = (0, 0)
-    """Width and height of the upright picture."""
-    gaps_s: list[float] = field(default_factory=list)
-    """Times between all pictures of the head."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Start:
-    """How and from when on a file shows the scene."""
-
-    time_s: float
-    placement: Placement
-    registration: Registration
-    T: np.ndarray | None
-    """(2, 3) maps the clip's pixels to those of the placed picture; None: they are the same."""
-    similarity: dict[str, float]
-
-
-class Refused(UserError):
-    """A file that can be seen and cannot serve."""
-
-    def __init__(self, message: str, picture: np.ndarray):
-        super().__init__(message)
-        self.picture = picture
-        """(H, W, 3) uint8 what was seen of it, on the camera's grid."""
-
-
 @dataclass(frozen=True, kw_only=True)
 class _Fades:
     """See `IntakeReport`."""
@@ -188,9 +137,9 @@ def take_in(
     camera = task.camera
     footage = Footage(path)
     progress(f"reading {footage.path.name}", 0.0)
-    head = _head(footage, config)
+    head = read_head(footage, config)
     _refuse_short(footage, config)
-    start = _start(footage, head, task, view, config)
+    start = find_start(footage, head, task, view, config)
     video, turn_s, fades, left_off = _clip(footage, start, head, task, config, progress)
     ended = start.time_s + video.duration_s
     done, warnings = _say(footage.facts, start, head, task, left_off)
@@ -231,28 +180,6 @@ def take_in(
     return video, report
 
 
-def _head(footage: Footage, config: IntakeConfig) -> _Head:
-    """The first pictures, as long as a fade may last and twice the shortest clip."""
-    head, looked, before = _Head(), -1.0, 0.0
-    for picture in footage:
-        head.gaps_s.append(picture.time_s - before)
-        before = picture.time_s
-        if picture.time_s > max(config.lead_s, 2 * config.shortest_s):
-            break
-        if picture.time_s - looked < 0.999 / HEAD_RATE and head.pictures:
-            continue
-        looked, rgb = picture.time_s, picture.read()
-        h, w = rgb.shape[:2]
-        head.size = (w, h)
-        if w > HEAD_WIDTH:
-            size = (HEAD_WIDTH, max(round(h * HEAD_WIDTH / w), 1))
-            rgb = cv2.resize(rgb, size, interpolation=cv2.INTER_AREA)
-        head.times_s.append(picture.time_s)
-        head.pictures.append(rgb)
-    head.gaps_s = head.gaps_s[1:]
-    return head
-
-
 def _refuse_short(footage: Footage, config: IntakeConfig) -> None:
     facts = footage.facts
     if facts.until_s >= config.shortest_s:
@@ -269,161 +196,7 @@ def _refuse_short(footage: Footage, config: IntakeConfig) -> None:
     )
 
 
-def _start(footage, head: _Head, task: Task, view: SceneView, config: IntakeConfig):
-    """The first picture that shows the scene, wholly faded in.
-
-    Raises:
-        UserError: none does, or the scene lies too far from where it should.
-    """
-    contrast = _contrast_of(head.pictures)
-    faded = contrast[0] < FADED
-    nearest: _Start | None = None
-    refused: np.ndarray | None = None
-    for k, rgb in enumerate(head.pictures):
-        if contrast[k] < (FADED_IN if faded else FADED):
-            if k == 0 and contrast[0] > FAINT:
-                # Contrast may also go up when things are moved: the scene's own picture tells.
-                start = _placed(rgb, head, task.camera, view, head.times_s[0], config)
-                if _whole(_as_placed(start, rgb, head, task.camera), view):
-                    faded = False
-            if faded or k:
-                continue
-        # What looks like a picture that was refused needs no second look.
-        if refused is not None and np.abs(rgb.astype(np.int16) - refused).mean() < ANOTHER:
-            continue
-        start = _placed(rgb, head, task.camera, view, head.times_s[k], config)
-        if min(start.similarity.values()) >= config.least_similarity:
-            _refuse_far(footage, start, task, config, rgb)
-            return start
-        refused = rgb.astype(np.int16)
-        if nearest is None or min(start.similarity.values()) > min(nearest.similarity.values()):
-            nearest, picture = start, rgb
-    name = f"{footage.path} does not start with the scene of {task.name!r}"
-    if nearest is None:
-        raise Refused(
-            f"{name}: nothing is seen in its first {head.times_s[-1]:.1f} s",
-            fit_to_camera(head.pictures[-1], task.camera),
-        )
-    worst = min(nearest.similarity, key=nearest.similarity.get)
-    seen = _layout(nearest.placement, head.size, task.camera)
-    raise Refused(
-        f"{name}: no {worst!r} is seen where it should be (similarity "
-        f"{nearest.similarity[worst]:.2f}, at least {config.least_similarity:.2f} is needed)"
-        + (f"; {seen[0]}" if seen else ""),
-        _as_placed(nearest, picture, head, task.camera),
-    )  # fmt: skip
-
-
-def _contrast_of(pictures: list[np.ndarray]) -> np.ndarray:
-    """(n,) contrast of each picture as a share of what it comes to: below 1 in a fade, 0 if black.
-
-    The median over places of the local contrast, over its median in the later half: a hand that
-    comes in covers a few places only.
-    """
-    local = np.stack([_local_contrast(rgb) for rgb in pictures])
-    later = np.median(local[len(local) // 2 :], axis=0)
-    telling = later >= max(np.median(later), 1.0)
-    if not telling.any():
-        return np.zeros(len(local))
-    return np.median(local[:, telling] / later[telling], axis=1)
-
-
-def _local_contrast(rgb: np.ndarray) -> np.ndarray:
-    """(places,) standard deviation of the brightness in each place of a picture."""
-    gray = cv2.cvtColor(cv2.resize(rgb, (96, 72), interpolation=cv2.INTER_AREA),
-                        cv2.COLOR_RGB2GRAY).astype(np.float32)  # fmt: skip
-    return rearrange(gray, "(i a) (j b) -> (i j) (a b)", a=12, b=12).std(-1)
-
-
-def _whole(image: np.ndarray, view: SceneView) -> bool:
-    """Whether a picture (H, W, 3) on the camera's grid has the contrast of the scene's."""
-    size = image.shape[1::-1]
-    known = cv2.resize(view.first_frame, size, interpolation=cv2.INTER_AREA)
-    ours, theirs = (_local_contrast(x) for x in (image, known))
-    telling = theirs >= max(np.median(theirs), 1.0)
-    return bool(telling.any() and np.median(ours[telling] / theirs[telling]) >= FADED_IN)
-
-
-def _placed(rgb, head: _Head, camera: Camera, view: SceneView, time_s: float, config) -> _Start:
-    """How a picture shows the scene best: a scene found for certain goes before a likeness."""
-    h, w = rgb.shape[:2]
-    best, rank = None, ()
-    for placement in placements(rgb, camera):
-        image = placement.apply(rgb, camera)
-        r = register(view.first_frame, image, ignore=placement.empty(camera))
-        T = _correction(r, camera, config) if r.certain else None
-        similarity = scene_similarity(image if T is None else _moved(image, T), view)
-        this = r.certain, r.agreeing if r.certain else 0, min(similarity.values())
-        # The plainer one stays unless another one is better by more than chance.
-        if best is None or this[0] > rank[0] or (this[0] == rank[0] and (
-            this[1] > 1.1 * rank[1] + 3 if this[0] else this[2] > rank[2] + 0.05
-        )):  # fmt: skip
-            full = placement.scaled(head.size[0] / w, head.size[1] / h)
-            best = _Start(time_s=time_s, placement=full, registration=r, T=T, similarity=similarity)
-            rank = this
-    return best
-
-
-def _correction(r: Registration, camera: Camera, config: IntakeConfig) -> np.ndarray | None:
-    """(2, 3) from the clip's pixels to the placed picture's, or None if it lies well as it is.
-
-    A plain shift where that is all there is, and in whole pixels where it nearly is.
-    """
-    if r.displacement_px <= config.shift_free * camera.width:
-        return None
-    T = r.A.copy()
-    turned = np.linalg.norm(T[:, :2] - np.eye(2), 2) * 0.5 * np.hypot(camera.width, camera.height)
-    if turned < 0.5:
-        shift = np.array(r.shift_px)
-        whole = np.abs(shift - np.round(shift)) < WHOLE_PX
-        T = np.column_stack([np.eye(2), np.where(whole, np.round(shift), shift)])
-        return T if T[:, 2].any() else None
-    return T
-
-
-def _moved(image: np.ndarray, T: np.ndarray) -> np.ndarray:
-    """`image` (H, W, 3) brought onto the scene: pixel x shows what it shows at T x. Beyond its
-    border the border goes on."""
-    h, w = image.shape[:2]
-    whole = (T[:, :2] == np.eye(2)).all() and (T[:, 2] == np.round(T[:, 2])).all()
-    return cv2.warpAffine(
-        image, T, (w, h), borderMode=cv2.BORDER_REPLICATE,
-        flags=(cv2.INTER_NEAREST if whole else cv2.INTER_CUBIC) | cv2.WARP_INVERSE_MAP,
-    )  # fmt: skip
-
-
-def _as_placed(start: _Start, rgb: np.ndarray, head: _Head, camera: Camera) -> np.ndarray:
-    """A picture of the head (h, w, 3) on the camera's grid, not moved."""
-    h, w = rgb.shape[:2]
-    return start.placement.scaled(w / head.size[0], h / head.size[1]).apply(rgb, camera)
-
-
-def _refuse_far(footage, start: _Start, task: Task, config: IntakeConfig, rgb) -> None:
-    r, w = start.registration, task.camera.width
-    if r.certain and r.displacement_px > config.shift_most * w:
-        raise Refused(
-            f"{footage.path} shows the scene of {task.name!r} elsewhere: {_where(r)}; at most "
-            f"{config.shift_most:.0%} of the width ({config.shift_most * w:.0f} pixels) are taken "
-            "out: crop or pad it as the scene's picture is",
-            fit_to_camera(rgb, task.camera),
-        )  # fmt: skip
-
-
-def _where(r: Registration) -> str:
-    """How a scene lies in a picture, in words."""
-    x, y = r.shift_px
-    out = (
-        f"{abs(x):.1f} pixels to the {'right' if x > 0 else 'left'} and {abs(y):.1f} "
-        f"{'down' if y > 0 else 'up'}"
-    )
-    if abs(r.scale - 1) > 5e-4:
-        out += f", {r.scale:.3f} times as large"
-    if abs(r.turn_deg) > 0.05:
-        out += f", turned by {r.turn_deg:.1f} degrees"
-    return out
-
-
-def _clip(footage, start: _Start, head: _Head, task: Task, config: IntakeConfig, progress):
+def _clip(footage, start: Start, head: Head, task: Task, config: IntakeConfig, progress):
     """Decode from the start on, each picture at the time at which it is shown.
 
     Returns:
@@ -449,7 +222,7 @@ def _clip(footage, start: _Start, head: _Head, task: Task, config: IntakeConfig,
         while count < most and start.time_s + count / fps + early < until_s:
             if image is None:
                 image = start.placement.apply(shown.read(), camera)
-                image = image if start.T is None else _moved(image, start.T)
+                image = image if start.T is None else brought_onto(image, start.T)
             if count == len(frames):
                 frames = np.concatenate([frames, np.empty_like(frames[: most - count])])
             frames[count] = image
@@ -507,7 +280,7 @@ def _varies(gaps_s: list[float]) -> bool:
     return bool(len(gaps) > 1 and np.ptp(gaps) > max(0.1 * np.median(gaps), 0.0025))
 
 
-def _valid(start: _Start, camera: Camera) -> tuple[int, int, int, int]:
+def _valid(start: Start, camera: Camera) -> tuple[int, int, int, int]:
     """The largest upright box, around the middle, whose pixels all come from the file's picture."""
     valid = (~start.placement.empty(camera)).astype(np.uint8)
     if start.T is not None:
@@ -526,27 +299,7 @@ def _valid(start: _Start, camera: Camera) -> tuple[int, int, int, int]:
     return x0, y0, x1, y1
 
 
-def _layout(p: Placement, size: tuple[int, int], camera: Camera) -> list[str]:
-    """What was done to the picture's frame, in words."""
-    out = []
-    if any(p.bars):
-        left, top, right, bottom = p.bars
-        out.append(
-            f"its black bars are taken off (left {left}, top {top}, right {right}, bottom {bottom} "
-            "pixels)"
-        )
-    inner = (size[0] - p.bars[0] - p.bars[2], size[1] - p.bars[1] - p.bars[3])
-    aspects = f"it is {inner[0]}x{inner[1]}, the camera {camera.width}x{camera.height}"
-    if p.stretched:
-        out.append(f"{aspects}: it is squeezed onto the other aspect")
-    elif (p.crop[2] - p.crop[0], p.crop[3] - p.crop[1]) != inner:
-        out.append(f"{aspects}: its sides are cropped")
-    elif p.box != (0, 0, camera.width, camera.height):
-        out.append(f"{aspects}: it gets black bars")
-    return out
-
-
-def _say(facts: Facts, start: _Start, head, task: Task, left_off: bool):
+def _say(facts: Facts, start: Start, head, task: Task, left_off: bool):
     """What was done, and what may spoil the result: two lists of sentences."""
     done, warnings = [], []
     camera, fps, r = task.camera, task.spec.camera.fps, start.registration
@@ -566,7 +319,7 @@ def _say(facts: Facts, start: _Start, head, task: Task, left_off: bool):
             f"its colours are for an HDR screen ({facts.hdr}) and are not converted: export it as "
             "SDR (BT.709)"
         )
-    done += _layout(start.placement, head.size, camera)
+    done += layout(start.placement, head.size, camera)
     if start.time_s > 0:
         done.append(
             f"it starts at {start.time_s:.2f} s: what comes before is black, is faded in or shows "
@@ -581,7 +334,7 @@ def _say(facts: Facts, start: _Start, head, task: Task, left_off: bool):
             f"{r.agreeing} of {r.patches} patches agree on a place"
         )
     elif start.T is not None:
-        done.append(f"the scene lies {_where(r)}: this is taken out")
+        done.append(f"the scene lies {lies(r)}: this is taken out")
     if facts.damage:
         stated = f" of {facts.stated_s:.2f}" if facts.stated_s else ""
         warnings.append(

@@ -114,3 +114,23 @@ def fit_to_camera(rgb: np.ndarray, camera: Camera) -> np.ndarray:
     aspect differs by more than one percent."""
     h, w = rgb.shape[:2]
     return _of((0, 0, w, h), camera)[0].apply(rgb, camera)
+
+
+def layout(p: Placement, size: tuple[int, int], camera: Camera) -> list[str]:
+    """What was done to the picture's frame, in words."""
+    out = []
+    if any(p.bars):
+        left, top, right, bottom = p.bars
+        out.append(
+            f"its black bars are taken off (left {left}, top {top}, right {right}, bottom {bottom} "
+            "pixels)"
+        )
+    inner = (size[0] - p.bars[0] - p.bars[2], size[1] - p.bars[1] - p.bars[3])
+    aspects = f"it is {inner[0]}x{inner[1]}, the camera {camera.width}x{camera.height}"
+    if p.stretched:
+        out.append(f"{aspects}: it is squeezed onto the other aspect")
+    elif (p.crop[2] - p.crop[0], p.crop[3] - p.crop[1]) != inner:
+        out.append(f"{aspects}: its sides are cropped")
+    elif p.box != (0, 0, camera.width, camera.height):
+        out.append(f"{aspects}: it gets black bars")
+    return out
