@@ -13,7 +13,8 @@ from lucibot.core.errors import UserError
 from lucibot.estimate import announce, estimate
 from lucibot.options import preset as preset_named
 from lucibot.options import read_seed, with_settings
-from lucibot.pipeline import StageConsole, open_run, reconfigure, run_stages, settled_run, start_run
+from lucibot.pipeline import StageConsole, open_run, reconfigure, run_stages, start_run
+from lucibot.preflight import settled_run
 from lucibot.providers.embedder import ColourEmbedder, EmbedderConfig
 from lucibot.store.run import RunDirectory
 from lucibot.task import Task, load_task

@@ -24,7 +24,8 @@ from lucibot.core.errors import LuciBotError, UserError
 from lucibot.core.stopping import goes_on
 from lucibot.estimate import estimate
 from lucibot.options import add_shorthands, preset, with_settings
-from lucibot.pipeline import STAGES, run_stages, settled_run, start_run
+from lucibot.pipeline import STAGES, run_stages, start_run
+from lucibot.preflight import settled_run
 from lucibot.settings import Parser
 from lucibot.store.configs import to_dict
 from lucibot.store.lock import InUse, locked

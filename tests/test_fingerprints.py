@@ -13,15 +13,8 @@ import pytest
 import lucibot.pipeline as pipeline
 from lucibot.config import RunConfig
 from lucibot.options import with_settings
-from lucibot.pipeline import (
-    STAGES,
-    open_run,
-    reconfigure,
-    run_stages,
-    settled_run,
-    stages_of,
-    start_run,
-)
+from lucibot.pipeline import STAGES, open_run, reconfigure, run_stages, stages_of, start_run
+from lucibot.preflight import settled_run
 from lucibot.store.configs import agrees, settled
 from lucibot.task import find_task, load_task
 

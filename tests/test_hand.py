@@ -12,7 +12,7 @@ from lucibot.core.errors import RunFailed, UserError
 from lucibot.options import with_settings
 from lucibot.perception.affordance import frames_read
 from lucibot.perception.config import AffordanceConfig
-from lucibot.pipeline import settled_run
+from lucibot.preflight import settled_run
 from lucibot.providers.hand import CommandHand, MediapipeHand, OutlineHand
 from lucibot.providers.hand import config as hand_config
 from lucibot.providers.hand.base import TIPS

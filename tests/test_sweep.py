@@ -11,7 +11,8 @@ from lucibot import sweep
 from lucibot.cli import main
 from lucibot.config import PRESETS
 from lucibot.core.errors import RunFailed, UserError
-from lucibot.pipeline import Stage, settled_run, start_run
+from lucibot.pipeline import Stage, start_run
+from lucibot.preflight import settled_run
 from lucibot.store.result import Result
 from lucibot.sweep import Point
 from lucibot.task import load_task

@@ -27,7 +27,8 @@ from lucibot.core.prompt import Prompt
 from lucibot.core.scene_view import SceneView
 from lucibot.core.video import Video, read_video, sha256_file, write_video
 from lucibot.options import with_settings
-from lucibot.pipeline import run_stages, settled_run, start_run
+from lucibot.pipeline import run_stages, start_run
+from lucibot.preflight import settled_run
 from lucibot.providers.verifier.base import Verdict
 from lucibot.providers.video.base import Job, VideoRequest
 from lucibot.providers.video.storyboard import StoryboardVideo, read_planted

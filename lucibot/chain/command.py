@@ -17,7 +17,8 @@ from lucibot.core.errors import RunFailed, UserError
 from lucibot.core.stopping import goes_on
 from lucibot.core.video import Video, read_video, write_video
 from lucibot.options import MOST_SEED, add_shorthands, preset, read_seed, with_settings
-from lucibot.pipeline import run_stages, settled_run, start_run
+from lucibot.pipeline import run_stages, start_run
+from lucibot.preflight import settled_run
 from lucibot.settings import Parser, listed
 from lucibot.sim.state import FinalState
 from lucibot.store.finished import stage_folder

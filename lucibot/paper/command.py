@@ -32,7 +32,7 @@ from lucibot.paper.methods import (
     known_methods,
 )
 from lucibot.paper.tune import tune
-from lucibot.pipeline import settled_run
+from lucibot.preflight import settled_run
 from lucibot.settings import Parser, listed
 from lucibot.task import Task, checkout_folder, find_task, load_task
 
