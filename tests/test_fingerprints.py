@@ -242,7 +242,7 @@ WHERE = {
         "providers/verifier", "stages/select.py", "evaluate", "chain", "task", "authoring", "checks",
     },
     r"spec\.simulation\b": {
-        "sim", "optimize", "robot", "objective/success", "stages/execute.py", "view.py", "collect", "task",
+        "sim", "optimize", "robot", "objective/success", "objective/video.py", "stages/execute.py", "view.py", "collect", "task",
         "authoring", "checks",
     },
     r"material\.(?!kind\b)\w+": {

@@ -1,6 +1,7 @@
 """Loss terms: zero for what the video shows, and right in sign for what it does not."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -9,10 +10,12 @@ from lucibot_kernels import even_ranks, label_iou
 from skimage.measure import label as connected_regions
 
 from lucibot.core.camera import Camera
+from lucibot.objective.config import VideoObjective
 from lucibot.objective.losses import Losses
 from lucibot.objective.objective import FAR_M, Parts, Picture
 from lucibot.objective.supervision import Affordance, Supervision
 from lucibot.objective.weights import FULL_WEIGHTS, PAPER_WEIGHTS, TERMS
+from lucibot.perception.supervise import _cloud, goal_lasts
 
 H, W, M = 48, 64, 1024
 CAMERA = Camera.look_at(
@@ -135,6 +138,39 @@ def test_what_follows_the_goal_counts_only_where_the_video_shows_it():
         assert held == all(not v.any() for v in terms.values())
 
 
+@pytest.mark.parametrize(("held", "lasts", "lets_drop", "costs"), [
+    (True, True, False, True),
+    (True, True, True, False),  # What the simulation drops need not stay.
+    (True, False, False, False),  # The video does not show that it stays.
+    (False, True, False, False),  # Nothing is held: the terms that have settled speak of it.
+])  # fmt: skip
+def test_what_is_held_up_has_to_stay_up_where_the_video_shows_it(held, lasts, lets_drop, costs):
+    goal = replace(supervision(), held=np.full((2, 1), held), goal_lasts=lasts)
+    losses = Losses(LABELS, goal, lets_drop=lets_drop)
+    thrown = losses.settled(picture(blocks((2, 30, 10, 45, 28), (2, 30, 32, 45, 50))))
+    kept = losses.settled(picture(blocks(TOOL, *HALVES)))
+    assert (float(thrown["target_lasts"][0]) > 0.3) == costs
+    assert float(kept["target_lasts"][0]) == pytest.approx(0, abs=1e-6)
+    terms = {n: 0.0 for n in TERMS} | {"target_lasts": float(thrown["target_lasts"][0])}
+    assert VideoObjective(least_target_iou=0.8).reached(terms) == (not costs)
+
+
+def test_a_goal_lasts_where_the_video_goes_on_to_show_it():
+    def lasts(frames=40, held=slice(5, None), moving=slice(5, 25), goal=27) -> bool:
+        flags = {n: np.zeros((frames, k), bool) for n, k in (("held", 2), ("moving", 3))}
+        flags["held"][held, 1], flags["moving"][moving, 2] = True, True
+        # Something else moves all the time.
+        flags["moving"][:, 0] = True
+        return goal_lasts(SimpleNamespace(**flags), [2], goal, 4)
+
+    assert lasts()
+    assert not lasts(frames=30)  # Too short to show it.
+    assert not lasts(held=slice(5, 32))  # It is let go.
+    assert not lasts(held=slice(30, None))  # Another hold than the goal's.
+    assert not lasts(moving=slice(5, 36))  # It goes on.
+    assert lasts(moving=[*range(5, 25), 33])  # What flickers in one frame does not.
+
+
 def test_a_pixel_more_hardly_moves_a_cloud():
     """A mask that grows past the number of points that are kept must not lose half of them."""
     losses, depth = Losses(LABELS, supervision()), torch.full((1, H, W), 0.6)
@@ -149,8 +185,6 @@ def test_a_pixel_more_hardly_moves_a_cloud():
 
 
 def test_the_video_and_a_rollout_that_looks_like_it_keep_the_same_points():
-    from lucibot.perception.supervise import _cloud
-
     rng = np.random.default_rng(0)
     depth = rng.uniform(0.5, 0.7, (H, W)).astype(np.float32)
     for pixels in (M - 1, M, M + 1, 2 * M - 1, 2500):
@@ -191,4 +225,4 @@ def test_weights_make_the_sum():
     terms = {n: torch.tensor([1.0, 2.0]) for n in TERMS}
     paper = 1 + 1 + 10 + 10 + 1
     torch.testing.assert_close(PAPER_WEIGHTS.total(terms), torch.tensor([1.0, 2.0]) * paper)
-    assert float(FULL_WEIGHTS.total(terms)[0]) == paper + 1 + 1 + 10 + 10 + 1 + 10
+    assert float(FULL_WEIGHTS.total(terms)[0]) == paper + 1 + 1 + 10 + 10 + 1 + 10 + 1

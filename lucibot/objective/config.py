@@ -132,7 +132,9 @@ class VideoObjective(ObjectiveMember):
         """Whether a rollout of these terms has done what the video shows, as far as terms with a weight
         can tell."""
         told = [n for n in ("part_count", "around") if getattr(self.weights, n) > 0]
-        return terms["target_iou"] <= 1 - self.least_target_iou and not any(terms[n] for n in told)
+        overlaps = ["target_iou"] + ["target_lasts"] * (self.weights.target_lasts > 0)
+        most = 1 - self.least_target_iou
+        return all(terms[n] <= most for n in overlaps) and not any(terms[n] for n in told)
 
     def term_weights(self) -> dict[str, float]:
         """See `Scored`."""

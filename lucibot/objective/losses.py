@@ -12,6 +12,8 @@ what the target goes around.
 All of this belongs to the last keyframe (paper, section 3.4). Afterwards the hands let go of what they
 still hold, and the world comes to rest, of which the video may show nothing. Where its goal frame shows
 nothing held, what is on it has to stay so: the terms of the target are read once more, as `settled_*`.
+Where it goes on to show the targets there, in or on what is still held, they have to stay as well, as far as
+the simulation keeps what was held where it is: `target_lasts`. What is thrown is at its place for a moment.
 """
 
 from __future__ import annotations
@@ -31,8 +33,15 @@ SETTLED = "settled_"
 class Losses:
     """The terms of one task and one `Supervision` on one device."""
 
-    def __init__(self, labels: dict[str, int], supervision: Supervision, device: str = "cpu"):
-        """`labels` maps object names to their label."""
+    def __init__(
+        self, labels: dict[str, int], supervision: Supervision, device: str = "cpu", *,
+        lets_drop: bool = True,
+    ):  # fmt: skip
+        """
+        Args:
+            labels: object names to their label.
+            lets_drop: the simulation drops what was held at the last keyframe; else it stays there.
+        """
         self._device = torch.device(device)
         self._actuators = [labels[n] for n in supervision.actuators]
         self._targets = [labels[n] for n in supervision.targets]
@@ -44,6 +53,7 @@ class Losses:
         self._seen = [np.flatnonzero(c > 0).tolist() for c in supervision.waypoint_confidence]
         self._contact = t(supervision.contact)
         self._held_at_goal = bool(supervision.held[-1].any())
+        self._lasts = supervision.goal_lasts and self._held_at_goal and not lets_drop
         self._actuator_clouds = [_finite(t(c)) for c in supervision.actuator_clouds]
         self._target_cloud = _finite(t(supervision.target_cloud))
         self._part_masks = t(supervision.part_masks)
@@ -83,10 +93,13 @@ class Losses:
 
     def settled(self, seen: Picture) -> dict[str, Tensor]:
         """Terms of the end, when all has been let go and has settled, (P,) each; 0 where the video's
-        goal frame shows something held, so that it says nothing of what follows."""
+        goal frame shows something held, so that it says nothing of what follows; and `target_lasts`."""
         terms = self._of_target(seen)
-        says = 0.0 if self._held_at_goal else 1.0
-        return {f"{SETTLED}{n}": says * v for n, v in terms.items()}
+        says, lasts = float(not self._held_at_goal), float(self._lasts)
+        return {
+            **{f"{SETTLED}{n}": says * v for n, v in terms.items()},
+            "target_lasts": lasts * terms["target_iou"],
+        }
 
     def _of_target(self, seen: Picture) -> dict[str, Tensor]:
         """How the targets differ from the video's goal frame, (P,) each."""

@@ -118,6 +118,8 @@ class Supervision:
     """(Q, M, 3) float32 [m, world], NaN pads."""
     part_valid: np.ndarray
     """(H, W) bool: pixels of the goal frame that can be judged."""
+    goal_lasts: bool = False
+    """After the goal frame hands hold on to what they hold there, and the targets stay where they are."""
 
     @property
     def expected_around(self) -> tuple[tuple[str, str], ...]:
@@ -146,5 +148,5 @@ class Supervision:
             targets=tuple(meta["targets"]),
             contact_pairs=tuple(tuple(p) for p in meta["contact_pairs"]),
             around_pairs=tuple(tuple(p) for p in meta["around_pairs"]),
-            affordance=Affordance(**held), **arrays,
+            affordance=Affordance(**held), goal_lasts=bool(arrays.pop("goal_lasts")), **arrays,
         )  # fmt: skip

@@ -25,7 +25,9 @@ class LikeTheVideo:
         rest: Mapping[str, Tensor], device: str,
     ):  # fmt: skip
         labels = {o.name: task.label(o.name) for o in task.objects}
-        self._losses = Losses(labels, supervision, device)
+        self._losses = Losses(
+            labels, supervision, device, lets_drop=task.spec.simulation.rigid_collision
+        )
         self._affordance = AffordanceTerms(task, supervision, rest, device)
         self._own = {n: find_term(n)(task, supervision, device) for n in config.own_weights()}
         self.weights = config.term_weights()

@@ -35,6 +35,9 @@ class LossWeights(Config):
     """Distance [m] of the grasped areas from where the video shows finger tips, mean over keyframes."""
     affordance_clearance: float = 0.0
     """How deep [m] a hand on the grasped areas would be in something else, mean over keyframes."""
+    target_lasts: float = 0.0
+    """`target_iou` again a while after the last keyframe, where the video goes on to show the targets
+    there, in or on what is still held; else 0."""
     settled_target_iou: float = 0.0
     """`target_iou` again when all has been let go and has settled, as the other `settled` terms; where
     the video's goal frame shows something held, they are 0."""
@@ -54,9 +57,9 @@ PAPER_WEIGHTS = LossWeights()
 """The paper's plain sum; Chamfer distances count in decimetres to be of the order of an IoU."""
 FULL_WEIGHTS = LossWeights(
     part_count=1.0, part_iou=1.0, part_chamfer=10.0, part_distance=10.0, around=1.0,
-    affordance_reach=10.0,
+    affordance_reach=10.0, target_lasts=1.0,
 )  # fmt: skip
-"""The paper's terms, the target's parts, what it goes around, and where the fingers are: as much of
-these as goes with success and takes nothing from the sum (`bench/terms`). The room that a hand has
+"""The paper's terms, the target's parts, what it goes around, where the fingers are, and that what is
+held up stays up: as much of these as goes with success and takes nothing from the sum (`bench/terms`). The room that a hand has
 does not tell success, so it is logged alone."""
 TERMS = tuple(f.name for f in fields(LossWeights))

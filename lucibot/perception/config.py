@@ -94,6 +94,9 @@ class SuperviseConfig(Config):
     """Width [px] of the observation grid; the height keeps the camera's aspect."""
     cloud_points: Count = 1024
     """Points of each cloud."""
+    lasting_s: Positive = 0.2
+    """The video must go on so long after the goal frame to show that the goal lasts: what nothing carries
+    has fallen by 20 cm."""
 
 
 @dataclass(frozen=True, kw_only=True)

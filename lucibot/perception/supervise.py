@@ -20,6 +20,9 @@ from lucibot.task import Task
 from lucibot.vision.draw import fit_camera
 from lucibot.vision.grid import resize_mask
 
+HARDLY = 0.1
+"""Share of frames that are not counted."""
+
 
 def build_supervision(
     task: Task,
@@ -91,7 +94,20 @@ def build_supervision(
         part_clouds=np.stack(part_clouds) if part_clouds else np.zeros(
             (0, config.cloud_points, 3), np.float32),
         part_valid=parts.valid & valid[-1],
+        goal_lasts=goal_lasts(
+            events, targets, int(keyframes[-1]), max(1, round(config.lasting_s * video.fps))
+        ),
     )  # fmt: skip
+
+
+def goal_lasts(events: Events, targets: list[int], goal: int, least: int) -> bool:
+    """Whether hands hold on to something after the goal frame, for `least` frames at least and to the
+    end of the video, and in hardly any of them one of the `targets` moves."""
+    held, moving = events.held[goal + 1 :], events.moving[goal + 1 :, targets].any(1)
+    if len(held) < least:
+        return False
+    still_held = events.held[goal] & (held.mean(0) > 1 - HARDLY)
+    return bool(still_held.any() and moving.mean() < HARDLY)
 
 
 def _grown(mask: np.ndarray) -> np.ndarray:
