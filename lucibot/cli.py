@@ -27,6 +27,7 @@ usage: lucibot COMMAND ...
   robot RUN       let an arm follow what a run has learned
   evaluate RUN... judge what runs left, by state, picture or a model
   export RUN...   write finished runs as a dataset or as trajectories
+  drive FILE      hold an arm's exported trajectory against its limits, and play it at a controller's rate
   collect RUN     try a solved run's trajectory in varied scenes, and keep what succeeds
   paper           the paper's tables with our methods: run what is missing, and write them
   tasks           list, check or make task folders
@@ -110,6 +111,12 @@ def _export(argv: list[str]) -> int:
     return export(argv)
 
 
+def _drive(argv: list[str]) -> int:
+    from lucibot.export.drive import command
+
+    return command(argv)
+
+
 def _sweep(argv: list[str]) -> int:
     from lucibot.sweep import command
 
@@ -142,7 +149,7 @@ def _doctor(argv: list[str]) -> int:
 
 COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "run": _run, "resume": _resume, "sweep": _sweep, "chain": _chain, "show": _show, "runs": _runs, "evaluate": _evaluate, "paper": _paper,
-    "compare": _compare, "collect": _collect, "export": _export, "robot": _robot, "view": _view,
+    "compare": _compare, "collect": _collect, "export": _export, "drive": _drive, "robot": _robot, "view": _view,
     "tasks": _tasks, "twin": _twin, "bench": _bench, "doctor": _doctor,
 }  # fmt: skip
 

@@ -135,7 +135,7 @@ def test_what_an_arm_did_has_its_joints(make, tmp_path, capsys):
     folder.path.mkdir(parents=True)
     dataclasses.replace(
         Rollout.load(execute / "rollout.npz"), arm="two_links", arm_joints=("a", "b"), arm_angles=joints,
-        arm_targets=joints + 0.5, arm_opening_m=np.linspace(0, 0.1, S + 1, dtype=np.float32),
+        arm_targets=joints + 0.5, arm_planned=joints + 0.25, arm_opening_m=np.linspace(0, 0.1, S + 1, dtype=np.float32),
     ).save(folder.path / "rollout.npz")  # fmt: skip
     shutil.copy(execute / "film.mp4", folder.path / "film.mp4")
     folder.finish(config={}, inputs={}, seconds=1.0, notes=[])
@@ -157,7 +157,7 @@ def test_what_an_arm_did_has_its_joints(make, tmp_path, capsys):
     out = tmp_path / "trajectory"
     assert export("trajectory", out, run, robot=True, failed=True) == 0
     rows = list(csv.DictReader(open(out / "carry_seed3.csv")))
-    assert float(rows[-1]["two_links.b"]) == 2.5 and len(rows) == S + 1
+    assert float(rows[-1]["two_links.b"]) == 2.25 and len(rows) == S + 1
 
 
 def test_a_lerobot_dataset_is_what_its_description_says(make, tmp_path, capsys):

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import numpy as np
 
-from lucibot.core.errors import UserError
+from lucibot.core.errors import UserError, resume_hint
 from lucibot.export.episode import POSE, Episode, planned
 from lucibot.store.run import write_json
 
-SCHEMA = "lucibot trajectory 1"
+SCHEMA = "lucibot trajectory 2"
 
 _HEADER = """\
 std_msgs/Header header
@@ -76,11 +76,15 @@ def write(e: Episode, folder: Path) -> int:
     """Write `<task>_seed<seed>.json`, `.csv` and `.mcap` into a folder; returns how many steps there are.
     A further run of the same task and seed has its number in the name.
 
-    The poses are the planned ones, where the actuators were to be; where one is not held, where it was.
+    The poses are the planned ones, where the actuators were to be; where one is not held, where it was. An
+    arm's joints are the planned ones as well, which keep its limits.
 
     Raises:
-        UserError: mcap-ros2-support is missing.
+        UserError: mcap-ros2-support is missing; another version let the arm do it.
     """
+    if e.rollout.arm and not len(e.rollout.arm_planned):
+        raise UserError(f"{e.run}: another version has let its arm do it, without its plan: "
+                        f"{resume_hint(e.run, '--from robot')}")  # fmt: skip
     poses = planned(e.rollout)
     folder.mkdir(parents=True, exist_ok=True)
     name, i = f"{e.task}_seed{e.seed}", 1
@@ -107,6 +111,7 @@ def _write_json(e: Episode, poses: np.ndarray, path: Path) -> None:
         "joints": {n: r.joint_values[:, j].astype(float).tolist() for j, n in enumerate(r.joints)},
         **({} if not r.arm else {"arm": {
             "name": r.arm, "joints": list(r.arm_joints), "T_world_base": r.T_world_base.tolist(),
+            "planned": r.arm_planned.tolist(),
             "positions": r.arm_angles.astype(float).tolist(),
             "targets": r.arm_targets.astype(float).tolist(),
             "opening_m": r.arm_opening_m.astype(float).tolist(),
@@ -123,7 +128,7 @@ def _write_csv(e: Episode, poses: np.ndarray, path: Path) -> None:
             "time_s", *(f"{n}.{c}" for n in r.actuators for c in (*POSE, "held")),
             *(f"{n}.joint" for n in r.joints), *(f"{r.arm}.{n}" for n in r.arm_joints),
         ])  # fmt: skip
-        arm = r.arm_targets if r.arm else np.zeros((len(r.times_s), 0))
+        arm = r.arm_planned if r.arm else np.zeros((len(r.times_s), 0))
         every = zip(r.times_s, poses, r.held, r.joint_values, arm, strict=True)
         for t, pose, held, joints, targets in every:
             row = [v for p, h in zip(pose, held, strict=True) for v in (*p.tolist(), int(h))]
@@ -153,7 +158,7 @@ def _write_mcap(e: Episode, poses: np.ndarray, path: Path) -> None:
         schema = writer.register_msgdef("trajectory_msgs/msg/MultiDOFJointTrajectory", MULTI_DOF)
         message = {"header": header, "joint_names": list(r.actuators), "points": points}
         writer.write_message("/actuators", schema, message)
-        moved = {"/joints": (r.joints, r.joint_values), "/arm": (r.arm_joints, r.arm_targets)}
+        moved = {"/joints": (r.joints, r.joint_values), "/arm": (r.arm_joints, r.arm_planned)}
         if any(names for names, _ in moved.values()):
             schema = writer.register_msgdef("trajectory_msgs/msg/JointTrajectory", JOINT)
         for topic, (names, values) in moved.items():

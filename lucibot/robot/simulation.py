@@ -7,7 +7,7 @@ follows the trajectory, what the actuator is measured to be off it is added up, 
 from __future__ import annotations
 
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +15,7 @@ import torch
 
 from lucibot.core.camera import Camera
 from lucibot.core.errors import RunFailed
-from lucibot.core.geometry import matrix_np, pose_np
+from lucibot.core.geometry import matrix_np, minimum_jerk, pose_np
 from lucibot.core.progress import Progress, silent
 from lucibot.robot.arm import Arm
 from lucibot.robot.kinematics import TURN_M, Kinematics
@@ -170,8 +170,9 @@ class _Performance:
                 # What success is asked of: the last moment at which something is moved, and the end.
                 self._states.look()
         self._states.look()
+        planned = np.vstack([self.arm.model.home_rad, *(p.angles for p in motion.phases)])
         return Performed(
-            rollout=self._recorder.rollout(), state=self._states.states()[0], pictures=self._pictures,
+            rollout=replace(self._recorder.rollout(), arm_planned=planned), state=self._states.states()[0], pictures=self._pictures,
             diverged=self._diverged, wanted=np.stack(self._wanted), measured=np.stack(self._measured),
             phases=tuple(self._kinds),
         )  # fmt: skip
@@ -187,7 +188,7 @@ class _Performance:
                 wanted = phase.wanted[i]
             elif phase.kind in ("approach", "retreat"):
                 # What was corrected for the thing in the hand is taken back on the way.
-                self._off = begun * max(0.0, 1 - (i + 1) / n)
+                self._off = begun * (1 - float(minimum_jerk(torch.tensor((i + 1) / n))))
             self.arm.drive(phase.angles[i] + self._off, phase.speeds[i], float(phase.opening_m[i]))
             self._advance(phase, wanted)
 

@@ -49,7 +49,10 @@ class Rollout:
     arm_angles: np.ndarray = field(default_factory=lambda: np.zeros((0, 0), np.float32))
     """(S + 1, arm joints) float32 [rad]."""
     arm_targets: np.ndarray = field(default_factory=lambda: np.zeros((0, 0), np.float32))
-    """(S + 1, arm joints) float32 [rad] what its servos were told in the step that led here."""
+    """(S + 1, arm joints) float32 [rad] what its servos were told in the step that led here: the plan, and
+    what was measured to be off."""
+    arm_planned: np.ndarray = field(default_factory=lambda: np.zeros((0, 0)))
+    """(S + 1, arm joints) float64 [rad] the plan, which keeps the joints' limits."""
     arm_opening_m: np.ndarray = field(default_factory=lambda: np.zeros(0, np.float32))
     """(S + 1,) float32 between its fingers."""
     T_world_base: np.ndarray = field(default_factory=lambda: np.eye(4))
@@ -61,6 +64,7 @@ class Rollout:
             joint_values=self.joint_values, held=self.held, particle_steps=self.particle_steps,
             targets_m=self.targets_m, target_quaternions=self.target_quaternions,
             arm=np.array(self.arm, dtype=str), arm_angles=self.arm_angles, arm_targets=self.arm_targets,
+            arm_planned=self.arm_planned,
             arm_opening_m=self.arm_opening_m, T_world_base=self.T_world_base,
             **{n: np.array(getattr(self, n), dtype=str) for n in NAMES},
             **{f"particles/{n}": p for n, p in self.particles.items()},
