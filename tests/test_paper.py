@@ -74,6 +74,8 @@ def test_a_failure_is_never_rounded_up_and_intervals_are_over_seeds():
         [run("cut_dough", s, "full", v) for s, v in enumerate((0.0, 1.0, 1.0))], "state"
     )
     assert cell.text().startswith("0.67 (0.00 to 1.00), 2/3")
+    # Nor is an end of the interval.
+    assert Cell(values=(1.0, 1.0, 1.0, 0.998)).text() == "0.99 (0.99 to 1.00)"
     assert Cell().text() == ""
 
 

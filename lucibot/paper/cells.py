@@ -128,7 +128,8 @@ class Cell:
         if not self.values:
             return ""
         low, high = mean_interval(self.values)
-        spread = f" ({low:.2f} to {high:.2f})" if math.isfinite(low) else ""
+        ends = [short(end, self.values) for end in (low, high)]
+        spread = f" ({' to '.join(ends)})" if math.isfinite(low) else ""
         solved = "" if self.solved is None else f", {self.solved}/{len(self.values)}"
         mark = " †" if self.other else ""
         return f"{short(self.mean, self.values)}{spread}{solved}{mark}"
