@@ -14,10 +14,13 @@ from lucibot.chain.schema import read_chain
 from lucibot.chain.surface import surface_of
 from lucibot.cli import main
 from lucibot.config import PRESETS
-from lucibot.core.errors import RunFailed, UserError
+from lucibot.core.errors import NoUsableVideo, RunFailed, UserError
 from lucibot.core.geometry import matrix_np, pose_np
 from lucibot.pipeline import StageConsole
+from lucibot.providers.video.base import NotTaken
+from lucibot.services.ledger import CapReached
 from lucibot.sim.state import BodyState, FinalState, ParticleState
+from lucibot.store.lock import InUse
 from lucibot.task import load_task
 
 CHAINS = Path(__file__).parents[1] / "docs/chains"
@@ -182,13 +185,30 @@ def test_a_step_that_was_begun_is_gone_on_with_and_a_failure_is_one_line(tmp_pat
 
     def stages(run, task, config, *, seed, console):
         went.append(run.path)
-        raise RunFailed("every video was rejected\nTraceback: and more")
+        raise NoUsableVideo("every video was rejected\nTraceback: and more")
 
     monkeypatch.setattr(chains, "run_stages", stages)
     tries = [chains._one(task, PRESETS["quick"], 3, tmp_path, StageConsole()) for _ in range(2)]
     assert went[0] == went[1] and [t.verdict for t in tries] == ["every video was rejected"] * 2
     chains._one(task, PRESETS["quick"], 4, tmp_path, StageConsole())
     assert went[2] != went[0]
+
+
+@pytest.mark.parametrize("e", [
+    CapReached("raise --max-usd to go on"), NotTaken("not bought"), InUse("in use by process 1"),
+    RunFailed("candidate 0: job 7 is still running; it is kept"),
+])  # fmt: skip
+def test_what_keeps_a_run_from_its_end_is_answered_by_no_other_run(tmp_path, monkeypatch, e):
+    begun: list[int] = []
+
+    def stages(run, task, config, *, seed, console):
+        begun.append(seed)
+        raise e
+
+    monkeypatch.setattr(chains, "run_stages", stages)
+    with pytest.raises(type(e), match=str(e)):
+        go(tmp_path)
+    assert begun == [3]
 
 
 @pytest.mark.parametrize(("text", "match"), [

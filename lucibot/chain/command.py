@@ -13,7 +13,7 @@ from lucibot.chain.derive import derive
 from lucibot.chain.schema import ChainSpec, StepSpec, beside, read_chain
 from lucibot.config import PRESETS, RunConfig
 from lucibot.console import RichConsole
-from lucibot.core.errors import RunFailed, UserError
+from lucibot.core.errors import NoUsableVideo, RunFailed, UserError
 from lucibot.core.stopping import goes_on
 from lucibot.core.video import Video, read_video, write_video
 from lucibot.options import MOST_SEED, add_shorthands, preset, read_seed, with_settings
@@ -62,7 +62,7 @@ def command(argv: list[str]) -> int:
     """`lucibot chain`; exit status 1 if a step failed in all its tries.
 
     Raises:
-        UserError: no such file, or it does not fit the scene; RunFailed: a step failed.
+        UserError: no such file, or it does not fit the scene. RunFailed: see `run_chain`.
     """
     p = Parser(
         "lucibot chain", "FILE [--SETTING VALUE ...]",
@@ -102,8 +102,8 @@ def run_chain(
     """Do every step in order; what `out` holds of it is kept.
 
     Raises:
-        UserError: a step does not fit the scene. RunFailed: a step failed in all its tries; the steps
-            before it are kept.
+        UserError: a step does not fit the scene. RunFailed: a step failed in all its tries, or a run
+            could not be finished; what there is is kept.
     """
     scene, asked = _loaded(file, chain)
     links: list[Link] = []
@@ -177,14 +177,20 @@ def _tried(
 
 
 def _one(task: Task, config: RunConfig, seed: int, out: Path, console: RichConsole) -> Try:
-    """One run, begun before or now."""
+    """One run, begun before or now.
+
+    Raises:
+        LuciBotError: it could not be finished (a cap that is reached, a service that does not answer, a
+            job that is still under way, another process at work on it): another seed would buy anew what
+            this run has or waits for.
+    """
     point = Point(task=str(task.folder), seed=seed, method="", config=settled_run(task, config))
     run = begun(task, point, out / "runs")
     run = run or start_run(task, point.config, seed=seed, out=out / "runs")
     try:
         run_stages(run, task, point.config, seed=seed, console=console)
-    except RunFailed as e:
-        said = (str(e).strip().splitlines() or ["it failed"])[0]
+    except NoUsableVideo as e:
+        said = str(e).strip().splitlines()[0]
         return Try(run=run.path, seed=seed, success=False, score=0.0, verdict=said)
     result = read_result(run.path)
     return Try(

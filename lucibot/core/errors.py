@@ -26,6 +26,10 @@ class RunFailed(LuciBotError):
     exit_status = 1
 
 
+class NoUsableVideo(RunFailed):
+    """No video came, or all were rejected: another seed imagines others."""
+
+
 def unknown_name(kind: str, name: str, choices: Iterable[str]) -> UserError:
     """A `UserError` that names the nearest choice and lists the others."""
     choices = sorted(choices)

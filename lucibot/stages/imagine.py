@@ -14,7 +14,7 @@ from pathlib import Path
 
 import cv2
 
-from lucibot.core.errors import RunFailed, UserError
+from lucibot.core.errors import NoUsableVideo, UserError
 from lucibot.core.prompt import Prompt
 from lucibot.core.scene_view import SceneView
 from lucibot.core.video import read_video, sha256_file, write_video
@@ -55,7 +55,7 @@ def run(ctx: Context) -> None:
     write_json(ctx.folder / "candidates.json", {"kind": model.kind, "candidates": rows})
     if not any(row["file"] for row in rows):
         reasons = "; ".join(dict.fromkeys(row["trouble"] for row in rows))
-        raise (UserError if model.given else RunFailed)(
+        raise (UserError if model.given else NoUsableVideo)(
             reasons if model.given else f"no video came of {len(rows)} candidates: {reasons}"
         )
 

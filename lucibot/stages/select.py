@@ -7,7 +7,7 @@ import json
 from concurrent.futures import ThreadPoolExecutor
 from itertools import count
 
-from lucibot.core.errors import RunFailed, UserError, resume_hint
+from lucibot.core.errors import NoUsableVideo, UserError, resume_hint
 from lucibot.core.scene_view import SceneView
 from lucibot.pipeline import Context, version_of
 from lucibot.providers.hand import MediapipeHand, OutlineHand
@@ -56,7 +56,7 @@ def run(ctx: Context) -> None:
             f"{i} ({v.total:.1f}): {_why(row, v)}"
             for i, (row, v) in enumerate(zip(rows, verdicts, strict=True))
         )
-        raise RunFailed(
+        raise NoUsableVideo(
             f"every video was rejected (usable above {USABLE_ABOVE:g} points). {why}. See "
             f"{ctx.folder / VERDICTS}; take one anyway with "
             f"{resume_hint(ctx.run.path, f'--force-video {best}')}"
