@@ -27,7 +27,7 @@ from lucibot.options import add_shorthands, preset, with_settings
 from lucibot.pipeline import STAGES, run_stages, start_run
 from lucibot.preflight import settled_run
 from lucibot.settings import Parser
-from lucibot.store.configs import to_dict
+from lucibot.store.configs import from_dict, settled
 from lucibot.store.lock import InUse, locked
 from lucibot.store.result import Result, read_result, short_of_one
 from lucibot.store.run import RunDirectory
@@ -38,6 +38,8 @@ Row = dict[str, Any]
 stages, metrics and run (its directory), or error instead of the last ones."""
 
 
+NO_MATTER = ("optimize.cluster", "optimize.workers", "services.")
+"""How settings begin that say where runs are made and what they may cost, and tell none apart."""
 DIGEST_LETTERS = 12
 """Of a task's digest, in a row."""
 
@@ -213,16 +215,24 @@ def _shortened(result: Result) -> float:
 
 
 def begun(task: Task, point: Point, out: Path) -> RunDirectory | None:
-    """The newest run directory of this very point."""
-    wanted = (task.digest, point.seed, to_dict(point.config))
+    """The newest run directory of this very point, whatever it was to cost or where it was to compute."""
+    wanted = (task.digest, point.seed, deciding(point.config))
     for path in sorted(out.glob(f"{task.name}/*/run.json"), reverse=True):
         try:
             record = RunDirectory(path.parent).record
-        except UserError:
-            continue  # A damaged record: it cannot be told which run that was.
-        if (record.get("task_digest"), record["seed"], record["config"]) == wanted:
+            config = deciding(from_dict(RunConfig, record["config"]))
+        except (UserError, KeyError, TypeError, ValueError, AttributeError):
+            continue  # Damaged, or another version's: it cannot be told which run that was.
+        if (record.get("task_digest"), record["seed"], config) == wanted:
             return RunDirectory(path.parent)
     return None
+
+
+def deciding(config: RunConfig) -> dict[str, Any]:
+    """Stage -> what decides its result, of a config."""
+    return {
+        s.name: settled(getattr(config, s.config), str, defaults=True) for s in STAGES if s.config
+    }
 
 
 def key(row: Row) -> tuple[str, int, str]:
@@ -333,8 +343,7 @@ def command(argv: list[str]) -> int:
     add_shorthands(p)
     p.add_settings(RunConfig, PRESETS["quick"])
     a, given = p.parse(argv)
-    # A cluster is where the runs are made, and nothing that tells them apart.
-    named = " ".join(f"--{n} {v}" for n, v in given.items() if n != "optimize.cluster")
+    named = " ".join(f"--{n} {v}" for n, v in given.items() if not n.startswith(NO_MATTER))
     configs = {
         f"{name} {named}".strip(): with_settings(preset(name), given)
         for name in a.get("presets", "quick").split(",")

@@ -9,11 +9,14 @@ import pytest
 
 from lucibot import sweep
 from lucibot.cli import main
-from lucibot.config import PRESETS
+from lucibot.config import PRESETS, RunConfig
 from lucibot.core.errors import RunFailed, UserError
+from lucibot.options import with_settings
 from lucibot.pipeline import Stage, start_run
 from lucibot.preflight import settled_run
+from lucibot.store.configs import to_dict
 from lucibot.store.result import Result
+from lucibot.store.run import RunDirectory
 from lucibot.sweep import Point
 from lucibot.task import load_task
 
@@ -80,8 +83,6 @@ def test_a_sweep_goes_on_where_it_was(made, tmp_path):
 
 
 def test_a_sweep_says_what_its_runs_may_cost(made, tmp_path, monkeypatch):
-    from lucibot.options import with_settings
-
     pytest.importorskip("runwayml", reason="pip install 'lucibot[runway]'")
     monkeypatch.setenv("RUNWAYML_API_SECRET", "planted-0123456789")
     paid = with_settings(QUICK, {"video": "runway", "video.candidates": "2"})
@@ -119,6 +120,29 @@ def test_rows_of_a_task_that_has_changed_are_made_anew(made, tmp_path):
     # Rows whose time was not worth keeping say nothing of what is left.
     sweep.write(tmp_path / "r.json", [{k: v for k, v in r.items() if k != "seconds"} for r in rows])
     assert len(go(tmp_path, 0, 1)) == 8
+
+
+def test_a_run_that_reached_its_cap_is_gone_on_with_by_a_higher_one(made, tmp_path):
+    """And by all that changes no result, but not by what does."""
+    task = load_task("open_door")
+
+    def config(setting: str, value: str) -> RunConfig:
+        given = {"prompt": "vlm", "prompt.model": "m", "select.budget": "6", setting: value}
+        return settled_run(task, with_settings(QUICK, given))
+
+    def found(setting: str, value: str) -> RunDirectory | None:
+        point = Point(task="open_door", seed=0, method="", config=config(setting, value))
+        return sweep.begun(task, point, tmp_path)
+
+    run = RunDirectory.create(tmp_path, task.name, {
+        "task": "open_door", "task_digest": task.digest, "seed": 0,
+        "config": to_dict(config("services.max-usd", "2")),
+    })  # fmt: skip
+    for same in (("services.max-usd", "5"), ("services.vlm.base-url", "http://localhost"),
+                 ("optimize.workers", "1"), ("optimize.cluster", "auto")):  # fmt: skip
+        assert found(*same) is not None and found(*same).path == run.path, same
+    for other in (("select.budget", "7"), ("prompt.model", "n"), ("optimize.environments", "3")):
+        assert found(*other) is None, other
 
 
 @pytest.mark.parametrize("wrong", [UserError("no such video"), ZeroDivisionError("by zero")])
@@ -195,6 +219,9 @@ def test_the_command_lists_what_it_made(made, tmp_path, capsys):
     assert f"| open_door | {small} | 1/3 | 0.50 | 3 | 0.0 |" in text
     records = [json.loads(p.read_text()) for p in tmp_path.glob("*/*/run.json")]
     assert {r["config"]["optimize"]["search"]["population"] for r in records} == {8}
+    # A cap is none, and what was made is there.
+    assert main([*arguments, "--optimize.search.population", "8", "--max-usd", "2"]) == 0
+    assert f"| open_door | {small} | 1/3 |" in capsys.readouterr().out and len(made["runs"]) == 6
     # Another setting is another method: it does not pass for the first one's result.
     assert main([*arguments, "--optimize.search.population", "4"]) == 0
     assert f"| open_door | {small[:-1]}4 | 1/3 |" in (text := capsys.readouterr().out)
