@@ -14,6 +14,7 @@ from lucibot.pipeline import STAGES, kept_stages
 from lucibot.providers.video.jobs import Jobs
 from lucibot.services import Services
 from lucibot.services.estimate import Outlook, Planned
+from lucibot.services.ledger import passes
 from lucibot.services.prices import Prices
 from lucibot.stages import imagine
 from lucibot.store.run import RunDirectory
@@ -64,7 +65,7 @@ class Estimate:
             total += f"; the cap is {self.max_usd:g} USD"
             if self.usd is None:
                 total += ", which cannot be kept without a price"
-            elif self.spent_usd + known > self.max_usd:
+            elif passes(self.spent_usd + known, self.max_usd):
                 total += ", and stops the run before the call that would pass it"
         return [*told, total, f"prices: {self.prices}"]
 

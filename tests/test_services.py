@@ -15,7 +15,9 @@ import pytest
 from pydantic import BaseModel, Field
 
 from lucibot.core.errors import RunFailed, UserError
+from lucibot.estimate import Estimate
 from lucibot.services import Services, ServicesConfig, VlmConfig
+from lucibot.services.estimate import Planned
 from lucibot.services.keys import hidden
 from lucibot.services.ledger import CapReached, Ledger
 
@@ -204,6 +206,19 @@ def test_the_cap_stops_before_the_call_that_could_pass_it(services, httpserver):
     assert count(httpserver) == 1 and ask(services(max_usd=0.01)).count == 2  # It is kept.
     ask(services(max_usd=0.02), "And now?")
     assert count(httpserver) == 2
+
+
+@pytest.mark.parametrize(("usd", "calls", "cap"), [(0.28, 5, 1.4), (0.1, 3, 0.3), (0.7, 3, 2.1)])
+def test_what_comes_to_the_very_cap_is_bought(tmp_path, usd, calls, cap):
+    planned = (Planned(stage="imagine", what="videos", by="m", calls=calls, usd_each=usd),)
+    told = Estimate(planned=planned, spent_usd=0.0, max_usd=cap, prices="p").lines()
+    assert "stops the run" not in " ".join(told)
+    ledger = Ledger(tmp_path / "ledger.jsonl", max_usd=cap)
+    for _ in range(calls):
+        with ledger.call("video", usd=usd):
+            pass
+    with pytest.raises(CapReached), ledger.call("video", usd=0.001):
+        raise AssertionError("the call was made")
 
 
 def test_calls_at_the_same_time_are_bounded_and_cannot_pass_the_cap_together(services, httpserver):

@@ -36,6 +36,12 @@ class Paid:
     """Calls of which it is not known whether they were made."""
 
 
+def passes(usd: float, max_usd: float) -> bool:
+    """Whether a sum of prices is above a cap; sums of floats are inexact, and what comes to the very cap is
+    not."""
+    return usd > max_usd + 1e-9
+
+
 class CapReached(RunFailed):
     """The next call could cost more than is left; it was not made."""
 
@@ -120,7 +126,7 @@ class Ledger:
                         f"{what}: no price is known, so --max-usd {self.max_usd:g} cannot "
                         "be kept; give its price (--services.prices FILE), or no cap (--max-usd none)"
                     )
-                if spent + usd > self.max_usd:
+                if passes(spent + usd, self.max_usd):
                     raise CapReached(
                         f"{what} could cost {usd:.4g} USD, and {spent:.4g} of the "
                         f"{self.max_usd:g} USD that this run may spend are spent: the call was not "
