@@ -483,11 +483,34 @@ def test_a_run_killed_between_submit_and_fetch_buys_nothing_twice(world, point):
     assert bool([n for n in world.notes if "not known" in n]) == lost
 
 
-def test_an_interrupt_ends_the_waiting_to_try_again(world):
+@pytest.mark.parametrize("world", ["fal"], indirect=True)
+def test_a_first_frame_that_cannot_be_uploaded_buys_nothing(world, monkeypatch):
+    import fal_client
+    import httpx
+
+    def upload(self, data, media_type, name):
+        raise httpx.ConnectError("no route")
+
+    monkeypatch.setattr(fal_client.SyncClient, "upload", upload)
+    with pytest.raises(NotTaken, match=r"no route.*, 3 times; the video was not bought"):
+        world.make(upload=True)
+    assert world.spent() == 0 and not world.jobs().asked_for(world.request(0))
+    (world.folder / "frame.png").unlink()
+    jobs, request = world.jobs(), world.request(0)
+    request.first_frame.unlink()
+    with pytest.raises(NotTaken, match="no video was bought"):
+        jobs.make([request])
+    assert world.spent() == 0 and not world.service.taken
+    world.make()
+    assert not world.notes and len(world.service.taken) == 1
+
+
+@pytest.mark.parametrize("where", ["submit", "poll"])
+def test_an_interrupt_ends_the_waiting_to_try_again(world, where):
     def interrupt(number, frame):
         raise KeyboardInterrupt
 
-    world.service.faults = {"poll": [("status", 429)] * 9}
+    world.service.faults = {where: [("status", 429)] * 9}
     before = signal.signal(signal.SIGALRM, interrupt)
     signal.setitimer(signal.ITIMER_REAL, 1.0)
     begin = time.monotonic()
@@ -498,6 +521,7 @@ def test_an_interrupt_ends_the_waiting_to_try_again(world):
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
     assert time.monotonic() - begin < 20
+    assert world.spent() == (0 if where == "submit" else USD)
     world.service.faults = {}
     assert world.make()[0].raw is not None and len(world.service.taken) == 1
 

@@ -143,7 +143,7 @@ class FalModel(ServiceModel):
 
     def _uploaded(self, request: VideoRequest) -> str:
         data, media_type = picture(request)
-        return self.ask(
+        return self.prepare(
             lambda: self._sent(
                 lambda: self._client.upload(data, media_type, request.first_frame.name)
             )

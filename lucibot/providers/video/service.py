@@ -113,7 +113,7 @@ class ServiceModel:
 
     def _sleep(self, seconds: float) -> None:
         if self._closed.wait(seconds):
-            raise RunFailed(f"{self.label}: stopped while waiting to try again")
+            raise GaveUp(f"{self.label}: stopped while waiting to try again")
 
     def ensure_keys(self) -> None:
         """
@@ -158,12 +158,21 @@ class ServiceModel:
         try:
             return self._tried(once)
         except GaveUp as e:
-            raise NotTaken(
-                f"{e}; the video was not bought, and `lucibot resume` asks again"
-            ) from None
+            raise _not_taken(e) from None
+
+    def prepare(self, call: Callable[[], T]) -> T:
+        """A call that buys nothing, and comes before the one that does.
+
+        Raises:
+            UserError, NotTaken: the service does not do it; nothing was bought.
+        """
+        try:
+            return self._asked(call)
+        except GaveUp as e:
+            raise _not_taken(e) from None
 
     def ask(self, call: Callable[[], T], *, gone: T | None = None) -> T:
-        """A call that buys nothing.
+        """A call that buys nothing, about a job.
 
         Args:
             gone: what it comes to where the service knows no such job; without it, an error.
@@ -171,7 +180,12 @@ class ServiceModel:
         Raises:
             LuciBotError: the service does not say; the job is kept.
         """
+        try:
+            return self._asked(call, gone)
+        except GaveUp as e:
+            raise RunFailed(f"{e}; the job is kept, and `lucibot resume` goes on with it") from None
 
+    def _asked(self, call: Callable[[], T], gone: T | None = None) -> T:
         def once() -> T:
             try:
                 return call()
@@ -185,10 +199,7 @@ class ServiceModel:
             except Silence as e:
                 raise Again(hidden(f"{self.label} {e.why}")) from None
 
-        try:
-            return self._tried(once)
-        except GaveUp as e:
-            raise RunFailed(f"{e}; the job is kept, and `lucibot resume` goes on with it") from None
+        return self._tried(once)
 
     def download(self, url: str, path: Path, progress: Progress) -> Path:
         """Fetch what lies at `url`; cut off, it is fetched again.
@@ -238,16 +249,20 @@ class ServiceModel:
 UNKNOWN = "whether the video was bought is not known, and `lucibot resume` asks for it again"
 
 
+def _not_taken(e: GaveUp) -> NotTaken:
+    return NotTaken(f"{e}; the video was not bought, and `lucibot resume` asks again")
+
+
 def picture(request: VideoRequest) -> tuple[bytes, str]:
     """The first frame as it is sent, and its media type: the PNG file, or a JPEG if that is large.
 
     Raises:
-        RunFailed: the file cannot be read.
+        NotTaken: the file cannot be read.
     """
     try:
         data = request.first_frame.read_bytes()
     except OSError as e:
-        raise RunFailed(f"{request.first_frame}: {e.strerror}") from None
+        raise NotTaken(f"{request.first_frame}: {e.strerror}; no video was bought") from None
     if len(data) <= LARGEST_PICTURE:
         return data, "image/png"
     for quality in (97, 92, 85):
