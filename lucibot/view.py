@@ -312,46 +312,57 @@ class _Shown:
 
     def performed(self) -> None:
         """What an arm did in the simulation (stage "robot"), and all else that moved with it."""
-        from lucibot.robot.arm import load_arm
-        from lucibot.robot.collision import CollisionWorld
-
         folder = stage_folder(self.run, "robot")
         if not (folder / "rollout.npz").is_file():
             return  # There was no way for the arm.
         r = replay_of(self.run, folder)
         self._moves(r, "world/robot", ROBOT)
-        arm = load_arm(r.arm)
-        world, root = CollisionWorld(arm, r.T_world_base, self.task), f"world/robot/{arm.name}"
+        world = self._arm_world(r.arm, r.arm_folder, r.T_world_base)
+        if world is None:
+            return
+        root = f"world/robot/{r.arm}"
         for g, shape in world.own_shapes().items():
             self.log(f"{root}/{g}", self._drawn(shape, ARM_COLOUR), **{ROBOT: float(r.times_s[0])})
         for t, angles, opening in zip(r.times_s, r.arm_angles, r.arm_opening_m, strict=True):
             for g, T in world.shape_poses(angles, float(opening)).items():
                 self.log(f"{root}/{g}", self._transform(T), **{ROBOT: float(t)})
-        self.parts.append(f"what arm {arm.name} did")
+        self.parts.append(f"what arm {r.arm} did")
 
     def plans(self) -> None:
         """Arms that were planned for this run (`lucibot robot`)."""
-        from lucibot.robot.arm import load_arm
-        from lucibot.robot.collision import CollisionWorld
-
         for path in sorted(self.run.path.glob("robot/*/*.npz")):
             with np.load(path) as z:
                 if "simulated_s" not in z.files:
                     continue
                 plan = {n: z[n] for n in z.files}
-            arm = load_arm(str(plan["arm"]))
-            world = CollisionWorld(
-                arm, plan["T_world_base"], self.task, opening_m=float(plan["width_m"])
-            )
-            root = f"world/arms/{arm.name}/{path.stem}"
+            name = str(plan["arm"])
+            world = self._arm_world(name, str(plan.get("arm_folder", "")), plan["T_world_base"],
+                                    opening_m=float(plan["width_m"]))  # fmt: skip
+            if world is None:
+                continue
+            root = f"world/arms/{name}/{path.stem}"
             begin = {SIMULATION: float(plan["simulated_s"][0])}
             for g, shape in world.own_shapes().items():
                 self.log(f"{root}/{g}", self._drawn(shape, ARM_COLOUR), **begin)
             for t, angles in zip(plan["simulated_s"], plan["angles"], strict=True):
                 for g, T in world.shape_poses(angles).items():
                     self.log(f"{root}/{g}", self._transform(T), **{SIMULATION: float(t)})
-            if f"plan of arm {arm.name}" not in self.parts:
-                self.parts.append(f"plan of arm {arm.name}")
+            self._say(f"plan of arm {name}")
+
+    def _arm_world(self, name: str, folder: str, T_world_base: np.ndarray, **how: float) -> Any:
+        """An arm where it stands, as a `CollisionWorld`; None, and said so, if it is there no more."""
+        from lucibot.robot.arm import kept_arm
+        from lucibot.robot.collision import CollisionWorld
+
+        try:
+            return CollisionWorld(kept_arm(name, folder), T_world_base, self.task, **how)
+        except UserError as e:
+            self._say(f"not the arm ({e})")
+            return None
+
+    def _say(self, part: str) -> None:
+        if part not in self.parts:
+            self.parts.append(part)
 
     def _clocks(self, frames: int, fps: float) -> list[dict[str, float]]:
         """The time of each frame of the video, on its own time line and on the simulation's."""

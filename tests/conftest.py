@@ -51,6 +51,19 @@ def panda():
     return load_arm("franka")
 
 
+@pytest.fixture
+def slow_panda(panda, tmp_path):
+    """The folder of somebody's own arm, which is called "franka" too: its joints are ten times as slow."""
+    folder = tmp_path / "own" / "franka"
+    folder.mkdir(parents=True)
+    text = (panda.folder / "arm.toml").read_text()
+    slow = ", ".join(str(v / 10) for v in panda.spec.velocity_rad_s)
+    text, found = re.subn(r"(?m)^velocity_rad_s = .*$", f"velocity_rad_s = [{slow}]", text)
+    assert found == 1
+    (folder / "arm.toml").write_text(text)
+    return folder
+
+
 @pytest.fixture(scope="session")
 def cups(small_task, tmp_path_factory):
     """The scene of stack_cups with a small camera."""

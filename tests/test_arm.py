@@ -1,6 +1,7 @@
 """The arm: its kinematics against a library that is not ours, arms as folders, and the command's words."""
 
 import json
+from pathlib import Path
 
 import mujoco
 import numpy as np
@@ -9,7 +10,7 @@ import torch
 
 from lucibot.cli import main
 from lucibot.core.errors import UserError
-from lucibot.robot.arm import arm_names, load_arm
+from lucibot.robot.arm import arm_names, kept_arm, load_arm
 from lucibot.robot.kinematics import Kinematics, cheapest
 
 
@@ -147,6 +148,23 @@ def test_an_arm_is_a_folder(tmp_path, panda, capsys):
     )  # fmt: skip
     T = Kinematics(load_arm(folder).chain).tcp(torch.zeros((1, 5), dtype=torch.float64))
     np.testing.assert_allclose(T[0, :3, 3], [0, 0, 0.7], atol=1e-12)
+
+
+def test_an_arm_is_found_again_from_elsewhere(slow_panda, panda, tmp_path, monkeypatch):
+    monkeypatch.chdir(slow_panda.parent)
+    own, shipped = load_arm(Path("franka")), load_arm("franka")
+    assert shipped.spec == panda.spec and own.spec != panda.spec, (
+        "a name is the shipped one's first"
+    )
+    monkeypatch.chdir(slow_panda)
+    assert load_arm(".").name == "franka"
+    monkeypatch.chdir(tmp_path)
+    assert kept_arm("franka", own.own_folder).spec == own.spec
+    assert (shipped.own_folder, load_arm(shipped.folder).own_folder) == ("", "")
+    assert kept_arm("franka", "").spec == panda.spec
+    slow_panda.rename(tmp_path / "moved")
+    with pytest.raises(UserError, match=r"own/franka is gone"):
+        kept_arm("franka", own.own_folder)
 
 
 def test_bad_words_of_the_command_are_said(tmp_path, capsys):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from dataclasses import replace
 from itertools import pairwise
 from typing import ClassVar
 
@@ -31,13 +32,13 @@ def motion_of(panda, seconds=1.0, turn=0.5) -> Motion:
     angles = np.tile(panda.spec.home_rad, (len(times), 1))
     angles[:, 0] += turn * t**3 * (10 - 15 * t + 6 * t**2)
     return Motion(
-        arm="franka", joints=tuple(panda.spec.joints), times_s=times, angles=angles,
+        arm="franka", arm_folder="", joints=tuple(panda.spec.joints), times_s=times, angles=angles,
         opening_m=np.linspace(0.08, 0.02, len(times)),
     )  # fmt: skip
 
 
 def written(motion: Motion, path, **changed):
-    arm = {"name": motion.arm, "joints": motion.joints, "planned": motion.angles.tolist(),
+    arm = {"name": motion.arm, "folder": motion.arm_folder, "joints": motion.joints, "planned": motion.angles.tolist(),
            "opening_m": motion.opening_m.tolist()} | changed  # fmt: skip
     path.write_text(json.dumps(
         {"schema": SCHEMA, "times_s": (motion.times_s + 3).tolist(), "arm": arm}
@@ -82,6 +83,18 @@ def test_a_limit_that_is_passed_is_said_with_what_keeps_it(panda, tmp_path, caps
     file = written(motion_of(panda, 9.0, 3.5), tmp_path / "far.json")
     assert main(["drive", str(file), "--check"]) == 1
     assert "joint1 would leave its range" in capsys.readouterr().err
+
+
+def test_limits_are_those_of_the_folder_that_the_arm_came_from(panda, slow_panda, tmp_path, capsys):
+    motion = replace(motion_of(panda, 1.0, 0.5), arm_folder=str(slow_panda))
+    file = written(motion, tmp_path / "own.json")
+    assert main(["drive", str(file), "--check"]) == 1
+    assert "speed would pass a limit" in capsys.readouterr().err
+    slow_panda.rename(tmp_path / "moved")
+    assert main(["drive", str(file), "--check"]) == 2
+    said = capsys.readouterr().err
+    assert "own/franka is gone" in said and "--arm NAME|FOLDER" in said
+    assert main(["drive", str(file), "--check", "--arm", "franka"]) == 0
 
 
 def test_commands_are_of_the_controllers_rate(panda):

@@ -15,6 +15,7 @@ import pytest
 
 from lucibot.cli import main
 from lucibot.core.video import Video, write_video
+from lucibot.export.drive import read_motion
 from lucibot.export.episode import planned, read_episode
 from lucibot.store.finished import stage_folder
 from lucibot.store.result import Result
@@ -134,8 +135,8 @@ def test_what_an_arm_did_has_its_joints(make, tmp_path, capsys):
     folder = StageFolder(run / "65_robot" / "f", "f")
     folder.path.mkdir(parents=True)
     dataclasses.replace(
-        Rollout.load(execute / "rollout.npz"), arm="two_links", arm_joints=("a", "b"), arm_angles=joints,
-        arm_targets=joints + 0.5, arm_planned=joints + 0.25, arm_opening_m=np.linspace(0, 0.1, S + 1, dtype=np.float32),
+        Rollout.load(execute / "rollout.npz"), arm="two_links", arm_folder="/arms/two_links",
+        arm_joints=("a", "b"), arm_angles=joints, arm_targets=joints + 0.5, arm_planned=joints + 0.25, arm_opening_m=np.linspace(0, 0.1, S + 1, dtype=np.float32),
     ).save(folder.path / "rollout.npz")  # fmt: skip
     shutil.copy(execute / "film.mp4", folder.path / "film.mp4")
     folder.finish(config={}, inputs={}, seconds=1.0, notes=[])
@@ -158,6 +159,8 @@ def test_what_an_arm_did_has_its_joints(make, tmp_path, capsys):
     assert export("trajectory", out, run, robot=True, failed=True) == 0
     rows = list(csv.DictReader(open(out / "carry_seed3.csv")))
     assert float(rows[-1]["two_links.b"]) == 2.25 and len(rows) == S + 1
+    motion = read_motion(out / "carry_seed3.json")
+    assert (motion.arm, motion.arm_folder) == ("two_links", "/arms/two_links")
 
 
 def test_a_lerobot_dataset_is_what_its_description_says(make, tmp_path, capsys):

@@ -114,11 +114,7 @@ def test_the_replay_is_seen_step_by_step(run, task, tmp_path):
     )
 
 
-def test_what_an_arm_did_is_on_a_time_line_of_its_own(run, task, monkeypatch):
-    arm = load_arm("franka")
-    solver = Kinematics(arm.chain)
-    angles, T = solver.random(2, 3), np.eye(4)
-    T[:3, 3] = 0.1, -0.5, 0.2
+def let_an_arm_do_it(run, arm, angles, T_world_base):
     folder = StageFolder(run.path / "65_robot" / "f", "f")
     folder.path.mkdir(parents=True)
     Rollout(
@@ -126,11 +122,18 @@ def test_what_an_arm_did_is_on_a_time_line_of_its_own(run, task, monkeypatch):
         quaternions=np.tile(np.float32([1, 0, 0, 0]), (2, 1, 1)), joints=(),
         joint_values=np.zeros((2, 0)), actuators=("yellow_cup",), held=np.zeros((2, 1), bool),
         particle_steps=np.array([0]), particles={}, targets_m=np.zeros((2, 1, 3)),
-        target_quaternions=np.zeros((2, 1, 4)), grasped={}, arm="franka",
-        arm_joints=tuple(arm.spec.joints), arm_angles=angles.numpy(),
-        arm_opening_m=np.array([0.08, 0.02]), T_world_base=T,
+        target_quaternions=np.zeros((2, 1, 4)), grasped={}, arm=arm.name,
+        arm_folder=arm.own_folder, arm_joints=tuple(arm.spec.joints), arm_angles=angles.numpy(),
+        arm_opening_m=np.array([0.08, 0.02]), T_world_base=T_world_base,
     ).save(folder.path / "rollout.npz")  # fmt: skip
     folder.finish(config={}, inputs={}, seconds=1, notes=[])
+
+
+def test_what_an_arm_did_is_on_a_time_line_of_its_own(run, task, panda):
+    solver = Kinematics(panda.chain)
+    angles, T = solver.random(2, 3), np.eye(4)
+    T[:3, 3] = 0.1, -0.5, 0.2
+    let_an_arm_do_it(run, panda, angles, T)
     kept = Kept()
     _Shown(rr, kept, run, task).performed()
     assert all(set(times) == {ROBOT} for _, _, times in kept.rows)
@@ -148,6 +151,32 @@ def test_what_an_arm_did_is_on_a_time_line_of_its_own(run, task, monkeypatch):
     # The hand goes with the TCP; two fingers, 30 mm nearer to the middle each, turn with it.
     assert carried >= 1
     assert max(opened) == pytest.approx(0.03, abs=1e-4)
+
+
+def test_an_arm_of_ones_own_is_seen_from_wherever_and_missed_where_it_is_gone(
+    run, task, slow_panda, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(slow_panda.rename(tmp_path / "mine").parent)
+    arm = load_arm("mine")
+    angles = Kinematics(arm.chain).random(2, 3)
+    let_an_arm_do_it(run, arm, angles, np.eye(4))
+    (run.path / "robot" / "mine").mkdir(parents=True)
+    np.savez(run.path / "robot" / "mine" / "0_yellow_cup.npz", arm="mine", arm_folder=arm.own_folder,
+             T_world_base=np.eye(4), width_m=0.05, simulated_s=[0.0, 0.5], angles=angles)  # fmt: skip
+    monkeypatch.chdir(run.path)
+    for there in (True, False):
+        kept = Kept()
+        shown = _Shown(rr, kept, run, task)
+        shown.performed()
+        shown.plans()
+        assert kept.at("world/robot/yellow_cup"), "what it moved"
+        for root in ("world/robot/mine/", "world/arms/mine/0_yellow_cup/"):
+            assert any(p.startswith(root) for p, *_ in kept.rows) == there
+        if there:
+            assert shown.parts == ["what arm mine did", "plan of arm mine"]
+            arm.folder.rename(tmp_path / "moved")
+    (said,) = shown.parts
+    assert said == f"not the arm (arm mine: its folder {arm.folder} is gone)"
 
 
 def _matrix(place):

@@ -16,7 +16,7 @@ from lucibot.core.errors import RunFailed, UserError
 from lucibot.core.plugins import find_plugin
 from lucibot.core.stopping import goes_on
 from lucibot.export.trajectory import SCHEMA
-from lucibot.robot.arm import Arm, load_arm
+from lucibot.robot.arm import Arm, kept_arm, load_arm
 from lucibot.settings import Parser
 
 RATE_HZ = 1000
@@ -34,6 +34,8 @@ class Motion:
     """What an arm's joints are to do, at N moments."""
 
     arm: str
+    arm_folder: str
+    """Where that arm's folder was; empty of one that comes with the package."""
     joints: tuple[str, ...]
     times_s: np.ndarray
     """(N,) rising, from 0."""
@@ -126,7 +128,7 @@ def command(argv: list[str]) -> int:
     if not 1 <= slower <= 100:
         raise UserError(f"--slower {slower:g}: expected 1 to 100")
     motion = read_motion(a["file"])
-    arm = load_arm(a.get("arm", motion.arm))
+    arm = load_arm(a["arm"]) if "arm" in a else _own_arm(motion)
     driver = find_plugin(DRIVERS, a["driver"]) if "driver" in a else Nobody
     commands = sampled(motion, rate, slower)
     print(f"{arm.name}: {commands[-1].time_s:.2f} s, {len(commands)} commands at {rate} Hz")
@@ -141,6 +143,13 @@ def command(argv: list[str]) -> int:
     print(f"played: at most {1000 * late.max():.2f} ms late, {int((late > 1 / rate).sum())} of "
           f"{len(commands)} commands by more than a period")  # fmt: skip
     return 0
+
+
+def _own_arm(motion: Motion) -> Arm:
+    try:
+        return kept_arm(motion.arm, motion.arm_folder)
+    except UserError as e:
+        raise UserError(f"{e}; --arm NAME|FOLDER says whose limits are to be kept") from None
 
 
 def read_motion(path: Path) -> Motion:
@@ -162,7 +171,8 @@ def read_motion(path: Path) -> Motion:
     try:
         arm, times = told["arm"], np.array(told["times_s"], float)
         found = Motion(
-            arm=arm["name"], joints=tuple(arm["joints"]), times_s=times - times[0],
+            arm=arm["name"], arm_folder=str(arm.get("folder", "")), joints=tuple(arm["joints"]),
+            times_s=times - times[0],
             angles=np.array(arm["planned"], float), opening_m=np.array(arm["opening_m"], float),
         )  # fmt: skip
         whole = (

@@ -110,7 +110,7 @@ def _write_json(e: Episode, poses: np.ndarray, path: Path) -> None:
         },
         "joints": {n: r.joint_values[:, j].astype(float).tolist() for j, n in enumerate(r.joints)},
         **({} if not r.arm else {"arm": {
-            "name": r.arm, "joints": list(r.arm_joints), "T_world_base": r.T_world_base.tolist(),
+            "name": r.arm, "folder": r.arm_folder, "joints": list(r.arm_joints), "T_world_base": r.T_world_base.tolist(),
             "planned": r.arm_planned.tolist(),
             "positions": r.arm_angles.astype(float).tolist(),
             "targets": r.arm_targets.astype(float).tolist(),

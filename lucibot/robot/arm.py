@@ -15,7 +15,7 @@ from pydantic import Field, model_validator
 from lucibot.core.errors import UserError, unknown_name
 from lucibot.core.schema import Extents, Length, Number, Position, Positive, Spec, Words, parse
 
-HERE = Path(__file__).parent / "arms"
+HERE = Path(__file__).resolve().parent / "arms"
 SHIPPED = "genesis:"
 """Before a model file that Genesis ships."""
 
@@ -103,7 +103,13 @@ class Arm:
             raise UserError(f"{folder} is no arm: it has no arm.toml") from None
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as e:
             raise UserError(f"{path}: {e}") from None
-        self.name, self.folder = folder.name, folder
+        self.folder = folder.resolve()
+        self.name = self.folder.name
+
+    @property
+    def own_folder(self) -> str:
+        """What is kept beside its name to find it again, from wherever; empty if it comes with the package."""
+        return "" if self.folder.parent == HERE else str(self.folder)
 
     @cached_property
     def model_path(self) -> Path:
@@ -242,16 +248,24 @@ def arm_names() -> list[str]:
 
 
 def load_arm(name: str | Path) -> Arm:
-    """An arm by its name, or by its folder.
+    """An arm by its name, which comes first, or by its folder.
 
     Raises:
         UserError: there is none.
     """
-    folder = Path(name)
-    if folder.is_dir() and (folder / "arm.toml").is_file():
-        return Arm(folder)
-    if str(name) in arm_names():
-        return Arm(HERE / str(name))
-    if folder.is_dir():
-        raise UserError(f"{folder} is no arm: it has no arm.toml")
+    if name in arm_names():
+        return Arm(HERE / name)
+    if Path(name).is_dir():
+        return Arm(Path(name))
     raise unknown_name("arm", str(name), arm_names())
+
+
+def kept_arm(name: str, own_folder: str) -> Arm:
+    """The arm of which something was kept.
+
+    Raises:
+        UserError: its folder is gone, or no arm of that name comes with the package.
+    """
+    if own_folder and not Path(own_folder).is_dir():
+        raise UserError(f"arm {name}: its folder {own_folder} is gone")
+    return load_arm(Path(own_folder) if own_folder else name)

@@ -54,6 +54,8 @@ class ArmPlan:
     """How an arm follows one hold, at its T stations."""
 
     arm: str
+    arm_folder: str
+    """Where that arm's folder was; empty of one that comes with the package."""
     actuator: str
     joints: tuple[str, ...]
     T_world_base: np.ndarray
@@ -90,7 +92,7 @@ class ArmPlan:
 
     def save(self, path: Path) -> None:
         np.savez_compressed(
-            path, arm=self.arm, actuator=self.actuator, joints=np.array(self.joints, dtype=str),
+            path, arm=self.arm, arm_folder=self.arm_folder, actuator=self.actuator, joints=np.array(self.joints, dtype=str),
             T_world_base=self.T_world_base, T_obj_tcp=self.T_obj_tcp, width_m=self.width_m,
             quality=self.quality, angles=self.angles, simulated_s=self.simulated_s,
             off_m=self.off_m, off_deg=self.off_deg,
@@ -328,8 +330,8 @@ class _Seeker:
         grasps, arm, times = self.grasps, self.arm, self.hold.times_s
         timed = followed(times, angles, arm.spec, self.task.spec.simulation.dt_s)
         return ArmPlan(
-            arm=arm.name, actuator=self.hold.actuator, joints=tuple(arm.spec.joints),
-            T_world_base=base, T_obj_tcp=grasps.frames[g], width_m=float(grasps.width_m[g]),
+            arm=arm.name, arm_folder=arm.own_folder, actuator=self.hold.actuator,
+            joints=tuple(arm.spec.joints), T_world_base=base, T_obj_tcp=grasps.frames[g], width_m=float(grasps.width_m[g]),
             quality=float(grasps.quality[g]), within_m=grasps.within_m, angles=angles,
             simulated_s=times, off_m=off_m, off_deg=np.rad2deg(off_rad),
             takes_s=np.inf if timed is None else float(timed.times_s[-1]),

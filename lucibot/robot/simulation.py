@@ -109,7 +109,7 @@ def arm_model(arm: Arm, T_world_base: np.ndarray, folder: Path) -> ArmModel:
     T_tip_tcp = np.eye(4)
     T_tip_tcp[:3, 3] = arm.spec.gripper.tcp_m
     return ArmModel(
-        name=arm.name, file=file, T_world_base=T_world_base, tip=arm.spec.tip,
+        name=arm.name, own_folder=arm.own_folder, file=file, T_world_base=T_world_base, tip=arm.spec.tip,
         T_tip_tcp=T_tip_tcp, joints=tuple(arm.spec.joints),
         fingers=fingers, home_rad=np.array(arm.spec.home_rad),
         inertia_kg_m2=arm.inertia(file), opening_m=arm.spec.gripper.opening_m,

@@ -24,6 +24,8 @@ class ArmModel:
     """What the simulation needs to know of an arm with J joints and F fingers."""
 
     name: str
+    own_folder: str
+    """Where it lies; empty of one that comes with the package."""
     file: Path
     """MJCF or URDF."""
     T_world_base: np.ndarray

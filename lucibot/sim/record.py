@@ -84,9 +84,9 @@ class RolloutRecorder:
         if arm is None:
             return {}
         angles, targets, openings = (np.array(x, np.float32) for x in zip(*self._arm, strict=True))
-        return {"arm": arm.model.name, "arm_joints": arm.model.joints, "arm_angles": angles,
-                "arm_targets": targets, "arm_opening_m": openings,
-                "T_world_base": arm.model.T_world_base}  # fmt: skip
+        return {"arm": arm.model.name, "arm_folder": arm.model.own_folder,
+                "arm_joints": arm.model.joints, "arm_angles": angles, "arm_targets": targets,
+                "arm_opening_m": openings, "T_world_base": arm.model.T_world_base}  # fmt: skip
 
     def _targets(self) -> tuple[np.ndarray, dict[str, np.ndarray]]:
         """(S + 1, A, 7) positions and quaternions, and the particles that are grasped."""

@@ -44,6 +44,8 @@ class Rollout:
     """By object, (T, N, 3) float32 [m, world]."""
     arm: str = ""
     """The arm that did it; empty where servos moved the actuators themselves."""
+    arm_folder: str = ""
+    """Where the folder of that arm was; empty of one that comes with the package."""
     arm_joints: tuple[str, ...] = ()
     """Names of its joints, from the base to the hand."""
     arm_angles: np.ndarray = field(default_factory=lambda: np.zeros((0, 0), np.float32))
@@ -66,6 +68,7 @@ class Rollout:
             arm=np.array(self.arm, dtype=str), arm_angles=self.arm_angles, arm_targets=self.arm_targets,
             arm_planned=self.arm_planned,
             arm_opening_m=self.arm_opening_m, T_world_base=self.T_world_base,
+            **({"arm_folder": np.array(self.arm_folder)} if self.arm_folder else {}),
             **{n: np.array(getattr(self, n), dtype=str) for n in NAMES},
             **{f"particles/{n}": p for n, p in self.particles.items()},
             **{f"grasped/{n}": p for n, p in self.grasped.items()},
@@ -75,7 +78,7 @@ class Rollout:
     def load(cls, path: Path) -> Rollout:
         with np.load(path) as z:
             names = {n: tuple(z[n].tolist()) for n in NAMES if n in z.files}
-            names |= {"arm": str(z["arm"])} if "arm" in z.files else {}
+            names |= {n: str(z[n]) for n in ("arm", "arm_folder") if n in z.files}
             arrays = {n: z[n] for n in z.files if n not in names and "/" not in n}
             of_objects = {
                 kind: {n.partition("/")[2]: z[n] for n in z.files if n.startswith(f"{kind}/")}
