@@ -1,6 +1,7 @@
 """What the arm hits: in scenes in which that is known, and against a library that is not ours."""
 
 import numpy as np
+import pytest
 import torch
 
 from lucibot.robot.collision import CollisionWorld
@@ -35,6 +36,26 @@ def test_what_is_in_the_arm_is_said(panda, cups):
     assert any("carried" in pair for pair in carrying.hits(home)) is False
     inside = CollisionWorld(panda, base, cups, (obj, frame([0.09, 0, 0.25], approach=(0, 0, 1))))
     assert any("carried" in pair for pair in inside.hits(home))
+
+
+@pytest.mark.parametrize(
+    "turned", ['euler="0 0 1.2"', 'axisangle="1 1 0 0.7"', 'quat="0.6 0 0.8 0"', 'zaxis="1 0 2"']
+)
+def test_the_arm_stands_as_its_model_turns_it(own_arm, cups, turned):
+    links = "".join(f'<body pos="0.05 0 0.1"><joint name="j{i}" axis="0 {i % 2} {1 - i % 2}"/>'
+                    '<geom size="0.02"/>' for i in range(4))  # fmt: skip
+    arm = own_arm("stick.xml", (
+        f'<mujoco><compiler angle="radian"/><worldbody><body name="b" pos="0.1 0 0" {turned}>{links}'
+        f'<body name="tip" pos="0 0 0.1"><geom size="0.01"/></body>{"</body>" * 5}</worldbody></mujoco>'
+    ))  # fmt: skip
+    q, base = [0.3, -0.4, 0.5, 0.6], frame([0.2, -0.5, 0.1], (0, 0, 1))
+    tip = base @ Kinematics(arm.chain).tcp(torch.tensor([q]).double())[0].numpy()
+    # The tip's own sphere, 0.1 behind the TCP.
+    world = CollisionWorld(arm, base, cups)
+    (ball,) = [g for g, s in world.own_shapes().items() if np.allclose(s.extents, 0.02, rtol=0.1)]
+    np.testing.assert_allclose(
+        world.shape_poses(q)[ball][:3, 3], (tip @ [0, 0, -0.1, 1])[:3], atol=1e-9
+    )
 
 
 def test_an_arm_in_a_shipped_scene_meets_what_is_there_by_its_name(panda):

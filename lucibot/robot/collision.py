@@ -42,8 +42,6 @@ class CollisionWorld:
 
         self._mujoco, spec = mujoco, arm.model()
         base = spec.worldbody.first_body()
-        # A model may turn its first body itself.
-        self._turned = matrix_of(base.pos, base.quat)
         for geom in spec.geoms:
             geom.contype, geom.conaffinity = ARM, ARM | SCENE | TOOL
         self._gripper, tip = arm.spec.gripper, spec.body(arm.spec.tip)
@@ -75,6 +73,10 @@ class CollisionWorld:
         self._data = mujoco.MjData(self._model)
         self._own = np.flatnonzero(self._model.geom_contype == ARM).tolist()
         self._base, self._tip = self._model.body(base.name).id, self._model.body(arm.spec.tip).id
+        # A model may turn its first body itself, in one of many ways; compiled, all are a quaternion.
+        self._turned = matrix_of(
+            self._model.body_pos[self._base], self._model.body_quat[self._base]
+        )
         self._angles = [self._model.joint(n).qposadr[0] for n in arm.spec.joints]
         for thing in task.objects:
             body = f"scene {thing.name}"
