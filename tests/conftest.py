@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -53,16 +54,16 @@ def panda():
 
 @pytest.fixture
 def own_arm(tmp_path):
-    """Makes an arm of a model's file name and text: joints j0 to j3, and a body "tip" without a gripper."""
+    """Makes an arm of a model's file name and text: joints j0 and so on, and a body "tip" without a gripper."""
     from lucibot.robot.arm import load_arm
 
-    def make(name: str, text: str):
+    def make(name: str, text: str, joints: int = 4):
         folder = tmp_path / "own_arm"
         folder.mkdir()
         (folder / name).write_text(text)
-        ones = "[1.0, 1.0, 1.0, 1.0]"
+        names, ones = [f"j{i}" for i in range(joints)], [1.0] * joints
         (folder / "arm.toml").write_text(
-            f'title = "A stick"\nmodel = "{name}"\ntip = "tip"\njoints = ["j0", "j1", "j2", "j3"]\n'
+            f'title = "A stick"\nmodel = "{name}"\ntip = "tip"\njoints = {json.dumps(names)}\n'
             f"home_rad = {ones}\nvelocity_rad_s = {ones}\nacceleration_rad_s2 = {ones}\n"
             "[gripper]\ntcp_m = [0.0, 0.0, 0.1]\nopening_m = 0.05\nfinger_m = [0.02, 0.01, 0.04]\n"
             "palm_m = [0.05, 0.1, 0.05]\n"

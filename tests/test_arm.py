@@ -11,6 +11,7 @@ import torch
 from lucibot.cli import main
 from lucibot.core.errors import UserError
 from lucibot.robot.arm import arm_names, kept_arm, load_arm
+from lucibot.robot.collision import CollisionWorld
 from lucibot.robot.kinematics import Kinematics, cheapest
 
 
@@ -165,6 +166,38 @@ def test_an_arm_is_found_again_from_elsewhere(slow_panda, panda, tmp_path, monke
     slow_panda.rename(tmp_path / "moved")
     with pytest.raises(UserError, match=r"own/franka is gone"):
         kept_arm("franka", own.own_folder)
+
+
+def test_an_arm_may_be_a_urdf(own_arm, cups, tmp_path):
+    lengths = (0.15, 0.05, 0.3, 0.05, 0.3, 0.05, 0.05)
+    solid = ('<inertial><mass value="1"/><inertia ixx="0.01" iyy="0.01" izz="0.01" ixy="0" ixz="0" iyz="0"/>'
+             '</inertial><collision><origin xyz="0 0 0.02"/><geometry><box size="0.04 0.04 0.04"/></geometry>'
+             "</collision>")  # fmt: skip
+    links = "".join(
+        f'<link name="l{i}">{solid}</link><joint name="j{i}" type="revolute"><parent link="{f"l{i - 1}" if i else "base"}"/>'
+        f'<child link="l{i}"/><origin xyz="0 0 {z}"/><axis xyz="0 {i % 2} {1 - i % 2}"/>'
+        '<limit lower="-2.5" upper="2.5" effort="80" velocity="3"/></joint>' for i, z in enumerate(lengths)
+    )  # fmt: skip
+    arm = own_arm("stick.urdf", (
+        f'<robot name="stick"><link name="base"><collision><origin xyz="0 0 0.05"/><geometry>'
+        f'<cylinder radius="0.05" length="0.1"/></geometry></collision></link>{links}<link name="tip"/>'
+        '<joint name="flange" type="fixed"><parent link="l6"/><child link="tip"/><origin xyz="0 0 0.1"/>'
+        "</joint></robot>"
+    ), joints=7)  # fmt: skip
+    T = Kinematics(arm.chain).tcp(torch.zeros((1, 7), dtype=torch.float64))
+    np.testing.assert_allclose(T[0, :3, 3], [0, 0, sum(lengths) + 0.1 + 0.1], atol=1e-12)
+    base = np.eye(4)
+    base[:3, 3] = -0.5, 0.0, 0.0
+    world = CollisionWorld(arm, base, cups)
+    assert world.hits(np.zeros(7)) == []
+    assert ("l2", "table") in world.hits([0, 2.2, 0, 0, 0, 0, 0])
+    file, _ = arm.simulated(tmp_path)
+    assert {"base", "l6", "tip", "left_finger"} <= {
+        b.name for b in mujoco.MjSpec.from_file(str(file)).bodies
+    }
+    # What hangs on the second joint: 5 links of 1 kg and the hand.
+    heights = np.cumsum(lengths[2:])
+    assert arm.inertia(file)[1] > (heights**2).sum() * 0.9
 
 
 def test_bad_words_of_the_command_are_said(tmp_path, capsys):

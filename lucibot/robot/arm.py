@@ -130,16 +130,22 @@ class Arm:
 
     def model(self) -> Any:
         """A fresh `mujoco.MjSpec` without what is only to be looked at."""
+        spec = self._whole_model()
+        for geom in list(spec.geoms):
+            if not geom.classname.name.startswith("visual") and (geom.contype or geom.conaffinity):
+                continue
+            spec.delete(geom)
+        return spec
+
+    def _whole_model(self) -> Any:
         import mujoco
 
         try:
             spec = mujoco.MjSpec.from_file(str(self.model_path))
         except ValueError as e:
             raise UserError(f"{self.model_path}: {' '.join(str(e).split())[:200]}") from None
-        for geom in list(spec.geoms):
-            if not geom.classname.name.startswith("visual") and (geom.contype or geom.conaffinity):
-                continue
-            spec.delete(geom)
+        # Of a URDF the base and a tip on a fixed joint would be no bodies of their own.
+        spec.compiler.fusestatic = False
         return spec
 
     def simulated(self, folder: Path) -> tuple[Path, tuple[str, ...]]:
@@ -150,7 +156,7 @@ class Arm:
         gripper = self.spec.gripper
         if gripper.finger_joints:
             return self.model_path, tuple(gripper.finger_joints)
-        spec = mujoco.MjSpec.from_file(str(self.model_path))
+        spec = self._whole_model()
         spec.meshdir = str((self.model_path.parent / (spec.meshdir or "")).resolve())
         tip, box = spec.body(self.spec.tip), mujoco.mjtGeom.mjGEOM_BOX
         fw, ft, fl = gripper.finger_m
