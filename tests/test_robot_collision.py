@@ -58,6 +58,22 @@ def test_the_arm_stands_as_its_model_turns_it(own_arm, cups, turned):
     )
 
 
+def test_links_beside_each_other_may_overlap_and_the_next_ones_may_not(own_arm, cups):
+    links = "".join(f'<body pos="0 0 0.06"><joint name="j{i}" axis="0 {i % 2} {1 - i % 2}"/>'
+                    '<geom size="0.04"/>' for i in range(4))  # fmt: skip
+    # The base in two pieces, and bodies without names.
+    arm = own_arm("stick.xml", (
+        '<mujoco><compiler angle="radian"/><worldbody><body><geom size="0.05"/>'
+        f'<body pos="0 0 0.02"><geom size="0.05"/>{links}<body name="tip" pos="0 0 0.1"/>{"</body>" * 6}'
+        '</worldbody></mujoco>'
+    ))  # fmt: skip
+    base = frame([-0.5, 0, 0.1], (0, 0, 1))
+    world = CollisionWorld(arm, base, cups)
+    assert world.hits([0, 0, 0, 0]) == []
+    # The second hinge lies level: what is beyond it comes down on the base.
+    assert world.hits([0, 3.1, 0, 0]) != []
+
+
 def test_an_arm_in_a_shipped_scene_meets_what_is_there_by_its_name(panda):
     task = load_task("scoop_sand")
     away = np.eye(4)

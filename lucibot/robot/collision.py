@@ -9,6 +9,7 @@ of what hangs together in its mesh.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import product
 
 import numpy as np
 import trimesh
@@ -42,6 +43,13 @@ class CollisionWorld:
 
         self._mujoco, spec = mujoco, arm.model()
         base = spec.worldbody.first_body()
+        for i, body in enumerate(spec.bodies):
+            body.name = body.name or f"link {i}"
+        # MuJoCo leaves neighbours out, but not those of what stands still.
+        still = _in_one_piece(base)
+        for first in (child for body in still for child in body.bodies if child.joints):
+            for one, other in product(still, _in_one_piece(first)):
+                spec.add_exclude(bodyname1=one.name, bodyname2=other.name)
         for geom in spec.geoms:
             geom.contype, geom.conaffinity = ARM, ARM | SCENE | TOOL
         self._gripper, tip = arm.spec.gripper, spec.body(arm.spec.tip)
@@ -203,6 +211,12 @@ class CollisionWorld:
         size = [fw / 2, ft / 2, fl / 2 + 0.15 * fw]
         for _, name in FINGERS:
             tip.add_geom(name=name, type=box, size=size, pos=[x, y, z + 0.15 * fw - fl / 2], **bits)
+
+
+def _in_one_piece(body) -> list:
+    """A body and all that moves with it."""
+    fixed = [b for child in body.bodies if not child.joints for b in _in_one_piece(child)]
+    return [body, *fixed]
 
 
 def pieces_of(task: Task, thing: ObjectSpec | BackgroundSpec) -> list[trimesh.Trimesh]:
