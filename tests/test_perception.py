@@ -26,7 +26,7 @@ from lucibot.perception.keyframes import (
     sample_keyframes,
 )
 from lucibot.perception.poses import follow_poses, refine_poses
-from lucibot.perception.problem import Pin, add_pin
+from lucibot.perception.problem import Pin, add_pin, sizes_between
 from lucibot.providers.answerer import PixelAnswerer
 from lucibot.providers.depth import FillDepth, ReplayDepth
 from lucibot.providers.depth.replay import write_depth
@@ -412,6 +412,37 @@ def test_pins_and_smoothness_alone_give_a_straight_line():
         step += more
     line = np.linspace(0, 1, n)[:, None] * goal.position_m
     assert np.allclose(step[:, :3], line, atol=2e-5)
+
+
+def test_what_has_grown_in_a_hand_does_not_shrink_back_in_it():
+    """Nothing is seen between a known start and a rest at which the thing is 5% larger; there it is as
+    large as the way between them says, and not the size of its mesh, however long it was away."""
+    n, grown = 200, 0.05
+    start = Trajectory(
+        position_m=np.zeros((n, 3)), rotation=np.repeat(np.eye(3)[None], n, 0),
+        log_scale=np.zeros(n),
+    )  # fmt: skip
+    pins = [
+        Pin(frames=np.arange(190, n), target=replace(start[:10], log_scale=np.full(10, grown))),
+        Pin(frames=np.arange(50), target=start[:50]),
+    ]
+    sizes = sizes_between(n, pins)
+    assert np.allclose(sizes[[0, 49, 190, n - 1]], [0, 0, grown, grown])
+    H, g, now = np.zeros((n, 7, 7)), np.zeros((n, 7)), start
+    smooth = Smoothness(
+        acceleration_m=1e-3, acceleration_rad=1e-2, velocity_m=10, velocity_rad=10,
+        scale_step=0.003, scale=0.04,
+    )  # fmt: skip
+    for pin in pins:
+        add_pin(H, g, now, pin)
+    for _ in range(8):
+        step = now.log_scale
+        rest = g.copy()
+        rest[:, 6] -= H[:, 6, 6] * step
+        now = now.moved(solve(now, H, rest, smooth, sizes))
+    halfway = (49 + 190) // 2
+    assert now.log_scale[halfway] == pytest.approx(grown / 2, abs=0.002)
+    assert sizes_between(5, [pins[1]]).tolist() == [0] * 5
 
 
 def test_a_cup_let_go_beside_the_axis_slides_into_the_other():

@@ -31,7 +31,8 @@ class PoseConfig(Config):
     acceleration_rad_s2: Positive = 40.0
     """Typical angular acceleration."""
     scale_sigma: Positive = 0.04
-    """How much a generated object's size may drift over a video (0.04: 4%)."""
+    """How far a generated object's size drifts from what is known of it (0.04: 4%): its mesh's, or on the way to
+    a rest the one that it has there."""
     scale_step: Positive = 0.003
     """How much it may change from one frame to the next."""
     still_px: float = 1.5

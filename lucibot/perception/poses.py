@@ -32,6 +32,7 @@ from lucibot.perception.problem import (
     joint_round,
     make_problem,
     pinned,
+    sizes_between,
 )
 from lucibot.task import Task
 from lucibot.vision.grid import visible_iou
@@ -236,6 +237,7 @@ def refine_poses(
     falling = {i: r for i, r in rests.items() if i not in hung}
     for i, landed in fit_rests(problem, state, falling, touched).items():
         pins[i] += landed
+        problem.log_sizes[i] = sizes_between(frames, pins[i])
         state[i] = pinned(state[i], landed)
     fine = config.fine_rounds
     for k in range(fine):

@@ -59,6 +59,8 @@ class Problem:
     """(T, H, W) measured depth on the grid, where a depth model measures objects."""
     carried: dict[int, Windows] = field(default_factory=dict)
     """(1,) deformables' first depth, carried to the pixels around them."""
+    log_sizes: dict[int, np.ndarray] = field(default_factory=dict)
+    """(T,) logarithm of the size about which an object's drifts; 0 for those that are not in it."""
 
     @property
     def margins_m(self) -> np.ndarray:
@@ -215,6 +217,16 @@ def _lowest_points(first, end, vertices, T, lower_xy_m, cell_m, tops, arm, gap):
                 arm[b, 0], arm[b, 1], arm[b, 2] = x, y, z
 
 
+def sizes_between(frames: int, pins: list[Pin]) -> np.ndarray:
+    """(T,) logarithm of the size: as pinned, from one pin to the next on a straight line, and after the
+    last as there. A generated object that has grown in a hand does not shrink back in it, and where it
+    lies at last its support tells size from depth."""
+    at = np.concatenate([p.frames for p in pins])
+    known = np.concatenate([p.target.log_scale for p in pins])
+    order = np.argsort(at)
+    return np.interp(np.arange(frames), at[order], known[order])
+
+
 def pinned(trajectory: Trajectory, pins: list[Pin]) -> Trajectory:
     """A trajectory that keeps to its pins exactly."""
     for pin in pins:
@@ -251,7 +263,7 @@ def joint_round(problem: Problem, state: dict[int, Trajectory], pins: dict[int, 
         for pin in pins.get(i, []):
             add_pin(H[i], g[i], trajectory, pin)
         add_floor(H[i], g[i], problem, i, trajectory)
-        step = solve(trajectory, H[i], g[i], problem.smoothness)
+        step = solve(trajectory, H[i], g[i], problem.smoothness, problem.log_sizes.get(i, 0.0))
         out[i] = trajectory.moved(clamp(step))
     return out
 

@@ -98,12 +98,14 @@ def solve(
     H: np.ndarray,
     g: np.ndarray,
     smoothness: Smoothness,
+    log_size: np.ndarray | float = 0.0,
     damping: float = 1e-4,
 ) -> np.ndarray:
     """One Gauss-Newton step (T, 7).
 
     Args:
         H, g: (T, 7, 7) and (T, 7), each frame's own normal equations H step = g.
+        log_size: (T,) about which the logarithm of the size drifts.
     """
     n = len(trajectory)
     blocks = [H.copy(), np.zeros((n, D, D)), np.zeros((n, D, D))]
@@ -138,7 +140,8 @@ def solve(
         add((-1, 1), spin, slice(3, 6), every / smoothness.velocity_rad**2)
         drift = np.diff(trajectory.log_scale)[:, None]
         add((-1, 1), drift, slice(6, 7), every / smoothness.scale_step**2)
-    add((1,), trajectory.log_scale[:, None], slice(6, 7), np.ones(n) / smoothness.scale**2)
+    off = (trajectory.log_scale - log_size)[:, None]
+    add((1,), off, slice(6, 7), np.ones(n) / smoothness.scale**2)
 
     diagonal = np.arange(D)
     blocks[0][:, diagonal, diagonal] *= 1 + damping
