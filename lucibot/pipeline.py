@@ -125,7 +125,7 @@ STAGES: tuple[Stage, ...] = (
           asks=lambda config: ("select",) if config.imagine.judge else ()),
     Stage(number=30, name="select", version=14, needs=("scene", "imagine"), config="select",
           reads=("scene", "roles", "hands", "goal", "instruction")),
-    Stage(number=40, name="perceive", version=23, needs=("scene", "imagine", "select"),
+    Stage(number=40, name="perceive", version=24, needs=("scene", "imagine", "select"),
           config="perceive", reads=("scene", "roles", "hands"),
           reads_too=lambda c: ("instruction",) if isinstance(c.perceive.answerer, VlmAnswerer) else ()),
     Stage(number=50, name="optimize", version=12, needs=("scene", "perceive"), config="optimize",

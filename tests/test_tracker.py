@@ -14,6 +14,7 @@ from lucibot.core.video import Video
 from lucibot.providers.hand import OutlineHand
 from lucibot.providers.tracker import CommandSegmenter, ComposedTracker, EmbeddedTracker
 from lucibot.providers.tracker.mesh import Mesh, face_parts
+from lucibot.providers.tracker.way_back import WayBack
 from lucibot.task import load_task
 
 WIDTH, HEIGHT, FRAMES = 320, 240, 26
@@ -371,3 +372,52 @@ def test_a_segmenter_that_fails_is_one_clear_line(task, clip, tmp_path, body, co
 def test_a_segmenter_that_cannot_be_called_is_the_users_mistake(task, clip, command):
     with pytest.raises(UserError, match=r"--perceive\.tracker\.segmenter\.command"):
         CommandSegmenter(command=command).create().segment(task, *clip[:2])
+
+
+class _Seen:
+    """In place of the tracker's state: one object's silhouette, a column of the picture, at each frame."""
+
+    def __init__(self, columns: list[int], confidence: list[float]):
+        self.columns, self.confidence, self.looked_at = columns, confidence, []
+
+    def step(self, frame: np.ndarray, k: int):
+        self.looked_at.append(k)
+        told = np.zeros((1, 4, 12), bool), np.zeros((4, 12), bool)
+        return *told, np.float32([self.confidence[k]]), np.full((1, 6), k, np.float32)
+
+    def silhouettes(self) -> dict[int, np.ndarray]:
+        shown = np.zeros((4, 12), bool)
+        shown[:, self.columns[self.looked_at[-1]]] = True
+        return {0: shown}
+
+    def moving(self) -> set[int]:
+        return {0} if self.looked_at[-1] < 16 else set()
+
+
+def _way_back(back: list[int], confidence: list[float]):
+    """Ways there that are wrong in frames 8 to 13 of 20, by 0.8, and rest from 16 on; what `back` sees."""
+    there = [2 + (6 if 8 <= k <= 13 else 0) for k in range(20)]
+    shown = []
+    for column in there:
+        silhouette = np.zeros((4, 12), bool)
+        silhouette[:, column] = True
+        shown.append({0: silhouette})
+    seen = _Seen(back, confidence)
+    way = WayBack(seen, shown, np.full((20, 1), 0.8, np.float32), enough=4)
+    for k in reversed(range(19)):
+        if way.met:
+            break
+        way.step(np.zeros((4, 12, 3), np.uint8), k)
+    return seen, sorted(way.better())
+
+
+def test_what_was_lost_on_the_way_there_is_told_by_the_way_back():
+    seen, better = _way_back([2] * 20, [0.95] * 20)
+    assert better == [8, 9, 10, 11, 12, 13]
+    # That nothing moves says nothing; four frames before what was lost both ways have met.
+    assert seen.looked_at[-1] == 4
+
+
+def test_a_way_back_that_is_no_surer_or_for_a_moment_only_tells_nothing():
+    assert _way_back([2] * 20, [0.81] * 20)[1] == []
+    assert _way_back([2] * 20, [0.95 if k == 10 else 0.8 for k in range(20)])[1] == []

@@ -4,7 +4,8 @@ It knows what every run knows: the meshes, the camera, the first pose and first 
 Rigid objects are tracked by their mesh (`rigid`; on a joint, `jointed`), deformable ones by flow and
 colour (`deformable`), hands as a layer of their own (`hands`); `labelling` then gives every pixel to
 one of them. For each frame: `evidence` is looked at, rigid objects are moved (`fitting`), pixels are
-given to classes (`beliefs`), and what learns learns (`objects`).
+given to classes (`beliefs`), and what learns learns (`objects`). What is lost on the way may be found
+from the last frame back (`way_back`).
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from lucibot.providers.tracker.evidence import Evidence
 from lucibot.providers.tracker.fitting import fit_rigid
 from lucibot.providers.tracker.hands import HandLayer
 from lucibot.providers.tracker.objects import Followed, RigidObject, learn_colours
+from lucibot.providers.tracker.way_back import AGREED_S, Told, WayBack
 from lucibot.task import Task
 from lucibot.vision.appearance import BackgroundPlate, colour_bins, to_lab
 from lucibot.vision.labelling import dilate, erode, most_likely, warp
@@ -56,14 +58,22 @@ class TrackByColour:
         hand = np.zeros((T, H, W), bool)
         confidence = np.zeros((T, N), np.float32)
         poses = np.full((T, N, 6), np.nan, np.float32)
+        shown = []
         with one_thread_each():
             state = _State(self.config, task, view, video, self._key_points)
             for k in range(T):
-                masks[k], hand[k], confidence[k], poses[k] = state.step(
-                    video.frames[k], first=k == 0
-                )
+                masks[k], hand[k], confidence[k], poses[k] = state.step(video.frames[k], k)
+                shown.append(state.silhouettes())
                 if k % 10 == 0:
                     progress(f"tracking frame {k + 1} of {T}", (k + 1) / T)
+            back = WayBack(state, shown, confidence, round(AGREED_S * video.fps))
+            for k in reversed(range(T - 1)):
+                if back.met:
+                    break
+                progress(f"tracking back, frame {k + 1} of {T}", 1.0)
+                back.step(video.frames[k], k)
+            for k, told in back.better().items():
+                masks[k], hand[k], confidence[k], poses[k] = told
         return Tracks(
             masks=masks, hand=hand, confidence=confidence,
             lost=confidence < self.config.lost_below, poses=poses,
@@ -137,7 +147,21 @@ class _State:
         }  # fmt: skip
         self._flow = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
         self._gray = cv2.cvtColor(small, cv2.COLOR_RGB2GRAY)
-        self._count = 0
+        self._count: int | None = None
+        """The frame that was looked at last."""
+
+    def silhouettes(self) -> dict[int, np.ndarray]:
+        """(h, w) bool of each rigid object, as it was drawn last."""
+        return {
+            i: o.track.part >= 0 for i, o in enumerate(self.objects) if isinstance(o, RigidObject)
+        }
+
+    def moving(self) -> set[int]:
+        """The rigid objects that do not rest."""
+        return {
+            i for i, o in enumerate(self.objects)
+            if isinstance(o, RigidObject) and not o.track.resting
+        }  # fmt: skip
 
     def _shrink(self, frame: np.ndarray) -> np.ndarray:
         return cv2.resize(frame, (self.w, self.h), interpolation=cv2.INTER_AREA)
@@ -155,8 +179,10 @@ class _State:
         filled = np.where(known[..., None], lab, np.clip(plate + offset, 0, 255)).astype(np.uint8)
         return filled, np.ones_like(known)
 
-    def step(self, frame: np.ndarray, *, first: bool):
-        """Of one frame: masks (N, H, W), hand (H, W), confidences (N,) and poses (N, 6)."""
+    def step(self, frame: np.ndarray, k: int) -> Told:
+        """Of frame `k`, which comes after or before the one that was looked at last: masks (N, H, W),
+        hand (H, W), confidences (N,) and poses (N, 6)."""
+        first, self._count = self._count is None, k
         seen, guesses, near = self._look(frame, first=first)
         if not first:
             edge = self.plate.new_edges(seen.lab)
@@ -226,7 +252,6 @@ class _State:
         if self._count % 2 == 0:
             for i, o in enumerate(self.objects):
                 learn_colours(o, belief[..., 2 + i], seen.parts[i], seen)
-        self._count += 1
         full = most_likely(cv2.resize(belief, (W, H), interpolation=cv2.INTER_LINEAR))
         masks = np.stack([full == 2 + i for i in range(N)])
         return masks, full == 1, confidence, poses
