@@ -423,6 +423,8 @@ def test_an_editor_that_fails_is_one_line(tmp_path, code, words):
 
 
 EDITS = "/v1/images/edits"
+PNG = cv2.imencode(".png", np.full((96, 128, 3), (20, 160, 20), np.uint8))[1].tobytes()
+SENT = {"created": 1, "data": [{"b64_json": base64.b64encode(PNG).decode()}]}
 
 
 @pytest.fixture
@@ -437,9 +439,7 @@ def editor(tmp_path, httpserver, monkeypatch):
 
 def test_a_hosted_editor_is_sent_the_first_frame_and_paid_once(tmp_path, httpserver, editor):
     config, services = editor
-    goal = np.full((96, 128, 3), (20, 160, 20), np.uint8)
-    sent = base64.b64encode(cv2.imencode(".png", goal[..., ::-1])[1].tobytes()).decode()
-    httpserver.expect_request(EDITS).respond_with_json({"created": 1, "data": [{"b64_json": sent}]})
+    httpserver.expect_request(EDITS).respond_with_json(SENT)
     (found,) = edited(tmp_path, config, services)
     last = read_video(found.raw).frames[-1].astype(int)
     assert np.abs(last - (20, 160, 20)).max() < 16
@@ -453,6 +453,43 @@ def test_a_hosted_editor_is_sent_the_first_frame_and_paid_once(tmp_path, httpser
     assert len(httpserver.log) == 1
     with pytest.raises(RunFailed, match="raise --max-usd"):
         edited(tmp_path, config, services, count=3)
+
+
+def test_a_busy_or_absent_server_of_a_hosted_editor_is_asked_again(
+    tmp_path, httpserver, editor, monkeypatch
+):
+    config, services = editor
+    slept: list[float] = []
+    model = config.create(services)
+    monkeypatch.setattr(model, "_sleep", slept.append)
+    notes: list[str] = []
+    jobs = Jobs(tmp_path / "candidates", model, services, note=notes.append)
+    busy = {"error": {"message": "slow down"}}
+    httpserver.expect_ordered_request(EDITS).respond_with_json(
+        busy, status=429, headers={"Retry-After": "3"}
+    )
+    httpserver.expect_ordered_request(EDITS).respond_with_json(busy, status=429)
+    httpserver.expect_ordered_request(EDITS).respond_with_json(SENT)
+    request = to_edit(tmp_path)
+    assert not jobs.asked_for(request)
+    (found,) = jobs.make([request])
+    assert slept == [3.0, 2.0] and services.ledger.spent_usd() == pytest.approx(0.04)
+    assert jobs.asked_for(request)
+    # What is damaged is bought again, which is said.
+    found.raw.write_bytes(b"")
+    assert not jobs.asked_for(request)
+    httpserver.expect_ordered_request(EDITS).respond_with_json(SENT)
+    jobs.make([request])
+    assert "it alone is bought again" in notes[0]
+    assert services.ledger.spent_usd() == pytest.approx(0.08)
+    # One that was never reached took nothing, and what was begun is not there.
+    second = to_edit(tmp_path, 1)
+    nowhere = VlmConfig(base_url="http://127.0.0.1:9/v1", first_wait_s=0.0)
+    away = Services(tmp_path / "services", ServicesConfig(vlm=nowhere))
+    jobs = Jobs(tmp_path / "candidates", config.create(away), away, note=notes.append)
+    with pytest.raises(RunFailed, match=r"cannot be reached \(.*refused.*\), 5 times"):
+        jobs.make([second])
+    assert away.ledger.spent_usd() == pytest.approx(0.08) and not jobs.asked_for(second)
 
 
 @pytest.mark.parametrize("status, body, error, words, usd", [

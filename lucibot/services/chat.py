@@ -19,7 +19,7 @@ from lucibot.core.errors import RunFailed, UserError
 from lucibot.services.config import OPENAI, VlmConfig
 from lucibot.services.keys import hidden, quoted, server_key
 from lucibot.services.ledger import Call
-from lucibot.services.retry import Again
+from lucibot.services.retry import Again, retry_after
 from lucibot.services.services import NO_CLIENT
 
 BUSY = (408, 409, 425, 429)
@@ -202,7 +202,7 @@ class ChatServer:
             raise UserError(said) from None
         never = e.status_code in REFUSED and NEVER.search(said)
         if e.status_code in BUSY or (e.status_code >= 500 and not never):
-            raise Again(said, after_s=_retry_after(e.response.headers)) from None
+            raise Again(said, after_s=retry_after(e.response.headers)) from None
         if e.status_code == 404 and (served := self._models()) and model not in served:
             said += f"; it serves {', '.join(served[:8])}"
         raise UserError(said) from None
@@ -280,10 +280,3 @@ def _words(e: Any) -> str:
 
 def _cause(e: BaseException) -> str:
     return quoted(f"{e.__cause__ or e}", 200)
-
-
-def _retry_after(headers: Any) -> float | None:
-    try:
-        return max(float(headers.get("retry-after")), 0.0)
-    except (TypeError, ValueError):
-        return None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from lucibot.core.errors import RunFailed
 
@@ -27,6 +27,14 @@ class Again(Exception):
 
 class GaveUp(RunFailed):
     """The last try failed."""
+
+
+def retry_after(headers: Any) -> float | None:
+    """Seconds that an answer's headers ask to be waited; None where they say nothing."""
+    try:
+        return max(float(headers.get("retry-after")), 0.0)
+    except (TypeError, ValueError):
+        return None
 
 
 def with_retries(

@@ -183,9 +183,11 @@ def chosen_settings(config: Any, *, but: Collection[str] = ()) -> dict[str, Any]
 
 
 class Immediate:
-    """A model that works here and now, for nothing: all its work is in `fetch`."""
+    """A model that works here and now: all its work is in `fetch`, with what that may cost."""
 
     at_once: int = 1
+    again: str = "made"
+    """What is said of a damaged video's coming anew."""
     poll_s: ClassVar[float] = 0.0
     patience_s: ClassVar[float] = float("inf")
 

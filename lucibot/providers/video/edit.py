@@ -6,6 +6,7 @@ it is for the objective `goal-image`, which reads the goal frame alone.
 
 from __future__ import annotations
 
+import threading
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -24,6 +25,7 @@ from lucibot.providers.programs import ensure_place_holders, run_program
 from lucibot.providers.video.base import Immediate, Job, VideoRequest, chosen_settings
 from lucibot.services import ASKS_A_VLM, Services
 from lucibot.services.estimate import Outlook, Planned
+from lucibot.services.retry import GaveUp
 from lucibot.store.configs import NO_EFFECT
 
 FLAG = "--video.editor.command"
@@ -93,6 +95,8 @@ class EditModel(Immediate):
             UserError: the command lacks a place holder.
         """
         self.config, self._services = config, services
+        self.again = "bought" if isinstance(config.editor, HostedEditor) else "made"
+        self._closed = threading.Event()
         if isinstance(config.editor, CommandEditor):
             ensure_place_holders(
                 FLAG, config.editor.command, ("image", "prompt", "goal"),
@@ -112,12 +116,22 @@ class EditModel(Immediate):
         write_video(path, clip(first, goal, fps=request.task.spec.camera.fps))
         return path
 
+    def close(self) -> None:
+        """Whoever waits to try again stops waiting."""
+        self._closed.set()
+
+    def _sleep(self, seconds: float) -> None:
+        if self._closed.wait(seconds):
+            raise GaveUp("the image editor: stopped while waiting to try again")
+
     def _edited(self, request: VideoRequest, folder: Path) -> np.ndarray:
         editor, first = self.config.editor, request.view.first_frame
         if isinstance(editor, HostedEditor):
             from lucibot.services.images import ImageEditor
 
-            server = ImageEditor(self._services.config.vlm, self._services.ledger)
+            server = ImageEditor(
+                self._services.config.vlm, self._services.ledger, sleep=self._sleep
+            )
             return server.edited(first, words_of(request), model=editor.model, usd=editor.usd)
         path = folder / "edited.png"
         at = {"image": request.first_frame.resolve(), "prompt": words_of(request),

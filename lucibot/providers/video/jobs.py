@@ -30,6 +30,7 @@ from lucibot.core.progress import Progress, silent
 from lucibot.core.video import sha256_file, why_no_video
 from lucibot.providers.video.base import (
     FindsJobs,
+    Immediate,
     Job,
     JobState,
     JobStatus,
@@ -86,7 +87,10 @@ class Jobs:
 
     def asked_for(self, request: VideoRequest) -> bool:
         """Whether a job of this candidate is known that is not to be asked for again."""
-        record = self._record(request, self.root / self.fingerprint(request))
+        folder = self.root / self.fingerprint(request)
+        record = self._record(request, folder)
+        if isinstance(self.model, Immediate):
+            return record.get("state") == FETCHED and _whole(folder, record)
         return record.get("state") in (SUBMITTED, FETCHED, JobState.REFUSED)
 
     def make(self, requests: Sequence[VideoRequest]) -> list[Candidate]:
@@ -135,7 +139,8 @@ class Jobs:
         if state == FETCHED:
             if _whole(folder, record):
                 return self._candidate(request, fingerprint, record)
-            self.note(f"{name}: {record['file']} is damaged; it alone is fetched again")
+            again = self.model.again if isinstance(self.model, Immediate) else "fetched"
+            self.note(f"{name}: {record['file']} is damaged; it alone is {again} again")
         if state == JobState.REFUSED:
             return self._candidate(request, fingerprint, record)
         if state == INTENDED and self.model.price_usd(request) != 0:

@@ -15,6 +15,7 @@ import urllib.request
 from typing import Any
 
 from lucibot.services.keys import quoted
+from lucibot.services.retry import retry_after
 
 REFUSALS = ("moderation", "content policy", "content_policy", "risk control", "safety", "sensitive",
             "nsfw", "prohibited", "violat")  # fmt: skip
@@ -106,14 +107,6 @@ def _why(reason: Any, timeout_s: float) -> str:
     if isinstance(reason, TimeoutError):
         return f"did not answer in {timeout_s:g} s"
     return f"cannot be reached ({reason})"
-
-
-def retry_after(headers: Any) -> float | None:
-    """Seconds; None where the service says none."""
-    try:
-        return max(float(headers.get("retry-after")), 0.0)
-    except (TypeError, ValueError):
-        return None
 
 
 def _own_code(words: str) -> int | None:
