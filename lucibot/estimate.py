@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -107,6 +108,7 @@ def estimate(
         task=task, videos=max(config.video.candidates, config.select.budget),
         services=config.services, population=config.optimize.search.population,
         generations=config.optimize.search.generations if task.is_searched else 1,
+        keyframes=_most_keyframes(config),
     )  # fmt: skip
     order = [s.name for s in STAGES]
     last = order.index(until) if until else len(order)
@@ -132,6 +134,12 @@ def estimate(
             dict.fromkeys(text for m in _configs(config) if (text := needs_of(type(m)).licence))
         ),
     )  # fmt: skip
+
+
+def _most_keyframes(config: RunConfig) -> int:
+    k, switches = config.perceive.keyframes, 3
+    regular = math.ceil(config.intake.longest_s * k.rate_hz) if k.rate_hz > 0 else k.count
+    return regular + switches + k.most_added
 
 
 def _videos_there(

@@ -28,6 +28,7 @@ from lucibot.core.errors import RunFailed, UserError
 from lucibot.core.progress import silent
 from lucibot.core.scene_view import SceneView
 from lucibot.core.video import Video, sha256_file, write_video
+from lucibot.estimate import estimate
 from lucibot.options import with_settings
 from lucibot.providers.answerer import PixelAnswerer, VlmAnswerer
 from lucibot.providers.answerer.sheets import GAP_PX, sheets
@@ -414,6 +415,32 @@ def test_contacts_are_asked_in_few_calls_and_only_as_pairs(
     # Many keyframes: no more calls than are planned.
     contacts(services(), task, view, video, list(range(3, 43)))
     assert len(server.asked()) == 2 + VlmAnswerer(model="m").contact_calls
+
+
+@pytest.mark.parametrize(
+    ("most", "count", "calls"), [(3, 9, 5), (4, 14, 5), (1, 2, 2), (16, 40, 4)]
+)
+def test_no_call_for_contacts_shows_more_pictures_than_are_allowed(
+    services, server, measured, task, view, video, most, count, calls
+):
+    s = services(most_pictures=most)
+    found = contacts(s, task, view, video, list(range(3, 3 + count)))
+    assert found.contact.all() and len(server.asked()) == calls
+    shown = [
+        [p for p in b["messages"][1]["content"] if p["type"] == "image_url"] for b in server.asked()
+    ]
+    assert max(map(len, shown)) <= most
+    outlook = Outlook(task=task, videos=1, services=s.config, keyframes=count)
+    assert VlmAnswerer(model="m").planned(outlook)[1].calls >= calls
+
+
+def test_the_default_keyframes_need_no_more_calls_than_those_for_contacts(task):
+    config = with_settings(PRESETS["quick"], {"vlm": "m"})
+    (found,) = [p for p in estimate(task, config).planned if p.what == "contacts"]
+    assert found.calls == 4
+    config = with_settings(config, {"services.vlm.most-pictures": "3"})
+    (found,) = [p for p in estimate(task, config).planned if p.what == "contacts"]
+    assert found.calls == 7
 
 
 def test_a_keyframe_that_is_left_out_is_asked_for_again(

@@ -57,6 +57,8 @@ class Outlook:
     """Rollouts in a generation of the search."""
     generations: int = 0
     """At most."""
+    keyframes: int = 0
+    """Of the chosen video, at most, with a grasp and two releases."""
 
     def vlm(
         self,

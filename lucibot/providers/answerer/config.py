@@ -57,7 +57,8 @@ class VlmAnswerer(Config):
     a_call: Annotated[Count, Field(le=100)] = 4
     """Keyframes whose contacts are asked for in one call."""
     contact_calls: Annotated[Count, Field(le=100)] = 4
-    """Calls for contacts, at most: with more keyframes each asks for more."""
+    """Calls for contacts, at most: with more keyframes each asks for more, as far as
+    --services.vlm.most-pictures allows; beyond that there are more calls."""
     fall_back: bool = False
     """Where the model gives no answer (it refuses, finds no such moment, or twice gives no valid answer),
     the measured one counts, which says so; if not, the run ends there."""
@@ -69,6 +70,12 @@ class VlmAnswerer(Config):
 
         return AnswerByVlm(self, services)
 
+    def calls_for(self, keyframes: int, most_pictures: int) -> int:
+        """Calls in which the contacts at so many keyframes are asked for; each shows the scene as well."""
+        room = max(most_pictures - 1, 1)
+        wanted = -(-keyframes // min(self.a_call, room))
+        return max(-(-keyframes // room), min(self.contact_calls, wanted))
+
     def planned(self, outlook: Outlook) -> list[Planned]:
         sheets = -(-self.frames // self.a_sheet)
         most = outlook.services.vlm.most_pictures
@@ -78,8 +85,8 @@ class VlmAnswerer(Config):
                 letters=4000,
             ),
             outlook.vlm(
-                "perceive", "contacts", self.model, calls=self.contact_calls, pictures=most,
-                letters=6000,
+                "perceive", "contacts", self.model, pictures=most, letters=6000,
+                calls=max(self.contact_calls, self.calls_for(outlook.keyframes, most)),
             ),
         ]  # fmt: skip
 

@@ -131,19 +131,20 @@ class AnswerByVlm:
 
     def _contact(self, task, view: SceneView, video: Video, pairs, keyframes) -> Contacts:
         c = self.config
-        room = max(self.vlm.config.most_pictures - 1, 1)  # The scene is shown as well.
-        calls = min(c.contact_calls, -(-len(keyframes) // min(c.a_call, room)))
+        most, count = self.vlm.config.most_pictures, len(keyframes)
+        batches = np.array_split(np.arange(count), c.calls_for(count, most))
         names = [f"{a} and {b}" for a, b in pairs]
-        batches = np.array_split(np.arange(len(keyframes)), calls)
 
         def ask(batch: np.ndarray) -> dict[int, Any]:
             frames = [int(keyframes[k]) for k in batch]
             question = f"{told(task)}\nPairs: {'; '.join(names)}.\nFrames: {frames}."
+            pictures = [view.first_frame, *video.frames[frames]]
+            captions = ["The scene at first:", *(f"Frame {t}:" for t in frames)]
+            # Where one picture alone is allowed, it is the frame.
             said = self.vlm.ask(
                 _touching(frames, names), model=c.model, call_site="contacts",
                 instructions=words(__file__, "vlm_contact.txt"), question=question,
-                pictures=[view.first_frame, *video.frames[frames]],
-                captions=["The scene at first:", *(f"Frame {t}:" for t in frames)],
+                pictures=pictures[-most:], captions=captions[-most:],
             )  # fmt: skip
             return {int(k): at for k, at in zip(batch, _in_order(said, frames), strict=True)}
 
