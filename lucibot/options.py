@@ -18,12 +18,16 @@ from lucibot.settings import NONE, Parser, configured, listed, member_names, set
 MOST_SEED = 2**32 - 1
 
 
-def add_shorthands(p: Parser) -> None:
-    """Shorter names of settings that are used often."""
+def add_shorthands(p: Parser, *, spender: str = "this run") -> None:
+    """Shorter names of settings that are used often.
+
+    Args:
+        spender: what the cap holds for.
+    """
     p.add_argument("--force-video", dest="select.force-video", metavar="INT|none",
                    help="take this candidate whatever the verifier says")  # fmt: skip
     p.add_argument("--max-usd", dest="services.max-usd", metavar="FLOAT",
-                   help="what this run may spend in all [USD]")  # fmt: skip
+                   help=f"what {spender} may spend in all [USD]")  # fmt: skip
     p.add_argument("--cluster", dest="optimize.cluster", metavar="ADDRESS",
                    help='search on a Ray cluster: its address, or "auto"')  # fmt: skip
 

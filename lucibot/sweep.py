@@ -340,7 +340,7 @@ def command(argv: list[str]) -> int:
     p.add_argument("--presets", metavar="NAMES", help="e.g. quick,paper (default: quick)")
     p.add_argument("--out", type=Path, metavar="DIR",
                    help="run directories and results.json (default: runs/sweep)")  # fmt: skip
-    add_shorthands(p)
+    add_shorthands(p, spender="each run")
     p.add_settings(RunConfig, PRESETS["quick"])
     a, given = p.parse(argv)
     named = " ".join(f"--{n} {v}" for n, v in given.items() if not n.startswith(NO_MATTER))

@@ -13,11 +13,13 @@ from lucibot.chain.derive import derive
 from lucibot.chain.schema import read_chain
 from lucibot.chain.surface import surface_of
 from lucibot.cli import main
-from lucibot.config import PRESETS
+from lucibot.config import PRESETS, RunConfig
 from lucibot.core.errors import NoUsableVideo, RunFailed, UserError
 from lucibot.core.geometry import matrix_np, pose_np
+from lucibot.options import with_settings
 from lucibot.pipeline import StageConsole
 from lucibot.providers.video.base import NotTaken
+from lucibot.services import Services
 from lucibot.services.ledger import CapReached
 from lucibot.sim.state import BodyState, FinalState, ParticleState
 from lucibot.store.lock import InUse
@@ -152,10 +154,8 @@ class Steps:
         return Try(run=run, seed=seed, success=success, score=float(success), verdict="so")
 
 
-def go(out: Path, file: Path = CHAINS / "dough.toml"):
-    return run_chain(
-        file, read_chain(file), PRESETS["quick"], seed=3, out=out, console=StageConsole()
-    )
+def go(out: Path, file: Path = CHAINS / "dough.toml", config: RunConfig = PRESETS["quick"]):
+    return run_chain(file, read_chain(file), config, seed=3, out=out, console=StageConsole())
 
 
 def test_a_step_that_fails_is_tried_with_another_seed_and_the_next_begins_where_it_ended(
@@ -192,6 +192,38 @@ def test_a_step_that_was_begun_is_gone_on_with_and_a_failure_is_one_line(tmp_pat
     assert went[0] == went[1] and [t.verdict for t in tries] == ["every video was rejected"] * 2
     chains._one(task, PRESETS["quick"], 4, tmp_path, StageConsole())
     assert went[2] != went[0]
+
+
+def test_what_a_chain_may_cost_is_said_and_nothing_made_by_a_dry_run(tmp_path, capsys):
+    out = tmp_path / "out"
+    words = ["chain", str(CHAINS / "dough.toml"), "--out", str(out), "--dry-run"]
+    assert main([*words, "--video", "runway", "--video.candidates", "2", "--max-usd", "6"]) == 0
+    said = capsys.readouterr().out
+    for n in (1, 2):
+        assert (
+            f"step {n}, each try: imagine: up to 2 x videos of 5 s by runway gen4.5, 1.25 USD"
+            in said
+        )
+    assert "up to 2 tries of each step: at most 10.00 USD; the cap for all of it is 6 USD" in said
+    assert main(words) == 0 and capsys.readouterr().out == "nothing is paid\n" and not out.exists()
+
+
+def test_a_chain_has_one_cap_for_all_its_runs(tmp_path, monkeypatch):
+    caps: list[float | None] = []
+
+    def stages(run, task, config, *, seed, console):
+        caps.append(config.services.max_usd)
+        if not (run.path / "services").exists():
+            with Services(run.path / "services").ledger.call("video", usd=2.5):
+                pass
+        raise NoUsableVideo("every video was rejected")
+
+    monkeypatch.setattr(chains, "run_stages", stages)
+    for cap, seen in (("6", [6.0, 3.5]), ("4", [1.5, 1.5]), ("none", [None, None])):
+        caps.clear()
+        with pytest.raises(RunFailed, match="did not succeed in 2 tries"):
+            go(tmp_path, config=with_settings(PRESETS["quick"], {"services.max-usd": cap}))
+        assert caps == seen
 
 
 @pytest.mark.parametrize("e", [

@@ -16,9 +16,11 @@ from lucibot.console import RichConsole
 from lucibot.core.errors import NoUsableVideo, RunFailed, UserError
 from lucibot.core.stopping import goes_on
 from lucibot.core.video import Video, read_video, write_video
+from lucibot.estimate import announce, estimate, line_of
 from lucibot.options import MOST_SEED, add_shorthands, preset, read_seed, with_settings
 from lucibot.pipeline import run_stages, start_run
-from lucibot.preflight import settled_run
+from lucibot.preflight import ensure_models, settled_run
+from lucibot.services.ledger import Ledger
 from lucibot.settings import Parser, listed
 from lucibot.sim.state import FinalState
 from lucibot.store.finished import stage_folder
@@ -74,7 +76,9 @@ def command(argv: list[str]) -> int:
     p.add_argument("--seed", metavar="INT", help="of the first try of every step (default: 0)")
     p.add_argument("--out", type=Path, metavar="DIR",
                    help="task folders, runs and the film (default: runs/chains/NAME)")  # fmt: skip
-    add_shorthands(p)
+    p.add_argument("--dry-run", action="store_true",
+                   help="say what would be asked of others and what it may cost, and stop")  # fmt: skip
+    add_shorthands(p, spender="the whole chain")
     p.add_settings(RunConfig, PRESETS["quick"])
     a, given = p.parse(argv)
     file = a["file"]
@@ -83,6 +87,14 @@ def command(argv: list[str]) -> int:
     out = a.get("out", Path("runs/chains") / file.stem)
     if (at := next((q for q in (out, *out.parents) if q.is_file()), None)) is not None:
         raise UserError(f"--out {out}: {at} is a file; choose a folder")
+    if a.get("dry_run"):
+        print("\n".join(costs(file, chain, config, out) or ["nothing is paid"]))
+        try:
+            for step in chain.step:
+                ensure_models(_config(config, step, file))
+        except UserError as e:
+            print(f"it cannot begin yet: {e}")
+        return 0
     console = RichConsole()
     try:
         with goes_on("the same command goes on where it was"):
@@ -99,13 +111,16 @@ def command(argv: list[str]) -> int:
 def run_chain(
     file: Path, chain: ChainSpec, config: RunConfig, *, seed: int, out: Path, console: RichConsole,
 ) -> list[Link]:  # fmt: skip
-    """Do every step in order; what `out` holds of it is kept.
+    """Do every step in order; what `out` holds of it is kept. All runs together spend no more than the
+    config's cap.
 
     Raises:
         UserError: a step does not fit the scene. RunFailed: a step failed in all its tries, or a run
             could not be finished; what there is is kept.
     """
     scene, asked = _loaded(file, chain)
+    for line in costs(file, chain, config, out):
+        console.say(line)
     links: list[Link] = []
     state: FinalState | None = None
     for number, step in enumerate(chain.step, 1):
@@ -129,6 +144,40 @@ def run_chain(
         state = FinalState.load(_replay(link.done) / "final_state.npz")
     _film(links, out)
     return links
+
+
+def costs(file: Path, chain: ChainSpec, config: RunConfig, out: Path) -> list[str]:
+    """What the whole chain may ask others for and pay, in words; empty where it pays nothing.
+
+    Raises:
+        UserError: a step does not fit the scene, or the price table or a ledger cannot be read.
+    """
+    scene, asked = _loaded(file, chain)
+    each = [
+        estimate(asked.get(s.name, scene), _config(config, s, file)) for s in chain.step
+    ]  # fmt: skip
+    if not any(e.pays for e in each):
+        return []
+    said = [
+        f"step {n}, each try: {line_of(p)}" for n, e in enumerate(each, 1) for p in e.planned
+    ]  # fmt: skip
+    tries, cap, spent = chain.retries + 1, config.services.max_usd, _spent(out / "runs")
+    usd = tries * sum(p.usd or 0.0 for e in each for p in e.planned)
+    total = f"the whole chain, with up to {tries} tries of each step: at most {usd:.2f} USD"
+    if any(e.usd is None for e in each):
+        total += " and what has no known price"
+    if spent:
+        total += f"; {spent:.2f} USD are spent already"
+    total += (
+        "; no cap is set (--max-usd)" if cap is None else f"; the cap for all of it is {cap:g} USD"
+    )
+    return [*said, total, f"prices: {each[0].prices}"]
+
+
+def _spent(runs: Path, *, but: Path | None = None) -> float:
+    """What all runs of the chain have paid, `but` one [USD]."""
+    ledgers = sorted(runs.glob("*/*/services/ledger.jsonl"))
+    return sum(Ledger(p).spent_usd() for p in ledgers if p.parents[1] != but)
 
 
 def _loaded(file: Path, chain: ChainSpec) -> tuple[Task, dict[str, Task]]:
@@ -184,11 +233,16 @@ def _one(task: Task, config: RunConfig, seed: int, out: Path, console: RichConso
             job that is still under way, another process at work on it): another seed would buy anew what
             this run has or waits for.
     """
-    point = Point(task=str(task.folder), seed=seed, method="", config=settled_run(task, config))
-    run = begun(task, point, out / "runs")
-    run = run or start_run(task, point.config, seed=seed, out=out / "runs")
+    config, runs = settled_run(task, config), out / "runs"
+    run = begun(task, Point(task=str(task.folder), seed=seed, method="", config=config), runs)
+    if (cap := config.services.max_usd) is not None:
+        left = max(cap - _spent(runs, but=run and run.path), 0.0)
+        services = dataclasses.replace(config.services, max_usd=left)
+        config = dataclasses.replace(config, services=services)
+    run = run or start_run(task, config, seed=seed, out=runs)
+    announce(estimate(task, config, seed=seed, run=run), console.say)
     try:
-        run_stages(run, task, point.config, seed=seed, console=console)
+        run_stages(run, task, config, seed=seed, console=console)
     except NoUsableVideo as e:
         said = str(e).strip().splitlines()[0]
         return Try(run=run.path, seed=seed, success=False, score=0.0, verdict=said)

@@ -68,7 +68,7 @@ def command(argv: list[str]) -> int:
     p.add_argument("--out", type=Path, metavar="DIR", help="run directories (default: runs/paper)")
     p.add_argument("--report", type=Path, metavar="DIR",
                    help="README.md, figures, rows.json, the tuned step (default: --out)")  # fmt: skip
-    add_shorthands(p)
+    add_shorthands(p, spender="each run, and judging them,")
     p.add_settings(RunConfig, PRESETS["quick"])
     a, given = p.parse(argv)
     asked = _asked(a, given)
