@@ -208,6 +208,55 @@ def test_the_whole_motion_begins_at_home_and_leads_on_from_phase_to_phase(panda,
         plan_motion(cups, panda, idle, areas)
 
 
+@pytest.mark.parametrize(
+    ("spans", "collides", "opens"),
+    [({"yellow_cup": [(10, 30), (60, 101)]}, False, [True, False]),
+     ({"yellow_cup": [(10, 30), (60, 101)]}, True, [True, True]),
+     ({"yellow_cup": [(10, 30), (60, 80)]}, False, [True, True]),
+     ({"red_cup": [(10, 101)], "yellow_cup": [(60, 101)]}, False, [True, False])],
+    ids=["twice, to the end", "it stands by itself", "not to the end", "two to the end"],
+)  # fmt: skip
+def test_the_hand_is_empty_before_it_takes_something_else(
+    cups, monkeypatch, spans, collides, opens
+):
+    sim = {"dt_s": 0.01, "steps_per_waypoint": 50, "settle_steps": 20, "rigid_collision": collides}
+    task = SimpleNamespace(
+        spec=SimpleNamespace(simulation=SimpleNamespace(**sim)), object=cups.object
+    )
+    rollout = lifted_rollout(cups, "yellow_cup")
+    held = np.zeros_like(rollout.held)
+    for name, stretches in spans.items():
+        for start, end in stretches:
+            held[start:end, rollout.actuators.index(name)] = True
+    rollout = dataclasses.replace(rollout, held=held)
+    holds = motion.holds_of(task, rollout)
+    still = np.zeros((2, 7))
+
+    def followed(times, *arguments):
+        return SimpleNamespace(places=times[:2], times_s=times[:2], angles=still, speeds=still)
+
+    def timed(self, kind, h, way, opening):
+        self._add(kind, h, still, still, opening)
+
+    monkeypatch.setattr(motion, "followed", followed)
+    monkeypatch.setattr(motion, "Kinematics", lambda chain: None)
+    monkeypatch.setattr(motion, "CollisionWorld", lambda *arguments: None)
+    for name, does in (
+        ("_followed", lambda self, plan, hold, steps: (rollout.times_s[steps], steps, still)),
+        ("_straight", lambda self, angles: still), ("_timed", timed),
+        ("_approach", lambda self, h, hold, last: self._timed("approach", h, last, self._opening)),
+    ):  # fmt: skip
+        monkeypatch.setattr(motion._Composer, name, does)
+    gripper = SimpleNamespace(opening_m=0.08)
+    arm = SimpleNamespace(chain=None, spec=SimpleNamespace(home_rad=[0.0] * 7, gripper=gripper))
+    plan = SimpleNamespace(T_world_base=np.eye(4), T_obj_tcp=np.eye(4), width_m=0.02)
+    found = motion._Composer(task=task, arm=arm, plans=[plan] * len(holds), holds=holds,
+                             rollout=rollout).motion()  # fmt: skip
+    ends = [[p.kind for p in found.phases if p.hold == h and p.kind in ("open", "retreat")]
+            for h in range(len(holds))]  # fmt: skip
+    assert ends == [["open", "retreat"] if o else [] for o in opens]
+
+
 def test_of_places_that_do_the_best_is_taken_and_few_are_looked_at(monkeypatch, cups):
     looked = []
 

@@ -80,9 +80,8 @@ def frames_of(rollout: Rollout, actuator: str, steps: np.ndarray) -> np.ndarray:
     return pose_to_matrix(torch.cat([place, quat_to_rotvec(turn)], -1)).numpy()
 
 
-def lets_go(task: Task, rollout: Rollout, actuator: str) -> bool:
-    """Whether the hand opens at the end of a hold. What is held to the end stays in it where rigid bodies
+def lets_go(task: Task, rollout: Rollout, hold: Hold) -> bool:
+    """Whether the hand opens at the end of its last hold. What is held to the end stays in it where rigid bodies
     do not collide: nothing else would carry it."""
     sim = task.spec.simulation
-    last = np.flatnonzero(rollout.held[:, rollout.actuators.index(actuator)]).max()
-    return sim.rigid_collision or bool(last + sim.settle_steps + 1 < len(rollout.held))
+    return sim.rigid_collision or bool(hold.steps[-1] + sim.settle_steps + 1 < len(rollout.held))

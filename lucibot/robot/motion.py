@@ -162,7 +162,8 @@ class _Composer:
                   wanted=frames[nearest][1:], simulated_s=at[1:])  # fmt: skip
         self._slower.append(found.times_s[-1] / max(times[-1] - times[0], self._dt))
         self._now = found.angles[-1]
-        if lets_go(self.task, self.rollout, hold.actuator):
+        more = h + 1 < len(self.holds)
+        if more or lets_go(self.task, self.rollout, hold):
             self._stay("open", h, OPENING_S, full)
             self._opening = full
             self._timed("retreat", h, self._straight(self._now), full)
