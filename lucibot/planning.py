@@ -67,7 +67,7 @@ def plan_run(
 ) -> dict[str, Any]:
     """Plan how an arm does what a finished run has learned, and write what was found below
     `RUN/robot/ARM`: `plan.json`; and of each hold an npz (`lucibot.robot.plan.ArmPlan`) and a picture; and
-    `joints.csv`, the joints at every step.
+    `joints.csv`, the joints at every step. What an earlier plan has left there goes first.
 
     Args:
         base: (4, 4) where the arm stands; sought if not given.
@@ -86,6 +86,7 @@ def plan_run(
     ).affordance.areas()
     out = directory.path / FOLDER / arm.name
     out.mkdir(parents=True, exist_ok=True)
+    _clear(out, task)
     told = {
         "arm": arm.name,
         "task": task.name,
@@ -115,6 +116,14 @@ def plan_run(
     _write_csv(arm, motion, out / "joints.csv")
     write_json(out / "plan.json", told)
     return told
+
+
+def _clear(out: Path, task: Task) -> None:
+    """Remove what an earlier plan has left, and nothing else."""
+    of_holds = (f"[0-9]*_{o.name}.{kind}" for o in task.actuators for kind in ("npz", "png"))
+    for pattern in ("plan.json", "joints.csv", *of_holds):
+        for path in out.glob(pattern):
+            path.unlink()
 
 
 def _write_csv(arm: Arm, motion: Motion, path: Path) -> None:

@@ -10,6 +10,7 @@ import pytest
 import torch
 from scipy.spatial.transform import Rotation
 
+from lucibot import planning
 from lucibot.core.errors import RunFailed
 from lucibot.robot import motion
 from lucibot.robot.arm import arm_names, load_arm
@@ -279,6 +280,30 @@ def test_of_places_that_do_the_best_is_taken_and_few_are_looked_at(monkeypatch, 
     rollout = lifted_rollout(cups, "yellow_cup")
     plans, found = plan_motion(cups, None, rollout, [np.zeros((0, 3))] * len(cups.actuators))
     assert (plans[0].cost, found, looked) == (2.0, 2.0, [3.0, 1.0, 2.0, 4.0])
+
+
+def test_a_plan_that_fails_leaves_nothing_of_the_one_before(cups, panda, tmp_path, monkeypatch):
+    out = tmp_path / "robot" / "franka"
+    out.mkdir(parents=True)
+    before = ("plan.json", "joints.csv", "0_yellow_cup.npz", "0_yellow_cup.png", "11_red_cup.npz")
+    for name in (*before, "notes.txt", "yellow_cup.png"):
+        (out / name).write_text("{}")
+
+    def plan_motion(*arguments, **named):
+        assert not (out / "plan.json").exists()
+        raise NoPlan("grasp", "no room")
+
+    areas = SimpleNamespace(affordance=SimpleNamespace(areas=list))
+    for name, does in (
+        ("open_run", lambda run: (SimpleNamespace(path=tmp_path), cups, None, 0)),
+        ("stage_folder", lambda run, name: tmp_path), ("replay_of", lambda run, folder: None),
+        ("made_from", lambda run, folder, name: tmp_path), ("plan_motion", plan_motion),
+    ):  # fmt: skip
+        monkeypatch.setattr(planning, name, does)
+    monkeypatch.setattr(planning.Supervision, "load", lambda path: areas)
+    assert planning.plan_run(tmp_path, panda)["failed"] == "grasp"
+    assert sorted(p.name for p in out.iterdir()) == ["notes.txt", "plan.json", "yellow_cup.png"]
+    assert json.loads((out / "plan.json").read_text())["why"] == "no room"
 
 
 @pytest.mark.slow
