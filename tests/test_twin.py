@@ -197,6 +197,11 @@ def test_the_plate_is_the_table_without_what_moves(made, scene):
     assert before[inside].mean() > 60 and off[inside].mean() < 16
 
 
+CAN = '[can]\nshape = "can"\nheight = 0.12\ndiameter = 0.07\nwall_m = 0.002\n'
+LADLE = ('[ladle]\nshape = "ladle"\nx_m = [-0.1, -0.05, 0.0, 0.05, 0.1]\nleft_m = [0.01, 0.01, 0.02, 0.03, 0.01]\n'
+         "right_m = [-0.01, -0.01, -0.02, -0.03, -0.01]\ndepth_m = 0.02\n")  # fmt: skip
+
+
 def test_an_edited_number_is_looked_at_again(made, tmp_path, capsys):
     import shutil
 
@@ -215,6 +220,35 @@ def test_an_edited_number_is_looked_at_again(made, tmp_path, capsys):
     (folder / "photo.png").unlink()
     assert main(["twin", str(folder)]) == 2
     assert "photo.png is missing" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("edited", "words"),
+    [("[mug]\nheight = 0.1", "mug: needs a shape"), ("fps = 20", "fps is no table"),
+     (CAN.replace("0.12", '"0.12m"'), "can (can): height: must be a valid number"),
+     (CAN.replace("height", "hight"), "unknown key at top level: 'hight'. Did you mean 'height'?"),
+     (CAN.replace("height = 0.12", ""), "height is missing"), (CAN.replace('"can"', '"cann"'), "Did you mean 'can'?"),
+     (CAN.replace("0.12", "nan"), "height: must be a finite number"), (f"{CAN}colour = [0.5, 0.5]", "colour"),
+     (LADLE.replace("depth_m", "depht_m"), "Did you mean 'depth_m'?"),
+     (LADLE.replace("-0.01, -0.01", "-0.01"), "equally many"),
+     (LADLE.replace("0.0, 0.05", "0.05, 0.0"), "x_m must rise"),
+     (f'{CAN}[tea]\nshape = "content"\nof = "cup"\nlevel = 0.5', "unknown vessel of tea"),
+     (f'{CAN}[tea]\nshape = "content"\nof = "can"', "either level, or top_m"),
+     (f'{LADLE}[tea]\nshape = "content"\nof = "ladle"\nlevel = 0.5', "has not a level"),
+     ('[toy]\nshape = "mesh"\nfile = "toy.ply"\nscale = 1.0', "file toy.ply is not there")],
+)  # fmt: skip
+def test_an_edit_that_is_none_is_said_in_one_line(tmp_path, capsys, edited, words):
+    (tmp_path / "twin.toml").write_text(edited)
+    assert main(["twin", str(tmp_path)]) == 2
+    said = capsys.readouterr().err
+    assert "twin.toml: " in said and words in said and said.count("\n") == 1
+    assert not (tmp_path / "assets").exists()
+
+
+def test_what_is_written_right_can_be_read(tmp_path):
+    content = '[tea]\nshape = "content"\nof = "can"\nlevel = 1\n'
+    (tmp_path / "twin.toml").write_text(CAN + "colour = [0, 0.5, 1]\n" + content + LADLE)
+    assert all(m.is_watertight for m, *_ in meshes(read_shapes(tmp_path), tmp_path).values())
 
 
 @pytest.mark.parametrize("unit", ["metric", pytest.param("relative", marks=pytest.mark.slow)])
@@ -396,6 +430,19 @@ def test_lens_and_first_frame(tmp_path):
     assert np.allclose(lens.principal_point, (330 / 640, 0.5))
     with pytest.raises(UserError, match="do not fit"):
         read_lens(tmp_path / "k.json", (720, 1280))
+    for wrong, words in (
+        (told | {"fy": 0}, "fy: expected a number from 1"), (told | {"fx": "wide"}, "fx: expected"),
+        (told | {"cx": None}, "cx: expected"), (told | {"height": 0}, "height: expected"),
+        (told | {"fx": 20, "fy": 20}, "field of view by fy: expected a number from 5 to 150"),
+        ({"vertical_fov_deg": 400}, "vertical_fov_deg: expected a number from 5 to 150"),
+        ({"vertical_fov_deg": "wide"}, "vertical_fov_deg: expected"), ({"fx": 600}, "intrinsics are"),
+        ([600, 600], "intrinsics are"),
+    ):  # fmt: skip
+        (tmp_path / "k.json").write_text(json.dumps(wrong))
+        with pytest.raises(UserError, match=re.escape(words)):
+            read_lens(tmp_path / "k.json", (960, 1280))
+    (tmp_path / "k.json").write_text(json.dumps({"vertical_fov_deg": 48}))
+    assert read_lens(tmp_path / "k.json", (960, 1280)).vertical_fov_deg == 48
     frames = np.zeros((3, 64, 96, 3), np.uint8)
     frames[0], frames[1:] = (200, 40, 40), (40, 40, 200)
     write_video(tmp_path / "clip.mp4", Video(frames=frames, fps=10))

@@ -117,7 +117,7 @@ def _new(options: dict[str, Any], given: dict[str, str]) -> Path:
     request = read_request(options, shape)
     lens = pictures.exif_lens(options["photo"])
     if "fov" in options:
-        fov = number("--fov", options["fov"], 5, 150)
+        fov = number("--fov", options["fov"], *pictures.FOV_BOUNDS_DEG)
         lens = pictures.Lens(vertical_fov_deg=fov, source="--fov")
     if "intrinsics" in options:
         lens = pictures.read_lens(options["intrinsics"], shape)

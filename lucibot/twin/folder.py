@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 import trimesh
 
-from lucibot.core.errors import UserError, unknown_name
+from lucibot.core.errors import UserError
+from lucibot.twin.entries import ensure_entries
 from lucibot.twin.ladle import Ladle
 from lucibot.twin.shapes import SHAPES, Shape, revolved
 
@@ -26,15 +27,18 @@ Entry = dict[str, Any]
 def read_shapes(folder: Path) -> dict[str, Entry]:
     """
     Raises:
-        UserError: the folder holds no twin, or its file is no TOML.
+        UserError: the folder holds no twin, its file is no TOML, or says of a thing what its shape does not
+            have.
     """
     path = folder / SHAPES_FILE
     if not path.is_file():
         raise UserError(f"{folder} is no twin: it has no {SHAPES_FILE}")
     try:
-        return tomllib.loads(path.read_text())
+        entries = tomllib.loads(path.read_text())
     except ValueError as e:
         raise UserError(f"{path}: {e}") from None
+    ensure_entries(entries, folder, str(path))
+    return entries
 
 
 def meshes(entries: dict[str, Entry], folder: Path) -> dict[str, list[trimesh.Trimesh]]:
@@ -44,22 +48,17 @@ def meshes(entries: dict[str, Entry], folder: Path) -> dict[str, list[trimesh.Tr
         folder: where users' meshes lie.
 
     Raises:
-        UserError: a shape or a number is missing or unknown.
+        UserError: the numbers of one make no body.
     """
     made = {}
     for name, entry in entries.items():
-        try:
-            made[name] = _made(name, entry, entries, folder)
-        except KeyError as e:
-            raise UserError(f"{folder / SHAPES_FILE}: {name} lacks {e.args[0]}") from None
+        made[name] = _made(entry, entries, folder)
         if not made[name][0].is_watertight or made[name][0].volume <= 0:
             raise UserError(f"{folder / SHAPES_FILE}: the numbers of {name} make no closed body")
     return made
 
 
-def _made(
-    name: str, entry: Entry, entries: dict[str, Entry], folder: Path
-) -> list[trimesh.Trimesh]:
+def _made(entry: Entry, entries: dict[str, Entry], folder: Path) -> list[trimesh.Trimesh]:
     kind = entry["shape"]
     if kind == "ladle":
         return [ladle(entry).mesh()]
@@ -74,8 +73,6 @@ def _made(
         )
         mesh.apply_scale(entry["scale"])
         return [mesh]
-    if kind not in SHAPES:
-        raise unknown_name(f"shape of {name}", kind, [*SHAPES, "ladle", "content", "mesh"])
     shape = SHAPES[kind]
     sizes = {k: float(entry[k]) for k in shape.sizes}
     pieces = shape.collision(sizes, entry["wall_m"]) if shape.collision else []

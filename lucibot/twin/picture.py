@@ -11,10 +11,15 @@ import cv2
 import numpy as np
 
 from lucibot.core.errors import UserError
+from lucibot.twin.request import number
 
 VIDEOS = (".mp4", ".mov", ".m4v", ".avi", ".mkv", ".webm", ".gif")
 FILM_HEIGHT_MM, FILM_DIAGONAL_MM = 24.0, 43.27
 """Of the 36 x 24 mm film that EXIF's equivalent focal length speaks of."""
+
+FOV_BOUNDS_DEG = 5, 150
+"""Of a vertical field of view that is given."""
+MOST_PX = 1e6
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,30 +96,35 @@ def read_lens(path: Path, shape: tuple[int, int]) -> Lens:
         shape: (H, W) of the photo; a file of another size is scaled to it.
 
     Raises:
-        UserError: it cannot be read, a number is missing, or pixels are not square.
+        UserError: it cannot be read, a number is missing or none, or pixels are not square.
     """
     try:
         text = Path(path).read_text()
         told = json.loads(text) if Path(path).suffix.lower() == ".json" else tomllib.loads(text)
     except (OSError, ValueError) as e:
         raise UserError(f"{path} cannot be read as intrinsics: {e}") from None
+    told = told if isinstance(told, dict) else {}
     if "vertical_fov_deg" in told:
-        return Lens(vertical_fov_deg=float(told["vertical_fov_deg"]), source=str(path))
-    try:
-        fx, fy, cx, cy = (float(told[k]) for k in ("fx", "fy", "cx", "cy"))
-        w, h = float(told.get("width", shape[1])), float(told.get("height", shape[0]))
-    except (KeyError, TypeError, ValueError):
+        fov = number(f"{path}: vertical_fov_deg", told["vertical_fov_deg"], *FOV_BOUNDS_DEG)
+        return Lens(vertical_fov_deg=fov, source=str(path))
+    told = {"width": shape[1], "height": shape[0], **told}
+    if not {"fx", "fy", "cx", "cy"} <= told.keys():
         raise UserError(
             f"{path}: intrinsics are fx, fy, cx, cy, width and height in pixels, or vertical_fov_deg"
-        ) from None
+        )
+    fx, fy, w, h = (
+        number(f"{path}: {k}", told[k], 1, MOST_PX) for k in ("fx", "fy", "width", "height")
+    )
+    cx, cy = (number(f"{path}: {k}", told[k], -MOST_PX, MOST_PX) for k in ("cx", "cy"))
     if abs(fx / fy - 1) > 0.02:
         raise UserError(f"{path}: fx and fy differ by more than 2%, and pixels are taken as square")
     if abs(w / h / (shape[1] / shape[0]) - 1) > 0.01:
         raise UserError(
             f"{path}: intrinsics of {w:g}x{h:g} pixels do not fit a photo of {shape[1]}x{shape[0]}"
         )
+    fov = float(np.rad2deg(2 * np.arctan(0.5 * h / fy)))
     return Lens(
-        vertical_fov_deg=float(np.rad2deg(2 * np.arctan(0.5 * h / fy))),
+        vertical_fov_deg=number(f"{path}: the field of view by fy", fov, *FOV_BOUNDS_DEG),
         principal_point=(cx / w, cy / h), source=str(path),
     )  # fmt: skip
 

@@ -183,14 +183,14 @@ def pairs(options: dict[str, Any], flag: str) -> list[tuple[str, str]]:
     return found
 
 
-def number(what: str, text: str, low: float, high: float) -> float:
+def number(what: str, text: Any, low: float, high: float) -> float:
     """
     Raises:
         UserError: it is none, or out of bounds.
     """
     try:
         value = float(text)
-    except ValueError:
+    except (TypeError, ValueError):
         value = np.nan
     if not low <= value <= high:
         raise UserError(f"{what}: expected a number from {low:g} to {high:g}")
