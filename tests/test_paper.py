@@ -149,6 +149,31 @@ def test_the_step_is_chosen_by_mean_rank_of_the_loss():
         chosen(rows(1.0, 1.1, 1.0, 1.1, 90.0, 1.0)[:-1], keys, steps)
 
 
+def test_the_step_is_tuned_on_tasks_of_ones_own(small_task, tmp_path, monkeypatch):
+    own = [small_task(t, tmp_path / n, width=96, height=72, fps=10).folder
+           for t, n in (("stack_cups", "mine"), ("hammer_peg", "cut_dough"))]  # fmt: skip
+    asked = []
+
+    def swept(points, **where):
+        asked.extend(p.task for p in points)
+        return [dict(zip(("task", "seed", "method"), p.key, strict=True), task_digest="", loss=1.0)
+                for p in points]  # fmt: skip
+
+    monkeypatch.setattr(sweep, "sweep", swept)
+    named = ",".join(str(f) for f in own)
+    assert (
+        main(
+            ["paper", "--tune", "--tasks", named, "--seeds", "100", "--out", str(tmp_path / "out")]
+        )
+        == 0
+    )
+    assert list(dict.fromkeys(asked)) == [str(f) for f in own]
+    assert json.loads((tmp_path / "out" / "tuned.json").read_text())["tasks"] == [
+        "mine",
+        "cut_dough",
+    ]
+
+
 def test_runs_are_taken_over_if_they_fit(tmp_path):
     task = load_task("cut_dough")
     digest = task.digest[: sweep.DIGEST_LETTERS]

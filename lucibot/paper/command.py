@@ -75,8 +75,8 @@ def command(argv: list[str]) -> int:
     if a.get("tune"):
         with goes_on("the same command goes on where it was"):
             seeds = sweep.seeds(a.get("seeds", "100-101"))
-            names = list(asked.tasks)
-            best = tune(names, seeds, given, asked.out, asked.tuned, asked.rollouts)
+            folders = [str(t.folder) for t in asked.tasks.values()]
+            best = tune(folders, seeds, given, asked.out, asked.tuned, asked.rollouts)
         print(f"first step size: {best.position_m:g} m, in {asked.tuned}")
         return 0
     with goes_on("the same command goes on where it was"):

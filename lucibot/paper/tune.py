@@ -23,6 +23,9 @@ def tune(
 ) -> Step:  # fmt: skip
     """Run the protocol with every step size, and keep the best in `tuned`.
 
+    Args:
+        tasks: shipped tasks' names or task folders.
+
     Raises:
         UserError: a seed below 100. RunFailed: a run failed, so the sizes cannot be compared.
     """
@@ -43,7 +46,9 @@ def tune(
         points, out=out, results=out / "tuning.json", say=lambda x: print(x, flush=True)
     )
     best, ranks = chosen(rows, [p.key for p in points], steps)
-    write_json(tuned, {"position_m": best.position_m, "mean_rank": ranks, "tasks": list(tasks),
+    names = list(dict.fromkeys(p.key[0] for p in points))
+    tuned.parent.mkdir(parents=True, exist_ok=True)
+    write_json(tuned, {"position_m": best.position_m, "mean_rank": ranks, "tasks": names,
                        "seeds": list(seeds)})  # fmt: skip
     return best
 
