@@ -219,6 +219,28 @@ def test_what_is_written_names_no_place_and_marks_what_is_other(tmp_path):
     )
 
 
+def test_what_was_settled_on_the_tables_own_seeds_is_said_alike_everywhere():
+    from lucibot.objective.weights import TERMS
+    from lucibot.paper import report
+
+    root = Path(__file__).parents[1]
+    readme = " ".join((root / "README.md").read_text().split())
+    exceptions = report.CHOSEN.partition("The exceptions: ")[2].rstrip(".").split("; ")
+    assert len(exceptions) == 4 and all(x in readme for x in exceptions)
+    told = report._honesty(Results(runs={}, methods=[], tasks=[], seeds=[], judges=[], agreement={},
+                                   selection=[], missing=[]))  # fmt: skip
+    written = (root / "bench" / "paper" / "README.md").read_text()
+    assert all(line in written for line in told.splitlines())
+    # Which terms read something else than pictures: those of the readme's table.
+    rows = [row.split("|")[1:3] for row in (root / "README.md").read_text().splitlines()
+            if row.startswith("| `") and row.count("|") == 3]  # fmt: skip
+    named = {t: reads for terms, reads in rows for t in TERMS if f"`{t}`" in terms}
+    other = {t for t, reads in named.items() if not reads.strip().startswith("drawn")}
+    assert other == {
+        t for t in TERMS if f"`{t}`" in told.partition("without them.")[2].splitlines()[0]
+    }
+
+
 def test_last_frames_stand_side_by_side_and_what_is_missing_is_grey(tmp_path):
     runs = keyed(
         run("cut_dough", 0, "full", 0.2, loss=0.1), run("cut_dough", 1, "full", 1.0, loss=9.0)
