@@ -198,8 +198,9 @@ def _main(args: list[str]) -> int:
         raise
     except Exception as e:
         # What comes here is a fault of LuciBot or of what it rests on, to be mended where it arose.
-        said = " ".join(str(e).split())[:300]
-        say(f"{type(e).__name__}: {said} (the details are in {write_details(e, args)})")
+        from lucibot.services.keys import quoted
+
+        say(f"{type(e).__name__}: {quoted(str(e))} (the details are in {write_details(e, args)})")
         return 1
 
 
@@ -211,12 +212,13 @@ def write_details(e: BaseException, args: Sequence[str]) -> str:
     """A file with what is needed to find a fault; its path."""
     import traceback
 
+    from lucibot.services.keys import hidden
     from lucibot.store.run import machine, versions
 
     fd, path = tempfile.mkstemp(prefix=f"lucibot_{time.strftime('%Y%m%d-%H%M%S')}_", suffix=".log")
     with os.fdopen(fd, "w") as f:
-        f.write(f"lucibot {' '.join(args)}\n{versions()}\n{machine()}\n\n")
-        f.write("".join(traceback.format_exception(e)))
+        f.write(f"lucibot {hidden(' '.join(args))}\n{versions()}\n{machine()}\n\n")
+        f.write(hidden("".join(traceback.format_exception(e))))
     return path
 
 

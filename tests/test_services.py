@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import tempfile
 import threading
 import time
 from pathlib import Path
@@ -14,11 +15,12 @@ import numpy as np
 import pytest
 from pydantic import BaseModel, Field
 
+from lucibot import cli
 from lucibot.core.errors import RunFailed, UserError
 from lucibot.estimate import Estimate
 from lucibot.services import Services, ServicesConfig, VlmConfig
 from lucibot.services.estimate import Planned
-from lucibot.services.keys import hidden
+from lucibot.services.keys import hidden, keep_out
 from lucibot.services.ledger import CapReached, Ledger
 
 pytest.importorskip("openai", reason="openai is not installed: pip install 'lucibot[vlm]'")
@@ -296,6 +298,32 @@ def test_a_missing_key_is_named_and_a_server_of_ones_own_needs_none(
         ask(services(base_url=None, key_variable="OTHER_KEY"))
     httpserver.expect_request(CHAT).respond_with_json(GOOD)
     assert ask(services()).count == 2
+
+
+def test_what_is_no_key_is_refused_without_being_told(services, monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", f"{KEY}\nsecond")
+    with pytest.raises(UserError, match="OPENAI_API_KEY holds a line break") as told:
+        ask(services())
+    assert KEY not in str(told.value)
+    # As libraries write it.
+    assert (
+        hidden(f"bad header {f'Bearer {KEY}{chr(10)}second'.encode()!r}")
+        == "bad header b'Bearer [key]'"
+    )
+
+
+def test_a_fault_of_ours_tells_no_key(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    keep_out(KEY)
+
+    def fault(argv):
+        raise ZeroDivisionError(f"header {KEY}")
+
+    monkeypatch.setitem(cli.COMMANDS, "runs", fault)
+    assert cli.main(["runs", KEY]) == 1
+    (details,) = tmp_path.glob("lucibot_*.log")
+    for text in (capsys.readouterr().err, details.read_text()):
+        assert "ZeroDivisionError: header [key]" in text and KEY not in text
 
 
 def test_the_key_is_in_no_file_and_no_message(services, httpserver, tmp_path):

@@ -19,12 +19,18 @@ def key(variable: str, *, wanted_for: str) -> str:
     """The key in an environment variable.
 
     Raises:
-        UserError: it is not set.
+        UserError: it is not set, or holds what is no key.
     """
     value = os.environ.get(variable, "").strip()
     if not value:
         raise UserError(f"{wanted_for} needs a key: set the environment variable {variable}")
     keep_out(value)
+    if not (value.isascii() and value.isprintable()):
+        # Libraries would repeat it in their errors.
+        raise UserError(
+            f"the environment variable {variable} holds a line break or another character that is in no "
+            "key; does it hold several lines of a file?"
+        )
     return value
 
 
@@ -51,7 +57,8 @@ def hidden(text: str) -> str:
     with _lock:
         values = sorted((v for v in _used if len(v) >= SHORTEST), key=len, reverse=True)
     for value in values:
-        text = text.replace(value, "[key]")
+        for written in (value, repr(value)[1:-1]):
+            text = text.replace(written, "[key]")
     return text
 
 
