@@ -7,6 +7,8 @@ import base64
 import json
 import math
 import re
+import threading
+import time
 from types import SimpleNamespace
 
 import cv2
@@ -306,6 +308,28 @@ def test_the_last_frame_is_measured_by_the_goal_relation(small_task, tmp_path):
 
     found = PictureJudge().judge([left(12), left(0)])
     assert [(j.score, j.success) for j in found.each] == [(1.0, True), (0.0, False)]
+
+
+def test_two_that_judge_in_one_folder_do_so_one_after_the_other(tmp_path, monkeypatch, capsys):
+    """Else both would ask, and pay for, what neither has an answer to yet."""
+    at_work, most, inside = [0], [0], threading.Event()
+
+    def judged(outcomes, names, config, out):
+        at_work[0] += 1
+        most[0] = max(most[0], at_work[0])
+        inside.set()
+        time.sleep(0.3)
+        at_work[0] -= 1
+        return {}
+
+    monkeypatch.setattr("lucibot.evaluate.command._evaluate", judged)
+    told = ([], ["state"], EvaluateConfig(), tmp_path / "judges")
+    first = threading.Thread(target=evaluate, args=told)
+    first.start()
+    inside.wait(10)
+    assert evaluate(*told) == {} and most == [1]
+    first.join(10)
+    assert "is in use by process" in capsys.readouterr().err
 
 
 def test_bad_input_is_one_line(tmp_path, capsys):

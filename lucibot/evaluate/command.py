@@ -18,6 +18,7 @@ from lucibot.evaluate.judges import ASKING, JUDGES, Judged, Verdicts, create
 from lucibot.evaluate.outcomes import Outcome, moved_tasks, read_every
 from lucibot.services import Services, ensure_vlm
 from lucibot.settings import Parser, configured, listed
+from lucibot.store.lock import InUse, locked
 from lucibot.store.run import write_json
 
 OUT = Path("runs/evaluate")
@@ -83,11 +84,26 @@ def evaluate(
     outcomes: Sequence[Outcome], names: Sequence[str], config: EvaluateConfig, out: Path
 ) -> dict[str, Any]:
     """What each judge says, and how it goes with the state. Written to `out / "evaluation.json"` after
-    every judge; answers of models are kept below `out`, each asked for once.
+    every judge; answers of models are kept below `out`, each asked for once: another process that judges
+    there is waited for.
 
     Raises:
         UserError, RunFailed: a judge cannot go on (a refused key, a cap that is reached).
     """
+    out.mkdir(parents=True, exist_ok=True)
+    lock = out / "evaluate.lock"
+    try:
+        with locked(lock, str(out)):
+            pass
+    except InUse as e:
+        print(e, file=sys.stderr, flush=True)
+    with locked(lock, str(out), wait=True):
+        return _evaluate(outcomes, names, config, out)
+
+
+def _evaluate(
+    outcomes: Sequence[Outcome], names: Sequence[str], config: EvaluateConfig, out: Path
+) -> dict[str, Any]:
     services = Services(out / "services", config.services)
     if any(n in ASKING for n in names):
         ensure_vlm(config.services.vlm)
@@ -99,7 +115,6 @@ def evaluate(
             print(f"{name}: asking {config.model}", file=sys.stderr, flush=True)
         done.append(judge.judge(outcomes))
         found = _record(outcomes, done, names)
-        out.mkdir(parents=True, exist_ok=True)
         write_json(out / "evaluation.json", _plain(found))
     found["cost_usd"] = services.ledger.spent_usd()
     write_json(out / "evaluation.json", _plain(found))
