@@ -476,6 +476,7 @@ WRONG = [
     (["--object", "cup=100,100", "--depth", "photo.png"], "no depth map"),
     (["--object", "cup=100,100", "--fov", "nan"], "--fov: expected a number"),
     (["--object", "cup=100,100", "--segmenter.command", "x"], "needs the place holder {photo}"),
+    (["--object", "cup=100,100", "--segmenter.command", "x {photo} {mask} {size}"], "no place holder {size}"),
     (["--object", "cup=100,100", "--shape", "cup=model"], "needs --modeller.command"),
 ]  # fmt: skip
 

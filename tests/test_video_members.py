@@ -89,10 +89,19 @@ def test_any_program_makes_candidates(tmp_path, program):
         assert abs(float(v.frames.mean()) - request(tmp_path, i).own_seed % 256) < 4
 
 
+ALL = "x {image} {prompt} {seed} {video}"
+
+
 @pytest.mark.parametrize(
     ("text", "error", "said"),
     [
         ("", UserError, r"needs the place holder \{image\}"),
+        (f"{ALL} {{size}}", UserError, r"no place holder \{size\}; there are \{image\}, .*\{fps\}"),
+        (f"{ALL} '{{\"a\":1}}'", UserError, r"other braces are doubled: \{\{ and \}\}"),
+        (f"{ALL} {{", UserError, r"--video.command: it cannot be read \("),
+        (f"{ALL} {{}}", UserError, r"--video.command: it cannot be read \("),
+        (f"{ALL} {{seed:04d}}", UserError, r"--video.command: it cannot be read \("),
+        (f"{ALL} 'open", UserError, r"--video.command: it cannot be read \(No closing quotation"),
         ("x {image} {prompt} {video}", UserError, r"needs the place holder \{seed\}"),
         ("/no/such {image} {prompt} {seed} {video}", UserError, "cannot be started"),
         ("false {image} {prompt} {seed} {video}", RunFailed, "ended with status 1"),

@@ -11,18 +11,35 @@ from pathlib import Path
 from lucibot.core.errors import RunFailed, UserError
 
 
-def ensure_place_holders(flag: str, command: str, names: Sequence[str], told: str) -> None:
+def ensure_place_holders(
+    flag: str, command: str, names: Sequence[str], told: str, *, more: Sequence[str] = ()
+) -> None:
     """
     Args:
         flag: the setting that holds the command.
+        names: the place holders that it needs.
         told: what the program is given and what it writes, for the message.
+        more: those that it may have as well.
 
     Raises:
-        UserError: the command lacks a place holder.
+        UserError: the command lacks a place holder, has one that there is not, or cannot be read.
     """
     for name in names:
         if f"{{{name}}}" not in command:
             raise UserError(f"{flag} needs the place holder {{{name}}}; {told}")
+    known = (*names, *more)
+    listed = ", ".join(f"{{{n}}}" for n in known)
+    try:
+        _filled(command, dict.fromkeys(known, ""))
+    except KeyError as e:
+        wrong = f"there is no place holder {{{e.args[0]}}}"
+    except (ValueError, LookupError, AttributeError, TypeError) as e:
+        wrong = f"it cannot be read ({e})"
+    else:
+        return
+    raise UserError(
+        f"{flag}: {wrong}; there are {listed}, and other braces are doubled: {{{{ and }}}}"
+    )
 
 
 def run_program(
@@ -37,8 +54,12 @@ def run_program(
         UserError: it cannot be started.
         RunFailed: it failed or took too long.
     """
-    words = [w.format(**{n: str(p) for n, p in at.items()}) for w in shlex.split(command)]
-    run_words(flag, role, words, timeout_s)
+    run_words(flag, role, _filled(command, at), timeout_s)
+
+
+def _filled(command: str, at: Mapping[str, object]) -> list[str]:
+    """The command's words, its place holders filled in."""
+    return [w.format(**{n: str(p) for n, p in at.items()}) for w in shlex.split(command)]
 
 
 def run_words(

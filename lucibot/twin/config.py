@@ -10,9 +10,9 @@ from typing import Any, Literal, Protocol
 import numpy as np
 
 from lucibot.core.config import Config
-from lucibot.core.errors import RunFailed, UserError
+from lucibot.core.errors import RunFailed
 from lucibot.core.schema import Positive
-from lucibot.providers.programs import run_program
+from lucibot.providers.programs import ensure_place_holders, run_program
 from lucibot.twin.depth_models import DepthModelConfig
 from lucibot.twin.plate import InpainterConfig, OpenCvInpainter
 from lucibot.twin.segment import GrabCutSegmenter, PhotoSegmenterConfig
@@ -46,9 +46,10 @@ class ModelByCommand:
         Raises:
             UserError: the command lacks a place holder.
         """
-        for place in ("{photo}", "{mask}", "{mesh}"):
-            if place not in config.command:
-                raise UserError(f"{self.FLAG} needs the place holder {place}")
+        ensure_place_holders(
+            self.FLAG, config.command, ("photo", "mask", "mesh"),
+            "it is given a {photo} and the {mask} of a thing in it, and writes its {mesh}",
+        )  # fmt: skip
         self.config = config
 
     def model(self, picture: np.ndarray, mask: np.ndarray) -> Any:

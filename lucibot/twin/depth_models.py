@@ -11,12 +11,11 @@ import cv2
 import numpy as np
 
 from lucibot.core.config import Config
-from lucibot.core.errors import UserError
 from lucibot.core.schema import Positive
 from lucibot.providers.checkpoints import Device
 from lucibot.providers.depth.config import MonocularDepth
 from lucibot.providers.depth.monocular import Network
-from lucibot.providers.programs import run_program
+from lucibot.providers.programs import ensure_place_holders, run_program
 from lucibot.twin.picture import read_depth
 
 
@@ -68,9 +67,10 @@ class ByCommand:
         Raises:
             UserError: the command lacks a place holder.
         """
-        for place in ("{photo}", "{depth}"):
-            if place not in config.command:
-                raise UserError(f"{self.FLAG} needs the place holder {place}")
+        ensure_place_holders(
+            self.FLAG, config.command, ("photo", "depth"),
+            "it is given a {photo}, and writes its {depth}",
+        )  # fmt: skip
         self.config = config
 
     def estimate(self, picture: np.ndarray) -> np.ndarray:

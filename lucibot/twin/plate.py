@@ -12,9 +12,9 @@ import numpy as np
 from pydantic import Field
 
 from lucibot.core.config import Config
-from lucibot.core.errors import RunFailed, UserError
+from lucibot.core.errors import RunFailed
 from lucibot.core.schema import Fraction, Positive
-from lucibot.providers.programs import run_program
+from lucibot.providers.programs import ensure_place_holders, run_program
 
 
 class Inpainter(Protocol):
@@ -71,9 +71,10 @@ class InpaintByCommand:
         Raises:
             UserError: the command lacks a place holder.
         """
-        for place in ("{photo}", "{holes}", "{filled}"):
-            if place not in config.command:
-                raise UserError(f"{self.FLAG} needs the place holder {place}")
+        ensure_place_holders(
+            self.FLAG, config.command, ("photo", "holes", "filled"),
+            "it is given a {photo} and its {holes}, and writes it {filled}",
+        )  # fmt: skip
         self.config = config
 
     def fill(self, picture: np.ndarray, holes: np.ndarray) -> np.ndarray:

@@ -15,7 +15,7 @@ from lucibot.core.config import Config
 from lucibot.core.errors import UserError
 from lucibot.core.schema import Count, Fraction, Positive
 from lucibot.providers.checkpoints import Device
-from lucibot.providers.programs import run_program
+from lucibot.providers.programs import ensure_place_holders, run_program
 from lucibot.providers.tracker.config import Sam2Segmenter
 from lucibot.providers.tracker.prompts import Prompt
 from lucibot.providers.tracker.sam2 import ByTransformers
@@ -261,9 +261,11 @@ class ByCommand:
         Raises:
             UserError: the command lacks a place holder.
         """
-        for place in ("{photo}", "{mask}"):
-            if place not in config.command:
-                raise UserError(f"{self.FLAG} needs the place holder {place}")
+        ensure_place_holders(
+            self.FLAG, config.command, ("photo", "mask"),
+            "it is given a {photo} and {clicks}, {outside} or a {box} on it, and writes a {mask}",
+            more=("clicks", "outside", "box"),
+        )  # fmt: skip
         self.config = config
 
     def segment(self, picture: np.ndarray, marks: dict[str, Mark]) -> dict[str, np.ndarray]:

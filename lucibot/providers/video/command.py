@@ -60,6 +60,7 @@ class CommandModel(Immediate):
         ensure_place_holders(
             FLAG, config.command, ("image", "prompt", "seed", "video"),
             "it is given a first frame {image}, a {prompt} and a {seed}, and writes {video}",
+            more=("negative", "width", "height", "fps"),
         )  # fmt: skip
         self.config, self.at_once = config, config.at_once
 

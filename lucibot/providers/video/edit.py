@@ -101,6 +101,7 @@ class EditModel(Immediate):
             ensure_place_holders(
                 FLAG, config.editor.command, ("image", "prompt", "goal"),
                 "it is given a first frame {image} and a {prompt}, and writes a picture {goal}",
+                more=("seed",),
             )  # fmt: skip
 
     def identity(self, request: VideoRequest) -> dict[str, Any]:
