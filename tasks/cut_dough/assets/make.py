@@ -26,7 +26,7 @@ HANDLE = (0.045, 0.045, 0.05)
 RIVET = (0.74, 0.74, 0.76)
 DOUGH = (0.93, 0.84, 0.77)
 BEECH = (0.80, 0.55, 0.27)
-SLATE = (0.20, 0.25, 0.31)
+MAHOGANY = (0.36, 0.19, 0.12)
 
 BLADE = 0.16
 BLADE_HEIGHT = 0.045
@@ -159,20 +159,7 @@ def octaves(shape, cells, rng, count, gain=0.5) -> np.ndarray:
     return out / total
 
 
-def slate(rng: np.random.Generator) -> np.ndarray:
-    """Dark blue-grey stone with faint lighter streaks, (768, 768, 3) sRGB in [0, 1].
-
-    Steel of any shade stands out against it, and so does skin: grey stone would swallow the blade,
-    dark wood the hand's shaded side.
-    """
-    n = 768
-    cloud = octaves((n, n), (4, 4), rng, 5)
-    streak = np.exp(-((octaves((n, n), (3, 6), rng, 4) - 0.5) ** 2) / 2e-4)
-    shade = 0.88 + 0.30 * (cloud - 0.5) + 0.10 * streak
-    return np.clip(shade[..., None] * np.array(SLATE), 0, 1)
-
-
-def wood(rng: np.random.Generator) -> np.ndarray:
+def wood(rng: np.random.Generator, color: tuple[float, float, float]) -> np.ndarray:
     """A board of one piece, the grain along u, (512, 768, 3) sRGB in [0, 1]."""
     h, w = 512, 768
     v = np.linspace(0, 1, h, dtype=np.float32)[:, None]
@@ -181,15 +168,15 @@ def wood(rng: np.random.Generator) -> np.ndarray:
     fibre = octaves((h, w), (128, 4), rng, 2)
     shade = 0.86 + 0.10 * rings**3 + 0.22 * (fibre - 0.5)
     shade += 0.10 * (octaves((h, w), (2, 3), rng, 2) - 0.5)
-    return np.clip(shade[..., None] * np.array(BEECH), 0, 1)
+    return np.clip(shade[..., None] * np.array(color), 0, 1)
 
 
 def main() -> None:
     for name, mesh in {"knife": knife(), "dough": dough()}.items():
         mesh.export(HERE / f"{name}.obj", digits=6)
         print(name, len(mesh.faces), "faces", mesh.extents.round(4), f"{mesh.volume * 1e6:.1f} cm3")
-    for name, image in (("wood", wood(np.random.default_rng(3))),
-                        ("slate", slate(np.random.default_rng(5)))):  # fmt: skip
+    for name, image in (("wood", wood(np.random.default_rng(3), BEECH)),
+                        ("mahogany", wood(np.random.default_rng(5), MAHOGANY))):  # fmt: skip
         bgr = np.round(255 * image[..., ::-1]).astype(np.uint8)
         cv2.imwrite(str(HERE / f"{name}.jpg"), bgr, [cv2.IMWRITE_JPEG_QUALITY, 88])
 

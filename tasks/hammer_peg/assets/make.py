@@ -30,6 +30,7 @@ IRON = (0.13, 0.135, 0.15)
 ASH = (0.93, 0.80, 0.52)
 STEEL = (0.43, 0.45, 0.49)
 OAK = (0.80, 0.61, 0.33)
+MAHOGANY = (0.44, 0.265, 0.18)
 
 
 def painted(mesh: trimesh.Trimesh, colour) -> trimesh.Trimesh:
@@ -110,10 +111,7 @@ def noise(shape: tuple[int, int], cells: tuple[int, int], rng: np.random.Generat
 
 
 def planks(rng: np.random.Generator) -> np.ndarray:
-    """Dark brown planks, the grain along u, (768, 1024, 3) sRGB in [0, 1].
-
-    Browner than mahogany: a redder table would look like skin in the shade.
-    """
+    """Mahogany planks, the grain along u, (768, 1024, 3) sRGB in [0, 1]."""
     h, w, rows = 768, 1024, 4
     grain = sum(noise((h, w), (96 * 2**k, 3 * 2**k), rng) / 2**k for k in range(3)) / 1.75
     cloud = sum(noise((h, w), (8 * 2**k, 3 * 2**k), rng) / 2**k for k in range(3)) / 1.75
@@ -122,7 +120,7 @@ def planks(rng: np.random.Generator) -> np.ndarray:
     seam = np.minimum(y % (h // rows), -y % (h // rows))
     shade = 0.90 + 0.5 * (grain - 0.5) + 0.45 * (cloud - 0.5) + tone
     shade = shade * (1 - 0.5 * np.exp(-((seam / 1.6) ** 2)))
-    return np.clip(shade[..., None] * np.array([0.44, 0.335, 0.255]), 0, 1)
+    return np.clip(shade[..., None] * np.array(MAHOGANY), 0, 1)
 
 
 def main() -> None:

@@ -23,8 +23,7 @@ from lucibot.authoring.textures import octaves
 HERE = Path(__file__).resolve().parent
 
 STEEL = (0.70, 0.71, 0.73)
-# The brown is on the green side: a hand must not be taken for it.
-COLORS = {"pink": (0.93, 0.64, 0.77), "green": (0.52, 0.86, 0.53), "brown": (0.43, 0.405, 0.28)}
+COLORS = {"pink": (0.93, 0.64, 0.77), "green": (0.52, 0.86, 0.53), "brown": (0.45, 0.38, 0.26)}
 WOOD = (0.265, 0.205, 0.165)
 CONCRETE = (0.42, 0.42, 0.41)
 

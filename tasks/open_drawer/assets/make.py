@@ -33,7 +33,7 @@ BOX_Z = 0.016
 
 CREAM = (0.93, 0.88, 0.80)
 INSIDE = (0.95, 0.86, 0.72)
-BRONZE = (0.27, 0.20, 0.17)
+COPPER = (0.72, 0.43, 0.30)
 
 
 def box(x0, x1, y0, y1, z0, z1) -> trimesh.Trimesh:
@@ -108,7 +108,7 @@ def meshes() -> dict[str, trimesh.Trimesh]:
                 part.apply_translation(at)
             parts += made
     own = [painted(front_panel(), CREAM), *(painted(p, INSIDE) for p in tray()),
-           *(painted(p, BRONZE) for p in handle())]  # fmt: skip
+           *(painted(p, COPPER) for p in handle())]  # fmt: skip
     return {
         "drawer": joined(own), "shell": joined(shell), "frame": joined(frame),
         "fronts": joined(fronts), "bars": joined(bars), "tray": joined(trays),

@@ -23,7 +23,7 @@ HERE = Path(__file__).resolve().parent
 
 ENAMEL = (0.05, 0.16, 0.46)
 RIM = (0.42, 0.68, 0.95)
-HANDLE = (0.10, 0.27, 0.68)
+HANDLE = (0.03, 0.05, 0.12)
 SAND = (0.90, 0.72, 0.33)
 
 BOWL = np.array([0.034, 0.028])
