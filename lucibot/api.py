@@ -85,9 +85,10 @@ def resume(
     directory, loaded, config, before = open_run(path, task=task)
     config = settled_run(loaded, _with(config, settings, video))
     seed = before if seed is None else read_seed(seed)
-    with directory.locked(), reconfigure(directory, loaded, config, seed):
+    say = (console or StageConsole()).say
+    with directory.locked(), reconfigure(directory, loaded, config, seed, say=say):
         if console is not None:
-            announce(estimate(loaded, config, seed=seed, run=directory, until=until), console.say)
+            announce(estimate(loaded, config, seed=seed, run=directory, until=until), say)
         run_stages(directory, loaded, config, seed=seed, console=console, until=until, again=again)
     return directory
 

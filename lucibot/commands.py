@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import functools
 import sys
 from pathlib import Path
 from typing import Any
@@ -73,7 +74,8 @@ def resume(argv: list[str]) -> int:
         ensure_possible(task, config)
         until = options.get("until")
         return _say_estimate(estimate(task, config, seed=seed, run=directory, until=until), config)
-    with directory.locked(), reconfigure(directory, task, config, seed):
+    say = functools.partial(print, file=sys.stderr)
+    with directory.locked(), reconfigure(directory, task, config, seed, say=say):
         return _go(directory, task, config, seed, options)
 
 

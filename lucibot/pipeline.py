@@ -26,6 +26,7 @@ from lucibot.config import RunConfig
 from lucibot.core.errors import UserError, resume_hint, unknown_name
 from lucibot.core.progress import Progress
 from lucibot.core.video import sha256_of
+from lucibot.objective.weights import FULL_WEIGHTS, TERMS
 from lucibot.preflight import ensure_arm, ensure_models, ensure_possible
 from lucibot.providers.answerer import VlmAnswerer
 from lucibot.services import Services, ensure_vlm
@@ -244,7 +245,10 @@ def _task_folder(run: RunDirectory, given: str | Path | None) -> Path:
 
 
 @contextmanager
-def reconfigure(run: RunDirectory, task: Task, config: RunConfig, seed: int) -> Iterator[None]:
+def reconfigure(
+    run: RunDirectory, task: Task, config: RunConfig, seed: int, *,
+    say: Callable[[str], None] = lambda line: None,
+) -> Iterator[None]:  # fmt: skip
     """Record what is to be done now: stages that a change touches get sibling folders.
 
     Settings that turn out to be the user's mistake are not kept: they would stop every later
@@ -256,6 +260,9 @@ def reconfigure(run: RunDirectory, task: Task, config: RunConfig, seed: int) -> 
     ensure_possible(task, config)
     ensure_arm(config)
     before = run.record
+    if newer := _newer_terms(before["config"], config):
+        say(f"loss terms that are newer than this run have no say in it, as before: {', '.join(newer)}; "
+            f"--optimize.objective.weights.{newer[0].replace('_', '-')} WEIGHT gives one a say")  # fmt: skip
     after = {
         **before, "task": str(task.folder), "task_digest": task.digest, "seed": seed,
         "instruction": task.instruction, "config": to_dict(config),
@@ -270,6 +277,18 @@ def reconfigure(run: RunDirectory, task: Task, config: RunConfig, seed: int) -> 
             raise
         run.rewrite(before)
         raise UserError(f"{e} (the run keeps the settings that it had)") from e
+
+
+def _newer_terms(then: dict, config: RunConfig) -> list[str]:
+    """Loss terms that a recorded config does not know, that a new run looks at by default and this does not."""
+    kept = then.get("optimize", {}).get("objective", {}).get("weights")
+    now = getattr(config.optimize.objective, "weights", None)
+    if kept is None or now is None:
+        return []
+    return [
+        t for t in TERMS
+        if t not in kept and getattr(FULL_WEIGHTS, t) > 0 and getattr(now, t) == 0
+    ]  # fmt: skip
 
 
 def _contents(config: RunConfig, known: dict[str, str]) -> dict[str, str]:

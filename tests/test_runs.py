@@ -155,6 +155,28 @@ def test_settings_given_to_resume_are_kept_for_the_next_one(run, capsys):
     assert json.loads((run / "run.json").read_text())["config"]["execute"]["film_fps"] == 10.0
 
 
+def test_a_loss_term_that_is_newer_than_a_run_has_no_say_in_it_and_that_is_said(run, capsys):
+    def of_before():
+        record = json.loads((run / "run.json").read_text())
+        for term in ("target_lasts", "affordance_clearance"):
+            del record["config"]["optimize"]["objective"]["weights"][term]
+        (run / "run.json").write_text(json.dumps(record))
+
+    weight = "--optimize.objective.weights.target-lasts"
+    of_before()
+    status, text = say(capsys, "resume", run)
+    assert (
+        status == 0 and text.count(f"no say in it, as before: target_lasts; {weight} WEIGHT") == 1
+    )
+    weights = json.loads((run / "run.json").read_text())["config"]["optimize"]["objective"][
+        "weights"
+    ]
+    assert weights["target_lasts"] == 0
+    assert "no say in it" not in say(capsys, "resume", run)[1], "it is known now"
+    of_before()
+    assert "no say in it" not in say(capsys, "resume", run, weight, "1")[1]
+
+
 @pytest.mark.parametrize(
     "argv, named",
     [
