@@ -7,6 +7,7 @@ the search goes on; on "robot" an arm does it.
 
 from __future__ import annotations
 
+import http.client
 import os
 import socket
 import subprocess
@@ -34,8 +35,10 @@ from lucibot.store.verdicts import chosen_video
 from lucibot.task import Task
 
 SIMULATION, VIDEO, GENERATION, ROBOT = "simulation", "video", "generation", "robot"
-HOST, PORT = "127.0.0.1", 9876
-"""Where rerun's viewer listens."""
+HOST, PORTS = "127.0.0.1", range(9876, 9886)
+"""Where rerun's viewer listens, as a rule at the first."""
+ASKED = "/rerun.sdk_comms.v1alpha1.MessageProxyService/ReadMessages"
+"""What only a viewer answers."""
 VIEWER = ("--hide-welcome-screen",)
 OPENING_S = 60.0
 """A viewer is given to open."""
@@ -116,36 +119,59 @@ def view(run: Path, *, save: Path | None = None) -> str:
 
 
 def _viewer() -> str:
-    """Where a viewer listens, to this machine alone; one is opened where none does. (rerun's own `spawn` would open
-    one that listens to every network that the machine is in.)
+    """Where a viewer listens, to this machine alone: the first of some ports at which one does already, or at
+    which nobody does, where one is opened. (rerun's own `spawn` would open one that listens to every network that
+    the machine is in.)
 
     Raises:
         UserError: it cannot be opened.
     """
-    if not _listens():
-        with tempfile.TemporaryFile() as said:
-            process = subprocess.Popen(
-                [sys.executable, "-m", "rerun", *VIEWER, "--bind", HOST, "--port", str(PORT)],
-                stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=said,
-                start_new_session=True,
-            )  # fmt: skip
-            ends = time.monotonic() + OPENING_S
-            while not _listens() and process.poll() is None and time.monotonic() < ends:
-                time.sleep(0.1)
-            if not _listens():
-                process.kill()
-                said.seek(0)
-                lines = [x.strip() for x in said.read().decode(errors="replace").split("\n")]
-                why = next((x for x in lines if "error" in x.lower()), "no answer")
-                raise UserError(f"rerun's viewer cannot be opened ({why[:200]}); --save FILE.rrd "
-                                "writes a file for it")  # fmt: skip
-    return f"rerun+http://{HOST}:{PORT}/proxy"
+    for port in PORTS:
+        if not _listens(port):
+            _open_viewer(port)
+        elif not _is_viewer(port):
+            continue
+        return f"rerun+http://{HOST}:{port}/proxy"
+    raise UserError(f"rerun's viewer finds no port: other programs listen at {PORTS[0]} to {PORTS[-1]}; "
+                    "--save FILE.rrd writes a file for it")  # fmt: skip
 
 
-def _listens() -> bool:
+def _open_viewer(port: int) -> None:
+    with tempfile.TemporaryFile() as said:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "rerun", *VIEWER, "--bind", HOST, "--port", str(port)],
+            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=said,
+            start_new_session=True,
+        )  # fmt: skip
+        ends = time.monotonic() + OPENING_S
+        while not _listens(port) and process.poll() is None and time.monotonic() < ends:
+            time.sleep(0.1)
+        if not _listens(port):
+            process.kill()
+            said.seek(0)
+            lines = [x.strip() for x in said.read().decode(errors="replace").split("\n")]
+            why = next((x for x in lines if "error" in x.lower()), "no answer")
+            raise UserError(f"rerun's viewer cannot be opened ({why[:200]}); --save FILE.rrd "
+                            "writes a file for it")  # fmt: skip
+
+
+def _listens(port: int) -> bool:
     with socket.socket() as s:
         s.settimeout(1)
-        return s.connect_ex((HOST, PORT)) == 0
+        return s.connect_ex((HOST, port)) == 0
+
+
+def _is_viewer(port: int) -> bool:
+    """Whether who listens there answers as rerun's viewer does, which speaks gRPC."""
+    connection = http.client.HTTPConnection(HOST, port, timeout=1)
+    try:
+        connection.request("POST", ASKED, headers={"content-type": "application/grpc-web"})
+        kind = connection.getresponse().getheader("content-type", "")
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()
+    return kind.startswith("application/grpc")
 
 
 def _show(shown: _Shown, done: list[str]) -> None:

@@ -2,6 +2,8 @@
 
 import socket
 import subprocess
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
 
 import numpy as np
 import pytest
@@ -233,17 +235,26 @@ def test_nothing_is_left_of_a_file_that_was_not_finished(run, tmp_path, capsys, 
     assert not list((tmp_path / "out").iterdir())
 
 
-def test_a_viewer_listens_to_this_machine_alone_and_one_is_enough(run, monkeypatch, capsys):
+def free_port() -> int:
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
-        port = s.getsockname()[1]
+        return s.getsockname()[1]
+
+
+def test_a_viewer_listens_to_this_machine_alone_and_one_is_enough(run, monkeypatch, capsys):
+    # At the first port is a web server, at the second a program that says nothing.
+    web = ThreadingHTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler)
+    Thread(target=web.serve_forever, daemon=True).start()
+    mute = socket.create_server(("127.0.0.1", 0))
+    port = free_port()
     opened, popen = [], subprocess.Popen
     monkeypatch.setattr(
         subprocess, "Popen", lambda *a, **k: opened.append(popen(*a, **k)) or opened[-1]
     )
     # Without a window, for there is no screen here.
     monkeypatch.setattr(lucibot.view, "VIEWER", ("--serve-grpc",))
-    monkeypatch.setattr(lucibot.view, "PORT", port)
+    taken = web.server_port, mute.getsockname()[1]
+    monkeypatch.setattr(lucibot.view, "PORTS", (*taken, port))
     monkeypatch.setenv("DISPLAY", ":0")
     try:
         for _ in range(2):
@@ -254,15 +265,21 @@ def test_a_viewer_listens_to_this_machine_alone_and_one_is_enough(run, monkeypat
             assert s.connect_ex(("127.0.0.1", port)) == 0
         with socket.socket() as s:
             assert s.connect_ex(("127.0.0.2", port)) != 0
+        monkeypatch.setattr(lucibot.view, "PORTS", taken)
+        assert main(["view", str(run.path)]) == 2
+        assert "finds no port" in capsys.readouterr().err
     finally:
         for process in opened:
             process.kill()
             process.wait()
+        web.shutdown()
+        web.server_close()
+        mute.close()
 
 
 def test_a_viewer_that_does_not_open_is_said(run, monkeypatch, capsys):
     monkeypatch.setattr(lucibot.view, "VIEWER", ("--no-such-option",))
-    monkeypatch.setattr(lucibot.view, "PORT", 1)
+    monkeypatch.setattr(lucibot.view, "PORTS", (1,))
     monkeypatch.setenv("DISPLAY", ":0")
     assert main(["view", str(run.path)]) == 2
     said = capsys.readouterr().err
