@@ -29,6 +29,7 @@ from lucibot.providers.video import (
     RunwayVideo,
 )
 from lucibot.providers.video.base import NotTaken, VideoRequest
+from lucibot.providers.video.diffusers import DiffusersModel, DiffusersVideo
 from lucibot.providers.video.edit import CommandEditor, HostedEditor
 from lucibot.providers.video.jobs import Jobs
 from lucibot.providers.video.kling import signed
@@ -112,6 +113,21 @@ ALL = "x {image} {prompt} {seed} {video}"
 def test_what_a_program_may_do_wrong_is_one_line(tmp_path, text, error, said):
     with pytest.raises(error, match=said):
         make(tmp_path, CommandVideo(command=text, timeout_s=0.5), 1)
+
+
+def test_other_weights_in_the_same_folder_are_another_model(tmp_path):
+    def identity(name: str) -> dict:
+        config = DiffusersVideo(model=name)
+        return DiffusersModel.identity(SimpleNamespace(config=config), request(tmp_path, 0))
+
+    weights = tmp_path / "weights" / "model.safetensors"
+    weights.parent.mkdir()
+    weights.write_bytes(b"one")
+    first = identity(str(weights.parent))
+    assert identity(str(weights.parent)) == first
+    weights.write_bytes(b"two")
+    assert identity(str(weights.parent)) != first
+    assert identity("Wan-AI/other")["model"] == "Wan-AI/other"
 
 
 def record(folder: Path, index: int, state: str, **more) -> None:

@@ -149,7 +149,8 @@ class DiffusersModel(Immediate):
         self._lock, self._held = threading.Lock(), None
 
     def identity(self, request: VideoRequest) -> dict[str, Any]:
-        settings = chosen_settings(self.config, but=("candidates", "model", "device"))
+        # A folder of weights counts by its content.
+        settings = chosen_settings(self.config, but=("candidates", "device"))
         return {"model": self.config.model, **settings, **request.told()}
 
     def fetch(self, job: Job, folder: Path, progress: Progress) -> Path:
