@@ -81,11 +81,13 @@ def sweep(
         measured: more entries of a row, from its run directory.
 
     Raises:
-        UserError: there is no such task, or `results` is no list of results. A run that fails, by
+        UserError: there is no such task, two task folders have one name, or `results` is no list of
+            results. A run that fails, by
             its video or by what its task's files say too, becomes a row with an `error`; the next
             sweep tries it again.
     """
     points = list(points)
+    ensure_apart(p.task for p in points)
     tasks = {name: _loaded(name) for name in dict.fromkeys(p.task for p in points)}
     points = [
         p if isinstance(t := tasks[p.task], LuciBotError)
@@ -129,6 +131,19 @@ def sweep(
                     row = failed(point, e, task)
                 _add(results, row, say)
     return read(results)
+
+
+def ensure_apart(tasks: Iterable[str]) -> None:
+    """
+    Raises:
+        UserError: two task folders have one name, by which results are told apart, or there is no such
+            task.
+    """
+    known: dict[str, Path] = {}
+    for task in tasks:
+        folder = find_task(task)
+        if (other := known.setdefault(Path(task).name, folder)) != folder:
+            raise UserError(f"{other} and {folder} have one name; rename one, or run them apart")
 
 
 def _loaded(name: str) -> Task | LuciBotError:

@@ -175,6 +175,15 @@ def test_a_task_whose_files_are_wrong_fails_its_own_runs(made, tmp_path, capsys)
     assert [t for t, *_ in made["runs"]] == ["cut_dough", "open_door"]
 
 
+def test_two_task_folders_of_one_name_are_refused(made, tmp_path, capsys, small_task):
+    size = {"width": 96, "height": 72, "fps": 6}
+    both = [str(small_task("cut_dough", tmp_path / x / "cups", **size).folder) for x in ("a", "b")]
+    for command in (["sweep", *both], ["paper", "--tasks", ",".join(both)]):
+        assert main([*command, "--out", str(tmp_path / "out")]) == 2
+        assert "have one name" in capsys.readouterr().err
+    assert not made["runs"] and not (tmp_path / "out").exists()
+
+
 def test_rows_that_come_at_the_same_time_are_all_kept(tmp_path):
     rows = [
         {"task": "t", "seed": s, "method": "m", "task_digest": "", "success": True, "score": 1.0,

@@ -114,10 +114,9 @@ def _asked(a: Mapping[str, Any], given: Mapping[str, str]) -> Asked:
         if not a["rollouts"].isdigit() or int(a["rollouts"]) < 1:
             raise UserError(f"--rollouts {a['rollouts']}: expected a whole number from 1 on")
         rollouts = int(a["rollouts"])
-    tasks = {}
-    for name in listed(a["tasks"]) if "tasks" in a else TASKS:
-        folder = find_task(name)
-        tasks[folder.name] = load_task(folder)
+    folders = [find_task(name) for name in (listed(a["tasks"]) if "tasks" in a else TASKS)]
+    sweep.ensure_apart(map(str, folders))
+    tasks = {folder.name: load_task(folder) for folder in folders}
     out = a.get("out", Path("runs/paper"))
     for flag, place in (("out", out), ("report", a.get("report", out))):
         if (at := next((q for q in (place, *place.parents) if q.is_file()), None)) is not None:
