@@ -35,7 +35,8 @@ from lucibot.task import Task, find_task, load_task
 
 Row = dict[str, Any]
 """One run's result: task, seed, method, task_digest, success, score, rollouts, loss, seconds,
-stages, metrics and run (its directory), or error instead of the last ones."""
+own_seconds (without those of stages that were taken over), stages, metrics and run (its directory), or
+error instead of the last ones."""
 
 
 NO_MATTER = ("optimize.cluster", "optimize.workers", "services.")
@@ -218,6 +219,7 @@ def _run(task: Task, point: Point, out: Path, results: Path, ahead: dict, measur
         "success": result.success, "score": _shortened(result),
         "rollouts": result.rollouts, "loss": result.loss and round(result.loss, 5),
         "seconds": round(result.own_seconds + result.taken_over_seconds, 1),
+        "own_seconds": round(result.own_seconds, 1),
         "stages": {n: round(s, 1) for n, s in result.seconds.items()},
         "metrics": {n: round(v, 5) for n, v in result.metrics.items()},
         "run": run.path.relative_to(out).as_posix(), **measured(run.path, task, point),
@@ -287,7 +289,7 @@ def announcement(points: Sequence[Point], rows: Sequence[Row]) -> str:
     total = 0.0
     for p in points:
         took = [
-            r["seconds"] for r in rows
+            r.get("own_seconds", r["seconds"]) for r in rows
             if (r["task"], r["method"]) == (p.key[0], p.method) and "seconds" in r
         ]  # fmt: skip
         total += float(np.mean(took)) if took else UNKNOWN_S

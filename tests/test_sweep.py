@@ -48,7 +48,7 @@ def made(monkeypatch):
             task=task.name, task_digest=task.digest, instruction="", seed=seed, success=seed == 0,
             score=0.5, missed=[], metrics={}, loss=1.0, terms={}, rollouts=3, failed_rollouts=0,
             same_loss_when_replayed=True, seconds={"scene": 2.0}, taken_over={}, own_seconds=2.0,
-            taken_over_seconds=0.0, wall_seconds=2.0, cost_usd=0.0, video={}, versions={},
+            taken_over_seconds=3.0, wall_seconds=2.0, cost_usd=0.0, video={}, versions={},
             machine={},
         )  # fmt: skip
         (run.path / "result.json").write_text(json.dumps(dataclasses.asdict(result)))
@@ -78,6 +78,7 @@ def test_a_sweep_goes_on_where_it_was(made, tmp_path):
     assert len(made["runs"]) == len(rows) == 8 and not made["open"]
     assert sum(r["success"] for r in rows) == 4
     assert all((tmp_path / r["run"] / "result.json").is_file() for r in rows)
+    assert {(r["seconds"], r["own_seconds"]) for r in rows} == {(5.0, 2.0)}
     # Two searches of one shape share a simulation: one for each task, stage and sweep.
     assert made["begun"] == 2 * 2 * 2
 
@@ -182,6 +183,14 @@ def test_two_task_folders_of_one_name_are_refused(made, tmp_path, capsys, small_
         assert main([*command, "--out", str(tmp_path / "out")]) == 2
         assert "have one name" in capsys.readouterr().err
     assert not made["runs"] and not (tmp_path / "out").exists()
+
+
+def test_what_was_taken_over_takes_no_time_again():
+    point = points(1)[0]
+    rows = [{"task": "cut_dough", "seed": 0, "method": "quick", "seconds": 600.0, "own_seconds": 120.0},
+            {"task": "cut_dough", "seed": 2, "method": "quick", "seconds": 240.0}]  # fmt: skip
+    assert sweep.announcement([point], rows[:1]) == "1 runs to go: about 2 min"
+    assert sweep.announcement([point], rows) == "1 runs to go: about 3 min"
 
 
 def test_rows_that_come_at_the_same_time_are_all_kept(tmp_path):
