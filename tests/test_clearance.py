@@ -274,6 +274,19 @@ def test_signed_distances_of_a_hollow_mesh():
     assert distance(box, 0, *inside) == pytest.approx(-0.0075)
 
 
+def test_faces_without_area_change_no_distance():
+    """Corners that coincide, and corners on one line, as exported and decimated meshes have them."""
+    box = trimesh.creation.box(extents=(0.06, 0.04, 0.02))
+    a, b, c = box.faces[0]
+    middle = box.vertices[[a, b]].mean(0)
+    flat = [(a, a, b), (a, b, b), (a, b, a), (c, c, c), (a, 8, b), (8, b, a)]
+    vertices, faces = [*box.vertices, middle], [*flat, *box.faces]
+    lower, cell, wanted = distance_field(box.vertices, box.faces)
+    found = distance_field(np.array(vertices), np.array(faces))
+    assert cell == found[1] and np.array_equal(lower, found[0])
+    np.testing.assert_allclose(found[2], wanted, atol=1e-8)
+
+
 def test_the_way_is_the_rollouts(tmp_path):
     """Poses on a way, in numba, are those of the servo's targets."""
     from lucibot.optimize import _clearance_kernels as clearance

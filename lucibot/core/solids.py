@@ -109,10 +109,14 @@ def _dot(a, b):
     return a[0] * b[0] + a[1] * b[1] + a[2] * b[2]
 
 
-@numba.njit(cache=True)
+@numba.njit(cache=True, error_model="numpy")
 def _squared_to_triangle(p, triangles, f):
     """Squared distance [m^2] of a point, a tuple, to triangle f of (F, 3, 3) (Ericson, Real-Time
-    Collision Detection, section 5.1.5). Tuples, because arrays of three would be allocated."""
+    Collision Detection, section 5.1.5). Tuples, because arrays of three would be allocated.
+
+    Of a triangle without area it may be NaN, which is nearer than nothing: its neighbours' edges are
+    where its own are.
+    """
     a = triangles[f, 0, 0], triangles[f, 0, 1], triangles[f, 0, 2]
     b = triangles[f, 1, 0], triangles[f, 1, 1], triangles[f, 1, 2]
     c = triangles[f, 2, 0], triangles[f, 2, 1], triangles[f, 2, 2]
