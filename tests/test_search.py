@@ -1,13 +1,16 @@
 """The optimizer, its coordinates, resuming, and poses that penetrate nothing."""
 
+import json
 import os
 import subprocess
 import sys
+from types import SimpleNamespace
 from typing import get_args, get_type_hints
 
 import numpy as np
 import pytest
 
+from lucibot.config import RunConfig
 from lucibot.core.errors import RunFailed
 from lucibot.core.geometry import pose_np
 from lucibot.objective.evaluation import Evaluation
@@ -16,6 +19,7 @@ from lucibot.optimize.config import CEM, Evosax, Pycma, SearchConfig
 from lucibot.optimize.parametrization import Parametrization
 from lucibot.optimize.search import _load_checkpoint, evaluate_once, search
 from lucibot.optimize.strategies import strict_ranks
+from lucibot.stages import optimize as stage
 from lucibot.task import load_task
 
 STRATEGIES = [Evosax(strategy=s) for s in get_args(get_type_hints(Evosax)["strategy"])]
@@ -196,6 +200,30 @@ def test_what_is_only_evaluated_is_one_rollout_of_the_estimate():
 
     with pytest.raises(RunFailed, match="diverged"):
         evaluate_once(diverged, start)
+
+
+def test_where_no_actuator_is_held_the_estimate_is_rolled_out_and_why_is_noted(
+    tmp_path, monkeypatch
+):
+    task, notes = load_task("cut_dough"), []
+    monkeypatch.setattr(stage, "_given", lambda ctx: SimpleNamespace(supervision=SimpleNamespace(
+        waypoints=parametrization().start, held=np.zeros((K, A), bool), keyframes=np.arange(K),
+        actuators=("knife",), camera=task.camera,
+    )))  # fmt: skip
+    reasons = {"held knife": "No hand stays on knife while it moves."}
+    (tmp_path / "answers.json").write_text(json.dumps({"reasons": reasons}))
+    evaluator = SimpleNamespace(
+        supervise=lambda *a: None, evaluate=evaluate, sharding=SimpleNamespace(n_envs=8)
+    )
+    ctx = SimpleNamespace(
+        task=task, config=RunConfig().optimize, inputs={"perceive": tmp_path}, folder=tmp_path,
+        seed=0, progress=lambda *a: None, note=notes.append, ahead=evaluator,
+    )  # fmt: skip
+    stage.run(ctx)
+    assert any(reasons["held knife"] in n for n in notes)
+    assert json.loads((tmp_path / "search.json").read_text())["rollouts"] == 1
+    with np.load(tmp_path / "trajectory.npz") as found:
+        np.testing.assert_array_equal(found["waypoints"], parametrization().start)
 
 
 def test_the_start_is_a_candidate(tmp_path):

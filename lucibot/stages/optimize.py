@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -97,6 +99,11 @@ def _run(ctx: Context, evaluator: ShardedEvaluator) -> None:
         alone = estimate if followed is None else followed
         save(evaluate_once(evaluate, alone), alone)
         return
+    if not supervision.held.any():
+        why = _why_unheld(ctx.inputs["perceive"], supervision)
+        ctx.note(f"no actuator is held at any keyframe, so nothing is searched: {why}")
+        save(evaluate_once(evaluate, estimate), estimate)
+        return
     clear = Clearance.of(ctx.task, grasps(ctx.task, supervision))
 
     def repair(waypoints: np.ndarray) -> np.ndarray:
@@ -130,6 +137,11 @@ def _run(ctx: Context, evaluator: ShardedEvaluator) -> None:
         reached=config.objective.reached, progress=ctx.progress,
     )  # fmt: skip
     save(found, start, descended)
+
+
+def _why_unheld(perceive: Path, supervision: Supervision) -> str:
+    reasons = json.loads((perceive / "answers.json").read_text())["reasons"]
+    return " ".join(reasons[f"held {name}"] for name in supervision.actuators)
 
 
 def _parametrization(
