@@ -272,6 +272,43 @@ def test_all_rollouts_diverged_is_one_clear_error(tmp_path):
         search(diverge, parametrization(), SearchConfig(population=8), seed=0, checkpoints=tmp_path)
 
 
+@pytest.mark.parametrize("optimizer", [Evosax(), Pycma(), CEM()], ids=lambda o: o.kind)
+def test_generations_that_diverge_later_take_nothing_away(optimizer, tmp_path):
+    def sometimes(waypoints):
+        generations.append(len(waypoints))
+        found = evaluate(waypoints)
+        if len(generations) in (3, 5, 6):
+            P = len(waypoints)
+            return Evaluation(
+                loss=np.full(P, np.inf, np.float32), terms={"distance": np.full(P, np.nan)},
+                failed=np.ones(P, bool),
+            )  # fmt: skip
+        return found
+
+    generations: list[int] = []
+    config = SearchConfig(population=8, generations=8, patience=0, optimizer=optimizer)
+    found = search(sometimes, parametrization(), config, seed=0, checkpoints=tmp_path)
+    assert len(generations) == len(found.history) == 8
+    sound = [g["loss"].min() for g in found.history if not g["failed"].all()]
+    assert found.loss == min(sound) and np.isfinite(sound).all() and len(sound) == 5
+
+
+def test_a_search_that_comes_to_where_all_diverge_stalls_and_begins_again_about_its_best(tmp_path):
+    def once(waypoints):
+        generations.append(waypoints)
+        found = evaluate(waypoints)
+        failed = np.full(len(waypoints), 2 <= len(generations) <= 4)
+        return Evaluation(loss=found.loss, terms=found.terms, failed=failed)
+
+    generations: list[np.ndarray] = []
+    config = SearchConfig(population=16, generations=9, patience=3, restarts=1, optimizer=CEM())
+    found = search(
+        once, parametrization(), config, seed=0, checkpoints=tmp_path, reached=lambda terms: False
+    )
+    assert len(found.history) == 9
+    assert found.loss < found.history[0]["loss"].min()
+
+
 @pytest.mark.parametrize("said", [-1e9, 0.0, np.nan, np.inf])
 def test_what_failed_is_behind_all_that_did_not_whatever_is_said_of_it(said, tmp_path):
     told = []

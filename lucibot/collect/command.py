@@ -283,7 +283,7 @@ class _Batch:
                     repair=lambda w: clear.repaired(w, supervision.held),
                     reached=s.objective.reached,
                 )  # fmt: skip
-            except RunFailed:  # All of a generation diverged.
+            except RunFailed:  # All of the first generation diverged.
                 return None
         return found.waypoints, found.rollouts
 

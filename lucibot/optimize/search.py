@@ -65,7 +65,8 @@ def search(
             begins again where its best does not.
 
     Raises:
-        RunFailed: every rollout of a generation diverged.
+        RunFailed: every rollout of a generation diverged, and none before it had a loss. Where one had,
+            the search goes on: it stalls there, and may begin again about its best.
     """
     checkpoints.mkdir(parents=True, exist_ok=True)
     history: list[dict[str, np.ndarray]] = []
@@ -97,7 +98,7 @@ def search(
         waypoints = repair(parametrization.waypoints(attempt.displaced(samples)))
         result = evaluate(waypoints)
         seconds.update(result.seconds)
-        if result.failed.all():
+        if result.failed.all() and not (history and np.isfinite(_losses(history)).any()):
             raise RunFailed(
                 f"generation {g + 1}: all {len(waypoints)} rollouts diverged; "
                 "lower simulation.dt_s or raise simulation.substeps in task.toml"
