@@ -75,6 +75,22 @@ def test_a_search_stops_when_it_gains_too_little(falls_to, least_gain, generatio
     assert found.loss == pytest.approx(min(falls_to, falls_to**generations))
 
 
+@pytest.mark.parametrize(
+    ("grows_to", "least_gain", "generations"),
+    [(1.0, 0.05, 1 + 3), (1.01, 0.05, 1 + 3), (1.1, 0.05, 9), (0.99, 0.0, 1 + 3), (1.01, 0.0, 9)],
+)
+def test_a_loss_below_zero_gains_by_growing(grows_to, least_gain, generations, tmp_path):
+    def evaluate(waypoints: np.ndarray) -> Evaluation:
+        calls.append(len(waypoints))
+        loss = -(grows_to ** len(calls)) * np.linspace(1, 0.5, len(waypoints), dtype=np.float32)
+        return Evaluation(loss=loss, terms={}, failed=np.zeros(len(waypoints), bool))
+
+    calls: list[int] = []
+    config = SearchConfig(population=8, generations=9, patience=3, least_gain=least_gain)
+    search(evaluate, parametrization(), config, seed=0, checkpoints=tmp_path)
+    assert len(calls) == generations
+
+
 def two_basins(waypoints: np.ndarray) -> Evaluation:
     """A shallow basin where the search starts, and a deep one four to five first steps beside it."""
     x = (waypoints - parametrization().start)[..., 0].mean((1, 2)) / 0.006

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import math
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -168,7 +169,9 @@ class _Attempt:
         if not 0 < patience <= min(len(history) - self.begin, len(history) - 1):
             return False
         best = _losses(history).min(1)
-        return min(best[-patience:]) >= (1 - self.config.least_gain) * min(best[:-patience])
+        before = min(best[:-patience])
+        # Losses may be negative: those of judges, and of terms of one's own.
+        return min(best[-patience:]) >= (1 - math.copysign(self.config.least_gain, before)) * before
 
     def next(self, history: list[dict[str, np.ndarray]]) -> _Attempt:
         """The next attempt: about the best of this one, or from where that began if it found nothing
