@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from pathlib import Path
 from typing import ClassVar
 
 import pytest
@@ -53,6 +54,22 @@ def test_finished_stages_are_skipped(toy):
     run_stages(run, task, RunConfig(), seed=5)
     run_stages(run, task, RunConfig(), seed=5)
     assert Toy.ran == {"first": 1, "last": 1}
+
+
+def test_what_another_run_clears_while_it_is_taken_over_is_not(toy, monkeypatch):
+    run, _ = toy
+    mine, other = (run.stage(1, "first", fingerprint) for fingerprint in ("a", "b"))
+    for at_once in (True, False):
+        (other.path / "out.txt").write_text("made")
+        other.finish(config=None, inputs={}, seconds=0.0, notes=[])
+        if at_once:
+            other.clear()
+        else:
+            # Between the look whether a file is there and the look into it.
+            monkeypatch.setattr(Path, "is_file", lambda self: True)
+            (other.path / "out.txt").unlink()
+            assert other.damaged() == ["out.txt"]
+        assert not mine.copy(other, source="b") and not (mine.finished() and not mine.damaged())
 
 
 def test_what_rests_on_the_task_alone_is_taken_over_from_another_run(toy, monkeypatch, tmp_path):

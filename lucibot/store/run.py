@@ -85,10 +85,7 @@ class StageFolder:
         manifest = self.manifest()
         if manifest is None:
             return []
-        return [
-            name for name, sha in manifest["files"].items()
-            if not (self.path / name).is_file() or sha256_file(self.path / name) != sha
-        ]  # fmt: skip
+        return [n for n, sha in manifest["files"].items() if _sha256_if_there(self.path / n) != sha]
 
     def finished(self) -> bool:
         return self.manifest() is not None
@@ -134,6 +131,8 @@ class StageFolder:
         False if they have changed meanwhile: whoever works on the other run may clear the folder.
         """
         manifest = other.manifest()
+        if manifest is None:
+            return False
         try:
             for p in other.path.iterdir():
                 if p.is_dir():
@@ -154,6 +153,13 @@ class StageFolder:
 
 _MANIFEST = {"files": dict, "inputs": dict, "seconds": int | float, "notes": list}
 """What a manifest has at least, and of which type."""
+
+
+def _sha256_if_there(path: Path) -> str | None:
+    try:
+        return sha256_file(path)
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+        return None
 
 
 def _for_measurement(p: Path, root: Path) -> bool:
