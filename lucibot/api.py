@@ -14,7 +14,7 @@ from lucibot.estimate import announce, estimate
 from lucibot.options import preset as preset_named
 from lucibot.options import read_seed, with_settings
 from lucibot.pipeline import StageConsole, open_run, reconfigure, run_stages, start_run
-from lucibot.preflight import settled_run
+from lucibot.preflight import settled_run, unsettled_run
 from lucibot.providers.embedder import ColourEmbedder, EmbedderConfig
 from lucibot.store.run import RunDirectory
 from lucibot.task import Task, load_task
@@ -83,7 +83,7 @@ def resume(
     """
     path = run.path if isinstance(run, RunDirectory) else Path(run)
     directory, loaded, config, before = open_run(path, task=task)
-    config = settled_run(loaded, _with(config, settings, video))
+    config = settled_run(loaded, _with(unsettled_run(loaded, config), settings, video))
     seed = before if seed is None else read_seed(seed)
     say = (console or StageConsole()).say
     with directory.locked(), reconfigure(directory, loaded, config, seed, say=say):

@@ -15,7 +15,7 @@ from lucibot.core.stopping import goes_on
 from lucibot.estimate import Estimate, announce, estimate
 from lucibot.options import add_shorthands, preset, read_seed, with_preset, with_settings
 from lucibot.pipeline import STAGES, ensure_stage, open_run, reconfigure, run_stages, start_run
-from lucibot.preflight import ensure_models, ensure_possible, settled_run
+from lucibot.preflight import ensure_models, ensure_possible, settled_run, unsettled_run
 from lucibot.settings import Parser
 from lucibot.store.finished import stages_finished
 from lucibot.store.result import RESULT, read_result
@@ -64,6 +64,7 @@ def resume(argv: list[str]) -> int:
     p.add_settings(RunConfig)
     options, given = p.parse(argv)
     directory, task, config, seed = open_run(options["run"], task=options.get("task"))
+    config = unsettled_run(task, config)
     if "preset" in options:
         config = with_preset(config, options["preset"])
     config = settled_run(task, with_settings(config, given))

@@ -29,14 +29,27 @@ def settled_run(task: Task, config: RunConfig) -> RunConfig:
     finds hands and who runs SAM 2 from what is installed."""
     o, p, s = config.optimize, config.perceive, config.select
     s = dataclasses.replace(s, verifier=_settled_judge(s.verifier))
-    population = o.search.population if task.is_searched else 1
-    batch = o.environments or settled_batch(task, population, device=o.device)
     return dataclasses.replace(
-        config, select=s, optimize=dataclasses.replace(o, environments=batch),
+        config, select=s,
+        optimize=dataclasses.replace(o, environments=o.environments or _settled_batch(task, o)),
         perceive=dataclasses.replace(
             p, hand=p.hand or default_hand(), tracker=settled_tracker(p.tracker)
         ),
     )  # fmt: skip
+
+
+def unsettled_run(task: Task, config: RunConfig) -> RunConfig:
+    """A run's `config` before settings of it are changed: a batch size that follows from its population and
+    device is left to be settled again, since with others another one would follow."""
+    o = config.optimize
+    if o.environments != _settled_batch(task, o):
+        return config
+    return dataclasses.replace(config, optimize=dataclasses.replace(o, environments=None))
+
+
+def _settled_batch(task: Task, config: OptimizeConfig) -> int | None:
+    population = config.search.population if task.is_searched else 1
+    return settled_batch(task, population, device=config.device)
 
 
 def _settled_judge(judge: Any) -> Any:

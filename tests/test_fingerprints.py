@@ -14,7 +14,8 @@ import lucibot.pipeline as pipeline
 from lucibot.config import RunConfig
 from lucibot.options import with_settings
 from lucibot.pipeline import STAGES, open_run, reconfigure, run_stages, stages_of, start_run
-from lucibot.preflight import settled_run
+from lucibot.preflight import settled_run, unsettled_run
+from lucibot.sim.sharding import settled_batch
 from lucibot.store.configs import agrees, settled
 from lucibot.task import find_task, load_task
 
@@ -234,6 +235,21 @@ def test_a_run_keeps_the_batch_it_began_with(monkeypatch):
     assert settled_run(load_task("stack_cups"), config).optimize == config.optimize
     # Where bodies do not collide a batch of any size gives the same bits.
     assert settled_run(load_task("cut_dough"), RunConfig()).optimize == RunConfig().optimize
+
+
+def test_a_batch_that_was_settled_follows_another_device_or_population():
+    task, begun = load_task("stack_cups"), settled_run(load_task("stack_cups"), RunConfig())
+
+    def environments(config: RunConfig, **changes) -> int | None:
+        given = {f"optimize.{n.replace('__', '.')}": v for n, v in changes.items()}
+        return settled_run(task, with_settings(unsettled_run(task, config), given)).optimize.environments
+
+    assert environments(begun) == begun.optimize.environments == 8
+    assert environments(begun, search__population="128") == settled_batch(task, 128) != 8
+    assert environments(begun, device="cuda") is None
+    asked = with_settings(begun, {"optimize.environments": "3"})
+    assert environments(asked, device="cuda", search__population="128") == 3
+    assert environments(begun, device="cuda", environments="8") == 8
 
 
 WHERE = {
