@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -41,6 +43,44 @@ def burst(scene, environment: int) -> None:
         p[:] = p.mean(0) + 0.02 * (p - p.mean(0))
     if scene._adapter.has_solids():
         torch.from_numpy(scene._adapter.solids()[0].F)[:, environment] *= 100
+
+
+def seen(positions, velocities=(), *, begins=((0, 0, 0),) * 3) -> list[bool]:
+    """Whether each of three environments, in which a body begins at `begins`, has diverged at a moment.
+
+    Args:
+        positions: (3 n, 3) of the body; velocities: (N, 3 n, 3) of particles that are within their domain.
+    """
+    from lucibot.sim.moment import Moment
+    from lucibot.sim.scene import SimScene
+
+    def task(at):
+        return SimpleNamespace(object=lambda name: SimpleNamespace(position_m=at))
+
+    scene = object.__new__(SimScene)
+    scene.n_envs, scene.task, scene._stands = 3, task(begins[0]), [task(at) for at in begins]
+    scene.particle_bounds = lambda name: (np.full(3, -1.0), np.ones(3))
+    p, v = torch.tensor(positions).float(), torch.tensor(velocities).float()
+    moment = Moment(
+        position={"cup": p}, quaternion={}, velocity={"cup": torch.zeros(len(p), 6)},
+        particles={"sand": torch.zeros_like(v)} if len(v) else {},
+        particle_velocity={"sand": v} if len(v) else {}, error=torch.zeros(len(p), dtype=torch.bool),
+    )  # fmt: skip
+    return scene.diverged(moment).tolist()
+
+
+def test_a_body_is_far_away_only_from_where_it_begins():
+    begins = ((3.5, 0, 0), (0, 0, 0), (0, -50, 0))
+    assert seen([(4.0, 0, 0), (3.1, 0, 0), (0, -47.5, 0)], begins=begins) == [False, True, False]
+    # Of two moments the first one's environments are counted first.
+    twice = [(0.4, 0, 0), (2.9, 0, 0), (0, -50, 2), (3, 1, 0), (0, 0, -3.1), (0, 0, 0)]
+    assert seen(twice, begins=begins) == [True, False, False, False, True, True]
+
+
+def test_particles_whose_speed_is_no_number_are_not_sound():
+    still = np.zeros((100, 3, 3))
+    still[7, 1, 2], still[3, 2, 0] = np.nan, 21.0
+    assert seen(np.zeros((3, 3)), still) == [False, True, True]
 
 
 @pytest.mark.slow
