@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 import pytest
 from pytest import approx
+from scipy.spatial.transform import Rotation
 
 from lucibot.core.errors import UserError
 from lucibot.core.euler import euler_xyz_deg_to_matrix
@@ -341,3 +342,46 @@ def test_hammer_peg_is_done_by_a_blow_and_not_by_weight_or_beside_it():
         way[2] = way[3]
     found = judged(resting, held)
     assert all(f.metrics["peg.opened_m"] < 0.001 for f in found)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("joint", [
+    'kind = "slider", axis = [0, 0.6, -0.8], upper = 0.3', 'kind = "hinge", axis = [1, 2, 0], origin_m = [0, 0.02, 0.1], upper = 90',
+])  # fmt: skip
+def test_what_hangs_on_something_that_moves_has_its_velocity_too(tmp_path, joint):
+    import torch
+
+    from lucibot.sim.scene import SimScene
+
+    folder = written(tmp_path, f'{{ {joint}, parent = "frame" }}')
+    frame = """
+[[objects]]
+name = "frame"
+roles = ["target"]
+mesh = "door.obj"
+position_m = [0.2, 0.1, 1.0]
+rotation_deg = [20, -40, 70]
+material = { kind = "rigid" }
+"""
+    (folder / "task.toml").write_text((folder / "task.toml").read_text() + frame)
+    scene = SimScene(load_task(folder), n_envs=1)
+    rng = np.random.default_rng(0)
+    for name, size in (("frame", 6), ("door", 1)):
+        scene._entities[name].set_dofs_velocity(
+            torch.tensor(rng.uniform(0.5, 1, (1, size))).float()
+        )
+    for _ in range(3):
+        scene.step()
+    at, q, before = (
+        scene.position("door").clone(),
+        scene.quaternion("door").clone(),
+        scene.velocity("door"),
+    )
+    scene.step()
+    middle = (before + scene.velocity("door"))[0].numpy() / 2
+    np.testing.assert_allclose(middle[:3], (scene.position("door") - at)[0] / scene.dt_s, atol=0.03)
+    turns = [
+        Rotation.from_quat(x[0].numpy(), scalar_first=True) for x in (q, scene.quaternion("door"))
+    ]
+    turned = (turns[1] * turns[0].inv()).as_rotvec()
+    np.testing.assert_allclose(middle[3:], turned / scene.dt_s, atol=0.03)

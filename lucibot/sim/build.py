@@ -222,8 +222,9 @@ def _add_objects(gs, scene, task: Task, scratch: Path, particles_as: str) -> dic
             if child.joint is not None and child.joint.parent == obj.name:
                 entities[child.name] = _add_object(gs, scene, task, child, scratch, particles_as)
                 T = np.linalg.inv(obj.T_world_object) @ child.T_world_object
+                parent = entities[obj.name]
                 entities[child.name].attach(
-                    entities[obj.name], obj.name, pos=T[:3, 3], quat=rotation_quat(T)
+                    parent, parent.base_link.name, pos=T[:3, 3], quat=rotation_quat(T)
                 )
     return entities
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from lucibot.core.camera import Camera
 from lucibot.core.errors import RunFailed
-from lucibot.core.geometry import pose_np, rotvec_to_quat
+from lucibot.core.geometry import pose_np, rotate, rotvec_to_quat
 from lucibot.core.progress import Progress, silent
 from lucibot.sim.arm import ArmModel
 from lucibot.sim.build import build_scene, drawn_light
@@ -255,17 +255,29 @@ class SimScene:
         """(B, 6): linear [m/s] and angular [rad/s] velocity of a body's mesh frame, world axes;
         copied."""
         speed = self._dof_velocity[self._dofs[name]].T.contiguous()
-        joint = self.task.object(name).articulation
-        if joint is None:
-            return speed
-        axis, origin = (
-            torch.as_tensor(v, dtype=speed.dtype, device=speed.device)
-            for v in (joint.world_axis, joint.world_origin_m)
-        )
-        if not joint.is_hinge:
-            return torch.cat([speed * axis, torch.zeros_like(speed * axis)], dim=-1)
-        turn = speed * axis
-        return torch.cat([torch.linalg.cross(turn, self.position(name) - origin), turn], dim=-1)
+        obj = self.task.object(name)
+        if obj.joint is None:  # Genesis tells a free body's turning about its own axes.
+            turn = rotate(self.quaternion(name), speed[:, 3:])
+            return torch.cat([speed[:, :3], turn], dim=-1)
+        joint, parent, at = obj.articulation, obj.joint.parent, self.position(name)
+
+        def everywhere(v: np.ndarray) -> Tensor:
+            return torch.as_tensor(v, dtype=speed.dtype, device=speed.device).expand_as(at)
+
+        if parent is None:
+            axis, arm = everywhere(joint.world_axis), at - everywhere(joint.world_origin_m)
+        else:  # Axis and origin go with the parent.
+            q = self.quaternion(name)
+            axis, arm = rotate(q, everywhere(joint.axis)), -rotate(q, everywhere(joint.origin_m))
+        along = speed * axis
+        still = torch.zeros_like(along)
+        own = (torch.linalg.cross(along, arm), along) if joint.is_hinge else (along, still)
+        found = torch.cat(own, dim=-1)
+        if parent is not None:
+            linear, turn = self.velocity(parent).split(3, dim=-1)
+            apart = at - self.position(parent)
+            found += torch.cat([linear + torch.linalg.cross(turn, apart), turn], dim=-1)
+        return found
 
     def particles(self, name: str) -> Tensor:
         """(N, B, 3) [m, world]. A contiguous view of the simulator's memory."""
