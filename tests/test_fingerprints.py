@@ -242,7 +242,9 @@ def test_a_batch_that_was_settled_follows_another_device_or_population():
 
     def environments(config: RunConfig, **changes) -> int | None:
         given = {f"optimize.{n.replace('__', '.')}": v for n, v in changes.items()}
-        return settled_run(task, with_settings(unsettled_run(task, config), given)).optimize.environments
+        return settled_run(
+            task, with_settings(unsettled_run(task, config), given)
+        ).optimize.environments
 
     assert environments(begun) == begun.optimize.environments == 8
     assert environments(begun, search__population="128") == settled_batch(task, 128) != 8
