@@ -140,6 +140,22 @@ def test_a_substeps_gradients_are_its_finite_differences(kind, shape, coupled, s
         assert scene.parted.sum() > 2
 
 
+@pytest.mark.parametrize("at", [(0.0053, 0.0207, 0.0291), (0.045, -0.01, 0.02), (0.0, 0.05, 0.03)])
+def test_an_influences_gradient_inside_and_outside_of_a_field(at):
+    """A soft shape still acts beyond its field."""
+    b = tool("field")._replace(softness=np.full(1, 0.08))
+
+    def value() -> float:
+        bodies.place(b)
+        return float(bodies.influence(b, 0, 0, at))
+
+    assert 0.1 < value() < 1
+    assert bodies.in_field(b, 0, 0, at)[-1] == (at[0] == 0.0053)
+    to = bodies_adjoint.pull(1, 1, 1, float)
+    bodies_adjoint.influence(b, 0, 0, at, 1.0, to)
+    close(to.pos, finite_differences(value, b.pos), "pos", 1e-5)
+
+
 @pytest.mark.parametrize("kind", [ELASTIC, ELASTOPLASTIC])
 def test_a_substeps_gradients_are_those_of_the_slow_twin(kind):
     """Whose formulas are written with a singular value decomposition."""

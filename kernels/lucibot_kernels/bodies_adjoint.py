@@ -82,7 +82,7 @@ def to_world(bodies, g, b, i, j, k):
 @inlined
 def influence(bodies, g, b, p, d_weight, to):
     """Of `influence` at a point that does not move: the slope of the exponential, then that of the
-    distance in the cell of the field (`signed_distance`, its trilinear part)."""
+    distance (`signed_distance`), which is trilinear in the field's cells."""
     zero, one = np.float32(0), np.float32(1)
     softness, kind = bodies.softness[g], bodies.kind[g]
     distance = distance_within(bodies, g, b, p, reach(softness))
@@ -95,7 +95,13 @@ def influence(bodies, g, b, p, d_weight, to):
         s = d_distance / max(length(a), EPS)
         moved_under(bodies, g, b, p, (s * a[0], s * a[1], s * a[2]), to)
         return
-    i, j, k, _ = in_field(bodies, g, b, p)
+    i, j, k, inside = in_field(bodies, g, b, p)
+    if not inside:
+        m, cell = from_middle(bodies, g, i, j, k), bodies.cell
+        s = d_distance / max(length(m), EPS)
+        slope = s * m[0] * cell[g, 0], s * m[1] * cell[g, 1], s * m[2] * cell[g, 2]
+        moved_under(bodies, g, b, p, to_world(bodies, g, b, slope[0], slope[1], slope[2]), to)
+        return
     size, d = bodies.size, bodies.distance
     i0, j0, k0 = np.int32(i), np.int32(j), np.int32(k)
     fi, fj, fk = i - np.float32(i0), j - np.float32(j0), k - np.float32(k0)
