@@ -3,6 +3,8 @@ block, gently."""
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import trimesh
@@ -122,3 +124,15 @@ def test_where_the_tool_is_at_a_keyframe_has_the_servos_gradient(task):
         particles=lambda m, k: {}, tool=lambda k: {k: pull},
     )  # fmt: skip
     np.testing.assert_allclose(got, wanted, atol=0.03 * np.abs(wanted).max())
+
+
+def test_of_nothing_asked_there_are_no_ways(task):
+    from lucibot.sim.gradient import RolloutGradient
+
+    gradient = object.__new__(RolloutGradient)
+    gradient._scene, gradient._sim = SimpleNamespace(task=task), task.spec.simulation
+    gradient._tool, gradient._link, gradient._first = task.actuators[0], 0, (None, None, None)
+    gradient._bodies = SimpleNamespace(link=np.zeros(0, int))
+    gradient._tape = SimpleNamespace(back=lambda gradients, environment: None)
+    for of in gradient.back({}, {}):
+        assert of.shape == (0, 6)

@@ -104,7 +104,7 @@ class RolloutGradient:
         pull = self._tape.back(
             {(k + 1) * per_keyframe: d for k, d in d_particles.items()}, environment
         )
-        substeps = (max([*d_particles, *d_tool]) + 1) * per_keyframe
+        substeps = (max([*d_particles, *d_tool], default=-1) + 1) * per_keyframe
         d_pose, d_speed, turns = self._of_tool(pull, substeps, environment)
         for k, d in d_tool.items():
             d_pose[(k + 1) * per_keyframe - 1] += d
