@@ -393,7 +393,8 @@ class _Walk:
                 self.console.done(stage, folder.manifest()["seconds"], skipped=True)
             else:
                 self._forget_result()
-                folder.clear(keep=() if anew else stage.keep)
+                outdated = anew or self._outdated(stage, folder)
+                folder.clear(keep=() if outdated else stage.keep)
                 if self.begun is None:
                     self.begun = self._begin_later_stages(stage)
                 self._run(stage, folder)
@@ -454,6 +455,11 @@ class _Walk:
         """Whether what is a default now was one then: defaults are not in the fingerprint."""
         config = getattr(self.config, stage.config) if stage.config else None
         return agrees(folder.manifest().get("config"), config, self._content)
+
+    def _outdated(self, stage: Stage, folder: StageFolder) -> bool:
+        """Whether it is known that what is there was made under other defaults, its checkpoints too."""
+        told = "config" in (folder.manifest() or {})
+        return told and not self._made_with(stage, folder)
 
     def _forget_result(self) -> None:
         """What lies at the top is of the last command, and this one makes it anew."""

@@ -99,6 +99,29 @@ def test_a_failed_stage_is_run_again_and_the_others_kept(toy):
     assert Toy.ran == {"first": 1, "last": 2}
 
 
+@pytest.mark.parametrize(
+    ("change", "kept"), [("defaults", False), ("damage", True), ("manifest", True), ("both", False)]
+)
+def test_checkpoints_are_kept_but_not_those_of_other_defaults(toy, monkeypatch, change, kept):
+    run, task = toy
+    first, last = pipeline.STAGES
+    last = dataclasses.replace(last, keep=("checkpoints",))
+    monkeypatch.setattr(pipeline, "STAGES", (first, last))
+    run_stages(run, task, RunConfig(), seed=5)
+    (manifest,) = run.path.glob("02_last/*/manifest.json")
+    checkpoint = manifest.with_name("checkpoints") / "one"
+    checkpoint.parent.mkdir()
+    checkpoint.write_text("")
+    told = json.loads(manifest.read_text())
+    if change in ("defaults", "both"):
+        told["config"]["film_fps"] += 1
+    if change in ("damage", "both"):
+        manifest.with_name("out.txt").write_text("tampered")
+    manifest.write_text("{" if change == "manifest" else json.dumps(told))
+    run_stages(run, task, RunConfig(), seed=5)
+    assert Toy.ran == {"first": 1, "last": 2} and checkpoint.exists() == kept
+
+
 @pytest.mark.parametrize("damage", ["change", "remove", "manifest"])
 def test_a_damaged_artefact_is_named_and_remade(toy, damage):
     run, task = toy
