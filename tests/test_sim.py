@@ -24,6 +24,7 @@ from lucibot.sim.memory import PROCESS_BYTES, ensure_memory, environment_bytes
 from lucibot.sim.rollout import intrinsic_xyz
 from lucibot.sim.sharding import Sharding
 from lucibot.task import Task, load_task
+from lucibot.task.schema import SPHSpec
 
 
 def knife_path(task: Task, **change) -> np.ndarray:
@@ -111,6 +112,16 @@ def test_particles_rest_on_the_highest_box_that_covers_their_domain():
         update={"simulation": wide}), ""))  # fmt: skip
     assert box.name == "table" and top == pytest.approx(0.0)
     assert support_plane(load_task("stack_cups")) is None
+    # The board is too small for a liquid's wider domain; a domain without particles asks for nothing.
+    sph = task.spec.simulation.model_copy(
+        update={"sph": SPHSpec(lower_m=mpm.lower_m, upper_m=mpm.upper_m)}
+    )
+    juice = task.object("dough").model_copy(
+        update={"name": "juice", "material": load_task("pour_liquid").object("liquid").material}
+    )
+    for objects, wanted in ((task.objects, "board"), ([*task.objects, juice], "table")):
+        both = task.spec.model_copy(update={"simulation": sph, "objects": objects})
+        assert support_plane(Task(task.folder, both, ""))[0].name == wanted
 
 
 def test_a_supervision_of_another_task_is_refused():

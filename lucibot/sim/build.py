@@ -270,20 +270,21 @@ def _has_particles(task: Task) -> bool:
 
 
 def support_plane(task: Task) -> tuple[BackgroundSpec, float] | None:
-    """The highest solid upright box whose top face covers the particles' whole domain, with the
+    """The highest solid upright box whose top face covers every domain that has particles, with the
     height of that face [m, world]; None where there is none."""
     sim = task.spec.simulation
-    domain = sim.mpm or sim.sph
-    if domain is None:
+    domains = [sim.sph if o.is_liquid else sim.mpm for o in task.objects if not o.is_rigid]
+    if not domains:
         return None
+    least, most = np.array([d.lower_m for d in domains]), np.array([d.upper_m for d in domains])
     covering = []
     for item in task.spec.background:
         if not item.solid or item.size_m is None or any(item.rotation_deg):
             continue
         half, centre = np.asarray(item.size_m) / 2, np.asarray(item.position_m)
         lower, upper = centre - half, centre + half
-        covers = (lower[:2] <= domain.lower_m[:2]).all() and (upper[:2] >= domain.upper_m[:2]).all()
-        if covers and upper[2] < domain.upper_m[2]:
+        covers = (lower[:2] <= least[:, :2]).all() and (upper[:2] >= most[:, :2]).all()
+        if covers and (upper[2] < most[:, 2]).all():
             covering.append(item)
     best = max(covering, key=_top_m, default=None)
     return None if best is None else (best, _top_m(best))
