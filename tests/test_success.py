@@ -186,6 +186,8 @@ def test_a_spinning_cup_is_not_at_rest(cups):
         ({"predicate": "piecs", "object": "dough", "count": 2}, "Did you mean 'pieces'"),
         ({"predicate": "pieces", "object": "dough", "cuont": 2}, "Did you mean 'count'"),
         ({"predicate": "pieces", "object": "dough"}, "count is missing"),
+        # Nearer than they are set out nothing is connected, and a miss would score more than 1.
+        ({"predicate": "pieces", "object": "dough", "count": 1, "spacings": 0.5}, "spacings"),
         (
             {"predicate": "pieces", "object": "dough", "count": "two"},
             "count: must be a valid integer, got 'two'",

@@ -30,7 +30,7 @@ class Pieces(Predicate):
     count: Count
     min_fraction: Fraction = 0.2
     """Smallest share of the particles that each piece may have."""
-    spacings: Positive = Field(1.5, le=100)
+    spacings: Positive = Field(1.5, ge=1, le=100)
     """Particles nearer to each other than this many particle sizes are connected."""
 
     def judge(self, task: Task, state: Any) -> Judgement:
