@@ -73,6 +73,17 @@ def test_uphill_is_left_alone():
     assert found.slopes == 1 and not found.sample.any() and found.rollouts > 5
 
 
+def test_no_length_is_tried_twice_from_one_place():
+    uphill = -2 * STEEP * (0 - np.array([1.0, -1.0, 0.5]))
+    bowl, lengths = Bowl(slope=uphill), []
+    roll = bowl.roll
+    bowl.roll = lambda samples: lengths.extend(np.linalg.norm(samples, axis=1)) or roll(samples)
+    descend(bowl, 3, DescentStart(steps=1, tries=3))
+    # From the start each length is half of the one before.
+    np.testing.assert_allclose(lengths[1:], 2.0 ** -np.arange(len(lengths) - 1))
+    assert len(lengths) > 1 + 3
+
+
 def test_rollouts_that_fail_are_never_lower():
     # The longest of its first steps leaves what can be rolled out.
     found = descend(Bowl(fails=1.55), 3, DescentStart(steps=4, first_step=4.0))

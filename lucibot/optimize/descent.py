@@ -120,7 +120,7 @@ def descend(
                 sample, radius = tried[number], radius * reach[number]
                 losses.append(float(found[number]))
                 break
-            radius *= reach[-1] / 2
+            radius *= reach[-1] / 4
     return Descended(
         sample=sample, losses=np.array(losses), rollouts=rollouts, slopes=count,
         rollout_s=seconds["roll"] / rollouts, slope_s=seconds["slope"] / max(count, 1),
