@@ -124,7 +124,7 @@ STAGES: tuple[Stage, ...] = (
     Stage(number=20, name="imagine", version=5, needs=("scene", "prompt"), config="imagine",
           reads=("scene", "roles", "hands", "storyboard"), seeded=True,
           asks=lambda config: ("select",) if config.imagine.judge else ()),
-    Stage(number=30, name="select", version=14, needs=("scene", "imagine"), config="select",
+    Stage(number=30, name="select", version=15, needs=("scene", "imagine"), config="select",
           reads=("scene", "roles", "hands", "goal", "instruction")),
     Stage(number=40, name="perceive", version=24, needs=("scene", "imagine", "select"),
           config="perceive", reads=("scene", "roles", "hands"),

@@ -88,6 +88,18 @@ def test_each_fault_is_rejected_for_its_own_reason(videos, fault, reason):
     assert 4 < x1 - x0 < 250 and (changed[inside] > 40).mean() > 0.1
 
 
+@pytest.mark.parametrize(("drawn_over", "is_new"), [("white", True), ("a gleam", False)])
+def test_what_is_small_has_to_stand_out(videos, drawn_over, is_new):
+    """Ten pixels across of four hundred (0.08% of the picture), on the empty table from half-way on."""
+    task, view, drawn = videos
+    frames = drawn[""].frames.copy()
+    there = frames[len(frames) // 2 :, 245:255, 50:60]
+    there[...] = 235 if is_new else np.clip(there * 1.35 + 45, 0, 255)
+    verdict = PixelVerifier().create().judge(task, view, Video(frames=frames, fps=10))
+    assert verdict.new_object == is_new, verdict.evidence
+    assert verdict.evidence["unexplained_area"] > 0, "it is seen, and too faint for its size"
+
+
 def grainy(video: Video, sigma: float, crf: int, folder) -> Video:
     """The video with film grain of `sigma` of 255, encoded and decoded again."""
     rng = np.random.default_rng(5)

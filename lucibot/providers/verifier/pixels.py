@@ -70,7 +70,7 @@ class Judge:
         doubt = max(
             evidence["self_motion"] / self.config.self_motion,
             evidence["self_shift"] / self.config.self_shift,
-            evidence["unexplained_area"] / self.config.new_object_area,
+            evidence["unexplained_strength"] / self.config.new_object_area,
             evidence["background_drift"] / self.config.drift_free,
         )
         return Verdict(
@@ -216,15 +216,18 @@ class Judge:
         stays = (longest >= c.new_object_s).astype(np.uint8)
         stays = cv2.morphologyEx(stays, cv2.MORPH_OPEN, np.ones((5, 5)))
         _, parts, stats, _ = cv2.connectedComponentsWithStats(stays)
-        best, where, what = 0.0, (0, 0), None
+        best, strength, where, what = 0.0, 0.0, (0, 0), None
         for p in range(1, len(stats)):
             share = stats[p, cv2.CC_STAT_AREA] / (h * w)
-            if contrast[parts == p].mean() >= c.new_object_contrast and share > best:
-                best = float(share)
+            differs = contrast[parts == p].mean() / c.new_object_contrast
+            if differs >= 1 and share * differs > strength:
+                best, strength = float(share), float(share * differs)
                 ys, xs = np.nonzero(parts == p)
                 where, what = (round(xs.mean() / w, 2), round(ys.mean() / h, 2)), parts == p
         evidence["unexplained_area"] = best
-        if best < c.new_object_area:
+        evidence["unexplained_strength"] = strength
+        # What is small has to stand out the more: a white cube, and no gleam.
+        if strength < c.new_object_area or best < c.new_object_least_area:
             return False
         reasons.append(
             f"something appears that was not in the first frame: {best:.2%} of the picture near "
