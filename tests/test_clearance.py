@@ -1,6 +1,8 @@
 """What stands still is passed through nowhere on the way that a rollout makes."""
 
+import hashlib
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -285,6 +287,19 @@ def test_faces_without_area_change_no_distance():
     found = distance_field(np.array(vertices), np.array(faces))
     assert cell == found[1] and np.array_equal(lower, found[0])
     np.testing.assert_allclose(found[2], wanted, atol=1e-8)
+
+
+def test_loops_that_were_compiled_are_made_anew_when_the_distances_change():
+    from numba.core.dispatcher import Dispatcher
+
+    from lucibot.core import solids
+    from lucibot.optimize import _clearance_kernels as clearance
+
+    digest = hashlib.sha256(Path(solids.__file__).read_bytes()).hexdigest()
+    own = [f for f in vars(clearance).values()
+           if isinstance(f, Dispatcher) and f.py_func.__module__ == clearance.__name__]  # fmt: skip
+    assert len(own) > 10
+    assert all(f._cache._cache_file._source_stamp[1] == digest for f in own)
 
 
 def test_the_way_is_the_rollouts(tmp_path):

@@ -3,11 +3,16 @@ shift that clears both."""
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
 from typing import NamedTuple
 
 import numba
 import numpy as np
+from lucibot_kernels.jit import stamped
 
+from lucibot.core import solids as _solids
 from lucibot.core.solids import distance, in_frame, outward
 
 MARGIN_M = 0.0005
@@ -24,6 +29,14 @@ NEARLY_M = 0.0005
 """A shift is sought to within so much, where it is not found at once."""
 EXACT_M = 1e-5
 
+_DIGEST = hashlib.sha256(Path(_solids.__file__).read_bytes()).hexdigest()
+
+
+def _compiled(kernel: Callable) -> Callable:
+    """Kept on disk until this file changes, or that whose functions are inlined."""
+    return stamped(numba.njit(cache=True)(kernel), _DIGEST)
+
+
 # Poses on a way ---------------------------------------------------------------------------------
 #
 # A way is (13,): its first position, what is added to it, the turn's axis and angle, and the first
@@ -31,7 +44,7 @@ EXACT_M = 1e-5
 # how many candidates are repaired together.
 
 
-@numba.njit(cache=True)
+@_compiled
 def _quaternion(r0, r1, r2):
     """Rotation vector to (w, x, y, z)."""
     angle = np.sqrt(r0 * r0 + r1 * r1 + r2 * r2)
@@ -39,7 +52,7 @@ def _quaternion(r0, r1, r2):
     return np.cos(angle / 2), s * r0, s * r1, s * r2
 
 
-@numba.njit(cache=True)
+@_compiled
 def _product(a, b):
     return (
         a[0] * b[0] - a[1] * b[1] - a[2] * b[2] - a[3] * b[3],
@@ -49,7 +62,7 @@ def _product(a, b):
     )
 
 
-@numba.njit(cache=True)
+@_compiled
 def _vector(q):
     """The shortest rotation vector of (w, x, y, z), as its unit axis and its angle."""
     w, x, y, z = q
@@ -61,7 +74,7 @@ def _vector(q):
     return x / s, y / s, z / s, 2 * np.arctan2(s, w)
 
 
-@numba.njit(cache=True)
+@_compiled
 def _lay(way, a, shift_a, b, shift_b):
     """The way from pose vector a (6,), shifted (3,), to b: as `run_rollout` interpolates."""
     qa, qb = _quaternion(a[3], a[4], a[5]), _quaternion(b[3], b[4], b[5])
@@ -72,14 +85,14 @@ def _lay(way, a, shift_a, b, shift_b):
         way[10 + k] = a[3 + k]
 
 
-@numba.njit(cache=True)
+@_compiled
 def _rotation_on(way, s):
     angle = s * way[9]
     turn = _quaternion(angle * way[6], angle * way[7], angle * way[8])
     return _product(turn, _quaternion(way[10], way[11], way[12]))
 
 
-@numba.njit(cache=True)
+@_compiled
 def _pose_on(way, s, T):
     """Write into T (3, 4) the pose at share s of a way."""
     w, x, y, z = _rotation_on(way, s)
@@ -90,7 +103,7 @@ def _pose_on(way, s, T):
         T[k, 3] = way[k] + s * way[3 + k]
 
 
-@numba.njit(cache=True)
+@_compiled
 def _at(T, points, i):
     """Point i of (n, 3) in a posed frame, in the world."""
     a, b, c = points[i, 0], points[i, 1], points[i, 2]
@@ -104,7 +117,7 @@ def _at(T, points, i):
 # Distances --------------------------------------------------------------------------------------
 
 
-@numba.njit(cache=True)
+@_compiled
 def _least(tool, solids, slack, T, limit):
     """The least signed distance [m] below `limit` of a posed tool, each solid's increased by its
     `slack`, with the solid and the point; the limit and -1 where there is none."""
@@ -125,7 +138,7 @@ def _least(tool, solids, slack, T, limit):
     return limit, solid, point
 
 
-@numba.njit(cache=True)
+@_compiled
 def _beyond_a_face(solids, j, p, q):
     """The least distance [m] of two world points to the side of a face of box j that is not the box's,
     for the face where this is largest: so far away is the straight line between them, at least."""
@@ -137,7 +150,7 @@ def _beyond_a_face(solids, j, p, q):
     return best
 
 
-@numba.njit(cache=True)
+@_compiled
 def _surely_clear(tool, solids, slack, ends, limit, moved, turned):
     """Whether nothing of a tool comes nearer than `limit` between two poses `ends` (2, 3, 4), from the
     middle of which it is at most `moved` [m] and turned by `turned` [rad] away."""
@@ -169,7 +182,7 @@ def _surely_clear(tool, solids, slack, ends, limit, moved, turned):
     return True
 
 
-@numba.njit(cache=True)
+@_compiled
 def _least_on_way(tool, solids, slack, way, T, ends):
     """As `_least` below 0, over a whole way, and the share of the way where it is.
 
@@ -203,7 +216,7 @@ def _least_on_way(tool, solids, slack, way, T, ends):
         n += 1
 
 
-@numba.njit(cache=True)
+@_compiled
 def distances(tool, solids, poses):
     out, T, way = np.empty(len(poses)), np.empty((3, 4)), np.empty(13)
     none, still = np.zeros(solids.T_box_world.shape[0] + len(solids.cell_m)), np.zeros(3)
@@ -249,7 +262,7 @@ class Desk(NamedTuple):
         )  # fmt: skip
 
 
-@numba.njit(cache=True)
+@_compiled
 def repair(tool, solids, desk, stations):
     """Shift stations (M, n, 6) in place, the first of each row apart; returns which, (M, n) bool."""
     M, n, _ = stations.shape
@@ -277,7 +290,7 @@ def repair(tool, solids, desk, stations):
     return changed
 
 
-@numba.njit(cache=True)
+@_compiled
 def _depth(tool, solids, j, T):
     """How deep [m] a posed tool is in solid j."""
     depth = 0.0
@@ -287,7 +300,7 @@ def _depth(tool, solids, j, T):
     return depth
 
 
-@numba.njit(cache=True)
+@_compiled
 def _shortest_shift(tool, solids, desk, row, i, least, solid):
     """Write into `desk.best` the shortest shift found that clears station i; returns its length [m],
     inf if there is none, and whether station i - 1 has to follow.
@@ -321,7 +334,7 @@ def _shortest_shift(tool, solids, desk, row, i, least, solid):
     return shortest, with_before
 
 
-@numba.njit(cache=True)
+@_compiled
 def _shift_along(tool, solids, desk, row, i, both, limit, x, y, z):
     """Write into `desk.shift` what clears station i, and i - 1 if `both`, along a direction; returns
     its length [m], inf if that would not be below `limit`."""
@@ -344,7 +357,7 @@ def _shift_along(tool, solids, desk, row, i, both, limit, x, y, z):
     return clear if clear < limit else np.inf
 
 
-@numba.njit(cache=True)
+@_compiled
 def _shift_along_normals(tool, solids, desk, row, i, both, limit):
     """The same along the normals of what is in the way each time."""
     desk.shift[:] = 0
@@ -360,7 +373,7 @@ def _shift_along_normals(tool, solids, desk, row, i, both, limit):
     return np.inf
 
 
-@numba.njit(cache=True)
+@_compiled
 def _need(tool, solids, desk, stations, i, both):
     """How far [m] station i, shifted by `desk.shift`, must at least be shifted on to be clear, or, if
     it is, the way to it; the solid that asks most for it, or -1. Writes `desk.normal`.
@@ -394,7 +407,7 @@ def _need(tool, solids, desk, stations, i, both):
     return worst, solid
 
 
-@numba.njit(cache=True)
+@_compiled
 def _stop_before(tool, solids, desk, row, i):
     """Put station i where the way to it is still clear."""
     way = desk.way
