@@ -199,8 +199,8 @@ def _list_locked(results: Path) -> AbstractContextManager:
 
 def _shape(config: RunConfig) -> tuple:
     """What a simulation that is begun early depends on, besides the task."""
-    o = config.optimize
-    return (o.search.population, o.environments, o.workers, o.device, o.cluster)
+    o, film = config.optimize, config.execute.film_width
+    return (o.search.population, o.environments, o.workers, o.device, o.cluster, film)
 
 
 def _run(task: Task, point: Point, out: Path, results: Path, ahead: dict, measured) -> Row:

@@ -17,7 +17,7 @@ from lucibot.preflight import settled_run
 from lucibot.store.configs import to_dict
 from lucibot.store.result import Result
 from lucibot.store.run import RunDirectory
-from lucibot.sweep import Point
+from lucibot.sweep import Point, _shape
 from lucibot.task import load_task
 
 QUICK = PRESETS["quick"]
@@ -260,3 +260,12 @@ def test_the_command_lists_what_it_made(made, tmp_path, capsys):
 def test_mistakes_are_one_line(capsys, tmp_path, argv, named):
     assert main(["sweep", *argv, "--out", str(tmp_path)]) == 2
     assert named in capsys.readouterr().err
+
+
+def test_points_that_film_in_another_width_share_no_simulation():
+    wide = with_settings(RunConfig(), {"execute.film_width": "320"})
+    assert (
+        _shape(wide)
+        != _shape(RunConfig())
+        == _shape(with_settings(RunConfig(), {"execute.film_fps": "5"}))
+    )
