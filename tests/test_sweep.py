@@ -263,9 +263,9 @@ def test_mistakes_are_one_line(capsys, tmp_path, argv, named):
 
 
 def test_points_that_film_in_another_width_share_no_simulation():
-    wide = with_settings(RunConfig(), {"execute.film_width": "320"})
+    wide = with_settings(RunConfig(), {"execute.film-width": "320"})
     assert (
         _shape(wide)
         != _shape(RunConfig())
-        == _shape(with_settings(RunConfig(), {"execute.film_fps": "5"}))
+        == _shape(with_settings(RunConfig(), {"execute.film-fps": "5"}))
     )
