@@ -38,10 +38,10 @@ class PixelVerifier(Config):
     drift_bad: float = 0.006
     """From here on the camera has moved for certain, by more than was taken out."""
     new_object_area: float = 0.0012
-    """Least share of the picture that an unexplained thing covers which just differs by
-    `new_object_contrast`; what differs more may be smaller in proportion."""
+    """Least share of the picture that an unexplained thing covers. What stands clear of hands and objects may
+    be smaller in proportion as it differs by more than `new_object_contrast`."""
     new_object_least_area: float = 0.0004
-    """Least share of the picture that it covers, however much it differs."""
+    """Least share of the picture that it then covers, however much it differs."""
     new_object_s: float = 0.6
     """How long it must stay at one place."""
     new_object_contrast: float = 18.0

@@ -6,7 +6,8 @@ what a video model planned. Each deduction carries the value that was measured.
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -70,6 +71,7 @@ class Judge:
         doubt = max(
             evidence["self_motion"] / self.config.self_motion,
             evidence["self_shift"] / self.config.self_shift,
+            evidence["unexplained_area"] / self.config.new_object_area,
             evidence["unexplained_strength"] / self.config.new_object_area,
             evidence["background_drift"] / self.config.drift_free,
         )
@@ -192,51 +194,62 @@ class Judge:
         return lost
 
     def _new_object(self, regions: Regions, standing, seconds, reasons, evidence, shown) -> bool:
-        """A compact region that nothing explains and that stays where it is."""
+        """A compact region that nothing explains and that stays where it is. A small one has to stand out
+        the more, and clear of hands and objects, whose ends and undersides are not always known."""
         c = self.config
-        h, w = regions.labels.shape[1:]
         # Where an object stood at first its edge is blurred into what lies under it.
         start = (regions.labels[0] > 0) & (regions.labels[0] < HAND)
         known = cv2.dilate(start.astype(np.uint8), np.ones((5, 5))) > 0
-        delta = np.linalg.norm(regions.lab - regions.lab[0], axis=-1)
-        run = np.zeros((h, w), np.float32)
-        longest = np.zeros((h, w), np.float32)
-        contrast = np.zeros((h, w), np.float32)
-        for k in range(1, len(regions.labels)):
+        odd, clear = [], []
+        for k in range(len(regions.labels)):
             # What an object's colours have strayed to belongs to the same thing as what lies in it.
             labels = regions.labels[k].copy()
             labels[_strays(labels, standing)] = UNKNOWN
-            odd = _unexplained(labels) & ~known
+            odd.append(_unexplained(labels) & ~known)
+            clear.append(_clear_of((labels > 0) & (labels != UNKNOWN), odd[k]))
+        nothing = _Stays(share=0.0, differs=0.0, where=np.zeros(regions.labels.shape[1:], bool))
+        large = max([nothing, *self._what_stays(regions, odd, seconds)], key=lambda s: s.share)
+        small = max([nothing, *self._what_stays(regions, clear, seconds)], key=lambda s: s.strength)
+        evidence["unexplained_area"] = large.share
+        evidence["unexplained_strength"] = small.strength
+        if large.share >= c.new_object_area:
+            new = large
+        elif small.share >= c.new_object_least_area and small.strength >= c.new_object_area:
+            new = small
+        else:
+            return False
+        x, y = new.middle
+        reasons.append(
+            f"something appears that was not in the first frame: {new.share:.2%} of the picture near "
+            f"({x:.0%}, {y:.0%}) of its width and height"
+        )
+        seen = [(labels == UNKNOWN)[new.where].sum() for labels in regions.labels]
+        t = int(regions.frames[int(np.argmax(seen))])
+        shown.append(Shown(frame=t, words=reasons[-1], box=_box(new.where)))
+        return True
+
+    def _what_stays(self, regions: Regions, odd: list[np.ndarray], seconds) -> Iterator[_Stays]:
+        """The parts of `odd` (h, w) bool at each sample that stay, and differ enough from what was there."""
+        c = self.config
+        h, w = regions.labels.shape[1:]
+        delta = np.linalg.norm(regions.lab - regions.lab[0], axis=-1)
+        run = np.zeros((h, w), np.float32)
+        longest, contrast = run.copy(), run.copy()
+        for k in range(1, len(regions.labels)):
             covered = regions.labels[k] == HAND
             gap = seconds[k] - seconds[k - 1]
             # A hand in front neither ends nor lengthens the stay.
-            run = np.where(odd, run + gap, np.where(covered, run, 0)).astype(np.float32)
+            run = np.where(odd[k], run + gap, np.where(covered, run, 0)).astype(np.float32)
             better = run > longest
             longest[better], contrast[better] = run[better], delta[k][better]
         stays = (longest >= c.new_object_s).astype(np.uint8)
         stays = cv2.morphologyEx(stays, cv2.MORPH_OPEN, np.ones((5, 5)))
         _, parts, stats, _ = cv2.connectedComponentsWithStats(stays)
-        best, strength, where, what = 0.0, 0.0, (0, 0), None
         for p in range(1, len(stats)):
-            share = stats[p, cv2.CC_STAT_AREA] / (h * w)
-            differs = contrast[parts == p].mean() / c.new_object_contrast
-            if differs >= 1 and share * differs > strength:
-                best, strength = float(share), float(share * differs)
-                ys, xs = np.nonzero(parts == p)
-                where, what = (round(xs.mean() / w, 2), round(ys.mean() / h, 2)), parts == p
-        evidence["unexplained_area"] = best
-        evidence["unexplained_strength"] = strength
-        # What is small has to stand out the more: a white cube, and no gleam.
-        if strength < c.new_object_area or best < c.new_object_least_area:
-            return False
-        reasons.append(
-            f"something appears that was not in the first frame: {best:.2%} of the picture near "
-            f"({where[0]:.0%}, {where[1]:.0%}) of its width and height"
-        )
-        odd = [(labels == UNKNOWN)[what].sum() for labels in regions.labels]
-        t = int(regions.frames[int(np.argmax(odd))])
-        shown.append(Shown(frame=t, words=reasons[-1], box=_box(what)))
-        return True
+            differs = float(contrast[parts == p].mean()) / c.new_object_contrast
+            if differs >= 1:
+                share = float(stats[p, cv2.CC_STAT_AREA] / (h * w))
+                yield _Stays(share=share, differs=differs, where=parts == p)
 
     def _goal(self, task, view, video, regions, seconds, reasons, evidence) -> float:
         c = self.config
@@ -261,6 +274,29 @@ class Judge:
                 )
             shares.append(share)
         return 2.0 + 4.0 * float(np.clip(min(shares) / 0.8, 0, 1))
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Stays:
+    """A region that stays where it is."""
+
+    share: float
+    """Of the picture."""
+    differs: float
+    """From what was there [the least that counts]."""
+    where: np.ndarray
+    """(h, w) bool"""
+
+    @property
+    def strength(self) -> float:
+        return self.share * self.differs
+
+    @property
+    def middle(self) -> tuple[float, float]:
+        """Across and down, as shares of the picture."""
+        h, w = self.where.shape
+        ys, xs = np.nonzero(self.where)
+        return round(xs.mean() / w, 2), round(ys.mean() / h, 2)
 
 
 def _box(mask: np.ndarray) -> tuple[float, float, float, float]:
@@ -289,6 +325,17 @@ def _unexplained(labels: np.ndarray) -> np.ndarray:
         # A thing's blurred edge may take on a known object's colours: look beyond it as well.
         if _enclosed(part, something) and _enclosed(grown(part, 5), something):
             out[part] = False
+    return out
+
+
+def _clear_of(something: np.ndarray, odd: np.ndarray) -> np.ndarray:
+    """The parts of `odd` (h, w) bool around which hardly anything of `something` is."""
+    count, parts = cv2.connectedComponents(odd.astype(np.uint8))
+    out = np.zeros_like(odd)
+    for p in range(1, count):
+        part = parts == p
+        ring = grown(part, 7) & ~part
+        out |= part & (something[ring].mean() < 0.1 if ring.any() else False)
     return out
 
 
