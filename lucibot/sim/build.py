@@ -100,8 +100,8 @@ def _set_servos(task: Task, entities: dict[str, Any]) -> None:
             # Its value is set, or left to what pushes it.
             _harden_friction(entity)
             continue
-        # The servo's axes are the world's while the inertia turns with the body, and the body
-        # turns about its frame's origin: gains for its largest inertia about that origin.
+        # The body turns about its frame's origin: gains for its largest inertia about that origin, the same
+        # for each axis.
         com, inertia = mass_properties(task.mesh(obj), m)
         largest = float(np.linalg.eigvalsh(inertia).max() + m * com @ com)
         entity.set_dofs_kp(np.r_[[m * w * w] * 3, [largest * w * w] * 3])

@@ -16,6 +16,7 @@ from lucibot.core.geometry import (
     minimum_jerk,
     pose_np,
     quat_to_rotvec,
+    rotate,
     rotvec_to_quat,
 )
 from lucibot.core.joint import Joint
@@ -305,9 +306,12 @@ def _segments(
     """Servo targets and velocities (S, n, A, 6, B) float32 of n steps from each of the stations
     (B, S + 1, A, 6) to the next."""
     poses, velocities = led(stations, n, dt_s, bandwidth_rad_s)
+    # A free joint turns about the body's own axes.
+    back = rotvec_to_quat(-poses[..., 3:])
+    own = torch.cat([velocities[..., :3], rotate(back, velocities[..., 3:])], dim=-1)
     return tuple(
         rearrange(x, "b s n a c -> s n a c b").contiguous()
-        for x in (_servo_targets(poses, lift), velocities.float())
+        for x in (_servo_targets(poses, lift), own.float())
     )
 
 

@@ -215,7 +215,8 @@ class SimScene:
 
         Args:
             pose_euler: (6, B) position [m] and intrinsic xyz Euler angles [rad].
-            velocity: (6, B) linear [m/s] and angular [rad/s] velocity, world axes.
+            velocity: (6, B) linear velocity [m/s, world axes] and angular velocity [rad/s] about the axes
+                of the body at that target.
         """
         with self.timer.part("control"):
             mode, position, speed, _ = self._controls[name]
