@@ -179,8 +179,9 @@ CHOSEN = (
     "Settings were chosen on seeds from 100 on; the tables use others. The exceptions: when a search stops (`patience`, "
     "`least_gain`) was settled on pour_liquid's seeds 0 to 4 and 100 to 103; when it begins again (`restarts`, "
     "`least_target_iou`) on seed 0 of all tasks; `target_lasts` was made for what seed 3 of lift_mochi had shown, a mochi "
-    "that was thrown; and that the tracker drew half-hidden tools too far away, that sand's grain parted its mask, and "
-    "that its domain was too narrow, came to light on seed 0 of scoop_sand."
+    "that was thrown; that the tracker drew half-hidden tools too far away, that sand's grain parted its mask, and "
+    "that its domain was too narrow, came to light on seed 0 of scoop_sand; that a knife was lost as it was laid down, and "
+    "that what it had grown by was taken for depth, came to light on seed 0 of cut_dough."
 )
 """On what was settled what the tables rest on; README.md says the same."""
 
