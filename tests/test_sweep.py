@@ -234,7 +234,7 @@ def test_the_command_lists_what_it_made(made, tmp_path, capsys):
     assert main([*arguments, "--optimize.search.population", "8"]) == 0
     text = capsys.readouterr().out
     small = "quick --optimize.search.population 8"
-    assert f"| open_door | {small} | 1/3 | 0.50 | 3 | 0.0 |" in text
+    assert f"| open_door | {small} | 1/3 | 0.50 | 3 | 0.1 |" in text
     records = [json.loads(p.read_text()) for p in tmp_path.glob("*/*/run.json")]
     assert {r["config"]["optimize"]["search"]["population"] for r in records} == {8}
     # A cap is none, and what was made is there.
