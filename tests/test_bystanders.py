@@ -100,6 +100,24 @@ def test_an_arm_that_passes_behind_it_is_told_apart(scene):
     assert (regions.labels[5:8, 63:70, 95:120] == HAND).mean() > 0.9
 
 
+def test_what_an_arm_moves_against_is_told_apart(scene):
+    """It is never seen apart from the arm, a striped one, for else nobody could see it slide."""
+    reach = [0, 0, 25, 50, *[75 - 6 * (k % 3) for k in range(12)], 50, 25, 0, 0]
+    x0, y0, x1, y1 = 130, 76, 159, 110
+    empty, frames = film(scene, [0] * len(reach)).frames, film(scene, reach).frames
+    for k, r in enumerate(reach):
+        arm = np.abs(frames[k].astype(int) - empty[k]).max(-1) > 25
+        stripes = (np.arange(SIZE[1]) + r) // 4 % 2 == 0
+        frames[k][arm & stripes] = (150, 110, 90)
+        if 5 <= k < 16:
+            block = np.zeros(SIZE, bool)
+            block[y0:y1, x0 : x1 + 1] = True
+            frames[k][block & ~arm] = (30, 60, 170)
+    regions = read(scene, Video(frames=frames, fps=8))
+    assert (regions.labels[6:15, 90:106, 136:156] == UNKNOWN).mean() > 0.95
+    assert (regions.labels[6:15, 66:72, 102:125] == HAND).mean() > 0.9
+
+
 @pytest.mark.parametrize(
     "arm", [ARM, (236, 224, 212), (47, 111, 208), (66, 70, 78)],
     ids=["brown", "light", "glove", "gripper"],

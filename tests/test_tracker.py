@@ -13,7 +13,10 @@ from lucibot.core.scene_view import SceneView
 from lucibot.core.video import Video
 from lucibot.providers.hand import OutlineHand
 from lucibot.providers.tracker import CommandSegmenter, ComposedTracker, EmbeddedTracker
+from lucibot.providers.tracker.evidence import Evidence
+from lucibot.providers.tracker.fitting import fit_rigid
 from lucibot.providers.tracker.mesh import Mesh, face_parts
+from lucibot.providers.tracker.objects import RigidObject
 from lucibot.providers.tracker.way_back import WayBack
 from lucibot.task import load_task
 
@@ -248,7 +251,52 @@ def test_a_mostly_hidden_tool_keeps_its_distance(tmp_path):
     eye = task.camera.T_world_cam[:3, 3]
     found = (matrix_np(tracks.poses[:, 0]) @ [0.01, 0, 0, 1])[:, :3]
     away = np.linalg.norm(found - eye, axis=1) - np.linalg.norm(np.array(centres) - eye, axis=1)
-    assert abs(away[15:].mean()) < 0.022  # 16 mm; 32 where hidden pixels cost 0.15
+    assert abs(away[15:].mean()) < 0.016  # 13 mm; 32 where hidden pixels cost 0.15
+
+
+class _Asked(RigidObject):
+    """An object that keeps what evidence it is shown, and stays where it is."""
+
+    def __init__(self, size):
+        self.track, self.confidence, self.claimed = self, 1.0, np.zeros(size, np.float32)
+        self.pose, self.part, self.resting, self.lost_for = self, np.zeros(size, int), False, 0
+        self.centre = [0.0, 0.0, 1.0]
+
+    def search(self, gain, edge, guess, others):
+        self.gain = gain
+        return None, 0.0
+
+    def hold_value(self, gain, edge):
+        return 0.0
+
+    def accept(self, pose):
+        pass
+
+
+def _gain(*, hand, own, background, p_hand):
+    """What a pixel of these densities says for an object that is drawn on it."""
+    size = (4, 4)
+    full = lambda x: np.full(size, x, np.float32)  # noqa: E731
+    seen = Evidence(
+        lab=np.zeros((*size, 3), np.uint8), bins=np.zeros(size, np.int32), flow=np.zeros((*size, 2)),
+        background=full(background), deviation=full(0), hand=full(hand),
+        log_hand=full(np.log(p_hand)), open=full(min(0.5, 1 - p_hand)), parts=[full(own)[None]],
+    )  # fmt: skip
+    o = _Asked(size)
+    fit_rigid(
+        [o], seen, full(0) > 0, {0: np.zeros(7)}, {0: full(1) > 0}, full(0), EmbeddedTracker(), 1
+    )
+    return float(o.gain[0, 1, 1])
+
+
+def test_a_pixel_that_a_hand_explains_as_well_draws_no_object_over_it():
+    alike = dict(hand=1e-4, own=1e-4, background=1e-9)
+    assert _gain(**{**alike, "hand": 1e-9}, p_hand=0.02) > 2.9
+    assert 0.5 < _gain(**alike, p_hand=0.5) < 0.75  # log 2: the hand alone, or the object as well.
+    assert 0 < _gain(**alike, p_hand=0.9) < 0.12
+    # Nor does what is no object's colour push it away.
+    assert abs(_gain(hand=1e-4, own=1e-9, background=1e-9, p_hand=0.5)) < 0.05
+    assert _gain(hand=1e-9, own=1e-9, background=1e-4, p_hand=0.02) < -2.9
 
 
 def test_same_seed_same_tracks(task, clip):
@@ -421,3 +469,8 @@ def test_what_was_lost_on_the_way_there_is_told_by_the_way_back():
 def test_a_way_back_that_is_no_surer_or_for_a_moment_only_tells_nothing():
     assert _way_back([2] * 20, [0.81] * 20)[1] == []
     assert _way_back([2] * 20, [0.95 if k == 10 else 0.8 for k in range(20)])[1] == []
+
+
+def test_a_way_back_that_does_not_end_where_all_began_tells_nothing():
+    seen, better = _way_back([5] * 20, [0.95] * 20)
+    assert seen.looked_at[-1] == 0 and better == []

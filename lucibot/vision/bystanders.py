@@ -64,8 +64,8 @@ def without_bystanders(
 
 
 def _still(labels: np.ndarray, lab: np.ndarray, seconds: np.ndarray):
-    """Parts (h, w) bool of the hand layer that stand still at the border and alone, each with the
-    sample at the end of the longest such stay."""
+    """Parts (h, w) bool of the hand layer that stand still at the border, alone or while the rest of
+    it moves, each with the sample of the longest such stay that shows most of it."""
     h, w = labels.shape[1:]
     border = border_of((h, w))
     since = np.zeros((h, w), np.float32)
@@ -83,17 +83,51 @@ def _still(labels: np.ndarray, lab: np.ndarray, seconds: np.ndarray):
         for p in np.unique(parts[stays & border]):
             part = parts == p
             still = part & stays
-            if (
-                still.sum() < max(LEAST * part.size, ALONE * stats[p, cv2.CC_STAT_AREA])
-                or _opened(part & ~grown(still, 5)).any()
-            ):
+            if _opened(part & ~grown(still, 5)).any():
+                found = _at(border, _opened(still))
+            elif still.sum() >= ALONE * stats[p, cv2.CC_STAT_AREA]:
+                found = [still]
+            else:
                 continue
-            best.append((float(np.median(since[still])), still, k))
+            best += [
+                (float(np.median(since[f])), f, k) for f in found if f.sum() >= LEAST * part.size
+            ]
     out: list[tuple[np.ndarray, int]] = []
     for _, still, k in sorted(best, key=lambda b: -b[0]):
-        if not any((still & other).sum() > 0.5 * min(still.sum(), other.sum()) for other, _ in out):
+        if not any(_same(lab, still, k, *other) for other in out):
             out.append((still, k))
-    return out
+    return [_fullest(labels, lab, still, k) for still, k in out]
+
+
+def _at(border: np.ndarray, mask: np.ndarray) -> list[np.ndarray]:
+    """The connected parts of `mask` (h, w) that reach the border, (h, w) bool each."""
+    _, parts = cv2.connectedComponents(mask.astype(np.uint8))
+    return [parts == p for p in np.unique(parts[border & (mask > 0)])]
+
+
+def _same(lab: np.ndarray, still: np.ndarray, k: int, other: np.ndarray, then: int) -> bool:
+    """Whether two things that stood still, at samples `k` and `then`, are one."""
+    both = still & other
+    if both.sum() <= 0.5 * min(still.sum(), other.sum()):
+        return False
+    return bool(np.median(np.linalg.norm(lab[k][both] - lab[then][both], axis=-1)) < ALIKE)
+
+
+def _fullest(
+    labels: np.ndarray, lab: np.ndarray, still: np.ndarray, k: int
+) -> tuple[np.ndarray, int]:
+    """What has stood still up to sample `k`, (h, w) bool, and the sample of that stay in which most of
+    it is seen: later something may come before it."""
+    best, when, born = still, k, ColourModel(colour_bins(as_bytes(lab[k][still][None]))[0])
+    for j in range(k, -1, -1):
+        if np.median(np.linalg.norm(lab[j][still] - lab[k][still], axis=-1)) >= ALIKE:
+            break
+        own = born.density(colour_bins(as_bytes(lab[j]))) > UNIFORM
+        _, parts = cv2.connectedComponents((still | (own & (labels[j] == HAND))).astype(np.uint8))
+        all_of_it = np.isin(parts, np.unique(parts[still]))
+        if all_of_it.sum() > best.sum():
+            best, when = all_of_it, j
+    return best, when
 
 
 def _seen(labels: np.ndarray, lab: np.ndarray, still: np.ndarray, k: int) -> np.ndarray:

@@ -27,9 +27,10 @@ def beliefs(
     """
     N, size = len(objects), seen.hand.shape
     unary = np.empty((2 + N, *size), np.float32)
-    unary[0] = np.log(0.5 * seen.background + 0.02 * UNIFORM)
+    unary[0] = np.log(seen.open * seen.background + 0.02 * UNIFORM)
     odd = 0.3 * UNIFORM * (seen.deviation > 9)
     unary[1] = np.log(seen.hand + odd) + seen.log_hand
+    hidden = np.log(2 * seen.open)
     where = hand.copy()
     nearest = np.full(size, np.inf, np.float32)
     for o in objects:
@@ -49,7 +50,7 @@ def beliefs(
             prior[d < -4] = -30
             # The inside of a silhouette is not background, whatever it looks like.
             unary[0] -= np.clip(2 * d - 3, 0, 6)
-            unary[2 + i] = np.log(np.maximum(density, 0.3 * UNIFORM)) + prior
+            unary[2 + i] = np.log(np.maximum(density, 0.3 * UNIFORM)) + prior + hidden
             where |= d > -6
         else:
             source = np.zeros(size, bool)
@@ -59,7 +60,7 @@ def beliefs(
                 own = parts[0]
                 source |= (own > 8 * seen.background) & (own > 2 * seen.hand) & (own > 8 * UNIFORM)
             prior = o.log_prior(source)
-            unary[2 + i] = np.log(np.maximum(parts[0], 0.1 * UNIFORM)) + prior
+            unary[2 + i] = np.log(np.maximum(parts[0], 0.1 * UNIFORM)) + prior + hidden
             where |= dilate(o.whole > 0.5, 6) | source
     where |= unary.argmax(0) > 0
     return mean_field(unary, seen.lab, where)

@@ -217,10 +217,11 @@ class _State:
                 o.predict(flow)
                 parts.append(o.model.density(bins)[None])
                 near[i] = dilate(o.whole > 0.5, 3)
+        log_hand = self.hand.log_prior(hand_before, self._count)
         seen = Evidence(
             lab=lab, bins=bins, flow=flow, background=background, deviation=deviation,
-            hand=self.hand.density(bins),
-            log_hand=self.hand.log_prior(hand_before, self._count), parts=parts,
+            hand=self.hand.density(bins), log_hand=log_hand,
+            open=np.minimum(0.5, 1 - np.exp(log_hand)), parts=parts,
         )  # fmt: skip
         return seen, guesses, near
 

@@ -23,5 +23,7 @@ class Evidence:
     """(h, w) density of the hand's colours."""
     log_hand: np.ndarray
     """(h, w) log-probability that a hand is there."""
+    open: np.ndarray
+    """(h, w) probability that no hand is there, at most 0.5: what anything else there is weighed by."""
     parts: list[np.ndarray]
     """Of each object (P, h, w) densities of its parts' colours; one part for a deformable."""

@@ -52,17 +52,21 @@ def fit_rigid(
         own = seen.parts[i].max(0)
         occluder = w_hand + w_unknown + others
         hidden = occluder / (occluder + 0.5 * seen.background + 0.5 * own + _FLOOR)
+        # What a nearer object explains says nothing about this one.
+        claimed = np.zeros_like(hidden)
         for j in rigid[:n]:
-            # What a nearer object explains says nothing about this one.
-            hidden = np.maximum(hidden, 0.95 * objects[j].claimed)
+            claimed = np.maximum(claimed, 0.95 * objects[j].claimed)
+        hidden = np.maximum(hidden, claimed)
         # Along the outline of what hides it colours are mixed.
         mixed = dilate(hidden > 0.8, 1)
         gain = np.empty_like(seen.parts[i])
         for p in range(len(gain)):
             rest = seen.background + 0.2 * np.delete(seen.parts[i], p, 0).max(0, initial=0.0)
-            ratio = np.log((seen.parts[i][p] + _FLOOR) / (rest + _FLOOR))
+            # Whatever may hide it may do so where it is drawn and where it is not.
+            ratio = np.log((occluder + seen.open * seen.parts[i][p] + _FLOOR)
+                           / (occluder + seen.open * rest + _FLOOR))  # fmt: skip
             evidence = np.clip(ratio, np.where(mixed, -MIXED, -3), 3)
-            gain[p] = (1 - hidden) * evidence - HIDDEN * hidden
+            gain[p] = (1 - claimed) * evidence - HIDDEN * hidden
         # A hand's outline must not pull, so edges count only where none is near.
         open_ = 1 - cv2.dilate(hidden.astype(np.float32), np.ones((3, 3), np.uint8))
         beside = [q for j, q in enumerate(objects) if j != i and isinstance(q, RigidObject)]

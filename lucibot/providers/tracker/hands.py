@@ -9,12 +9,15 @@ from lucibot.vision.appearance import ColourModel, any_colour
 from lucibot.vision.hands import border_of, held_from_outside
 from lucibot.vision.labelling import dilate, signed_distance
 from lucibot.vision.regions import Layers
+from lucibot.vision.scene_model import HAND
 
 REACH_PX = 8.0
 """How far from where a hand was expected it may be [work pixels]."""
 ELSEWHERE = 0.002
 """Probability of a hand where the classification saw the background just before and after."""
-
+OUTLINE, SURE = 0.5, 0.9
+"""Probability of a hand at the outline of where it was, and that far inside of it, or where the
+classification saw one just before and just after."""
 NEVER = 1e-6
 """Probability of a hand in a video without one."""
 
@@ -38,12 +41,14 @@ class HandLayer:
         """(H, W) log-probability that a hand is there, given last frame's mask after its motion."""
         if self.layers is None:
             return np.full(warped.shape, np.log(NEVER), np.float32)
-        near = np.exp(-np.maximum(-signed_distance(warped), 0) / REACH_PX)
-        prior = 0.02 + 0.48 * near
+        inside = signed_distance(warped) / REACH_PX
+        prior = 0.02 + (OUTLINE - 0.02) * np.exp(np.minimum(inside, 0))
+        prior += (SURE - OUTLINE) * np.clip(inside, 0, 1)
         entry = dilate(self._border, 5)
         prior[entry] = np.maximum(prior[entry], 0.1)
         around = np.maximum(-signed_distance(self._possible(frame)), 0)
         prior = np.maximum(prior * np.exp(-around / REACH_PX), ELSEWHERE)
+        prior[self._sure(frame)] = SURE
         return np.log(prior).astype(np.float32)
 
     def _possible(self, frame: int) -> np.ndarray:
@@ -51,6 +56,12 @@ class HandLayer:
         they took for an object may be a hand that looks like it."""
         k = int(np.searchsorted(self.layers.frames, frame))
         seen = (self.layers.labels[max(k - 1, 0) : k + 2] > 0).any(0).astype(np.uint8)
+        return cv2.resize(seen, self.mask.shape[::-1], interpolation=cv2.INTER_NEAREST) > 0
+
+    def _sure(self, frame: int) -> np.ndarray:
+        """(H, W) bool: where the samples before and after a frame show a hand."""
+        k = int(np.searchsorted(self.layers.frames, frame))
+        seen = (self.layers.labels[max(k - 1, 0) : k + 1] == HAND).all(0).astype(np.uint8)
         return cv2.resize(seen, self.mask.shape[::-1], interpolation=cv2.INTER_NEAREST) > 0
 
     def update(self, belief: np.ndarray, objects: np.ndarray) -> np.ndarray:

@@ -193,6 +193,8 @@ class RigidTrack:
         turned = np.einsum("sij,sj->si", R[0] @ turn, points) * np.exp(d[:, 6:] - mean[6])
         c = anchor * np.exp(d[:, 2] - mean[2])[:, None] - turned
         x, y, z = base.centre
+        # A long object that turns towards the camera may not come to lie behind it.
+        c[:, 2] = np.maximum(c[:, 2], 0.2 * z)
         # A quarter of the spread is left to the shift itself.
         d[:, 0] = fx * (c[:, 0] / c[:, 2] - x / z) + 0.25 * (d[:, 0] - mean[0])
         d[:, 1] = fy * (c[:, 1] / c[:, 2] - y / z) + 0.25 * (d[:, 1] - mean[1])

@@ -47,7 +47,7 @@ class WayBack:
         """`shown` (T) and `confidence` (T, N) are those of the way there; both ways have met when `enough`
         frames in which something moves look alike."""
         self._state, self._shown, self._confidence, self._enough = state, shown, confidence, enough
-        self._alike = 0
+        self._alike, self._astray = 0, False
         self._told: dict[int, Told] = {}
         self._gain: dict[int, float] = {}
 
@@ -64,12 +64,15 @@ class WayBack:
         elif self._state.moving():
             self._alike += 1
         apart = [i for i, overlap in same.items() if overlap < APART]
+        self._astray = bool(apart)
         if apart:
             self._told[k] = told
             self._gain[k] = min(float(told[2][i] - self._confidence[k, i]) for i in apart)
 
     def better(self) -> dict[int, Told]:
         """What is told of frames in stretches in which this way is the surer one."""
+        if self._astray:
+            return {}
         surer = np.array([self._gain.get(k, -np.inf) for k in range(len(self._shown))]) > SURER
         steady = drop_short(fill_gaps(surer, STEADY), STEADY)
         return {k: told for k, told in self._told.items() if steady[k]}
