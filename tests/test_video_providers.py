@@ -171,6 +171,23 @@ def test_a_storyboard_that_names_no_object_of_the_task_is_refused(scene, tmp_pat
         load_storyboard(load_task(tmp_path / "t"))
 
 
+def test_what_stays_is_drawn_and_lit_as_if_it_were_drawn_anew(scene):
+    from lucibot.providers.video.storyboard import draw, light, plan, scenery, schema
+
+    task, view = scene
+    spec = schema.load_storyboard(task)
+    all_at_rest = scenery.Scenery(task, view, cut=frozenset(c.object for c in spec.cut))
+    p = plan.make_plan(task, spec, np.random.default_rng(3))
+    kept, anew = draw.Drawer(all_at_rest, p), draw.Drawer(all_at_rest, p)
+    for t in range(len(p)):
+        anew._last = anew._standing = None
+        assert np.array_equal(kept.frame(t).rgb, anew.frame(t).rgb), t
+    lights, surface, maps = all_at_rest.lights, all_at_rest.surface["empty"], all_at_rest.rest_maps
+    added = light.LitImage(lights, *surface, lights.shadow_maps([])).under(maps)
+    assert np.array_equal(added, light.LitImage(lights, *surface, maps).under(maps))
+    assert (added < light.LitImage(lights, *surface, lights.shadow_maps([])).total - 0.1).any()
+
+
 def test_surfaces_touch_between_their_vertices():
     import trimesh
 

@@ -161,7 +161,9 @@ class _Finish:
     def __init__(self, config: StoryboardVideo, rng: np.random.Generator, frames: int, size):
         import cv2
 
-        self.cv2, self.blur = cv2, config.blur_px
+        from lucibot.providers.video.storyboard.painting import add_grain
+
+        self.cv2, self.add_grain, self.blur = cv2, add_grain, config.blur_px
         t = np.linspace(0, 1, frames)
 
         def drift(amount: float) -> np.ndarray:
@@ -172,17 +174,21 @@ class _Finish:
 
         light = 1 + drift(config.light_drift)
         self.gain = np.stack([light * (1 + drift(config.color_drift)) for _ in range(3)], 1)
+        self.lit, self.blurred = (np.empty((*size, 3), np.float32) for _ in range(2))
         # A bank of noise, rolled to a new place in each frame, costs less than fresh noise.
         self.bank = (rng.normal(size=(4, *size, 3)) * config.noise).astype(np.float32)
         self.rolls = rng.integers(0, min(size), (frames, 3))
 
     def __call__(self, rgb: np.ndarray, t: int) -> np.ndarray:
-        out = rgb * self.gain[t].astype(np.float32)
+        # By whole rows: three channels at a time, it takes several times as long.
+        row = np.tile(self.gain[t].astype(np.float32), (rgb.shape[1], 1))
+        out = np.multiply(rgb, row, out=self.lit)
         if self.blur > 0:
-            out = self.cv2.GaussianBlur(out, (0, 0), self.blur)
+            out = self.cv2.GaussianBlur(out, (0, 0), self.blur, dst=self.blurred)
         k, y, x = self.rolls[t]
-        out += np.roll(self.bank[k % len(self.bank)], (y, x), axis=(0, 1))
-        return np.clip(np.round(out), 0, 255).astype(np.uint8)
+        picture = np.empty(rgb.shape, np.uint8)
+        self.add_grain(out, self.bank[k % len(self.bank)], y, x, picture)
+        return picture
 
 
 def _write_planted(folder: Path, plan, fps, masks, hand, contact, tips, pieces) -> None:

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 
 from lucibot.core.camera import Camera
-from lucibot.providers.video.storyboard.painting import draw_height, light_reaching
+from lucibot.providers.video.storyboard.painting import (
+    cells_of,
+    draw_heights,
+    light_reaching,
+    mark_touched,
+)
 from lucibot.task import LightSpec
 
 REGION_M = 0.96
@@ -59,7 +65,7 @@ class _Group:
 
     def __init__(self, directions: np.ndarray, weight: float, centre_m: np.ndarray, cell_m: float):
         d = directions / np.linalg.norm(directions, axis=1, keepdims=True)
-        self.cell, size = cell_m, round(REGION_M / cell_m)
+        self.cell, size = np.float32(cell_m), round(REGION_M / cell_m)
         self.axes = np.stack([np.stack([*_basis(v), v]) for v in d]).astype(np.float32)
         self.weights = np.full(len(d), weight, np.float32)
         middle = np.einsum("lij,j->li", self.axes[:, :2], np.asarray(centre_m, np.float32))
@@ -70,20 +76,77 @@ class _Group:
         """(L, s, s) float32 [m]"""
         maps = onto.copy()
         for v, faces in casters:
-            for k, axes in enumerate(self.axes):
-                p = v @ axes.T
-                p[:, :2] = (p[:, :2] - self.origin[k]) / self.cell
-                draw_height(p, faces, maps[k])
+            along = (v @ self.axes.reshape(-1, 3).T).reshape(len(v), -1, 3)
+            draw_heights(along, faces, self.origin, self.cell, maps)
         return maps
 
     def reaching(self, points: np.ndarray, normals: np.ndarray, maps: np.ndarray):
         total, reached = (np.empty(len(points), np.float32) for _ in range(2))
-        light_reaching(
-            np.ascontiguousarray(points, np.float32), np.ascontiguousarray(normals, np.float32),
-            self.axes, self.weights, maps, self.origin, np.float32(self.cell), np.float32(BIAS_M),
-            total, reached,
-        )  # fmt: skip
+        points, normals = (np.ascontiguousarray(a, np.float32) for a in (points, normals))
+        self.reach(points, normals, maps, np.ones(len(points), bool), total, reached)
         return total, reached
+
+    def reach(self, points, normals, maps, wanted, total, reached) -> None:
+        light_reaching(
+            points, normals, self.axes, self.weights, maps, self.origin, self.cell,
+            np.float32(BIAS_M), wanted, total, reached,
+        )  # fmt: skip
+
+
+class Resting:
+    """The light of one group on points that stay, while casters come to those in its maps."""
+
+    def __init__(self, group: _Group, points: np.ndarray, normals: np.ndarray, maps: np.ndarray):
+        """
+        Args:
+            points, normals: (n, 3) float32 [m, world].
+            maps: (L, s, s) float32 [m] of the casters that stay, too.
+        """
+        self.group, self.points, self.normals, self.maps = group, points, normals, maps
+        self.total, self.reached = group.reaching(points, normals, maps)
+        """(n,) float32: without and with the casters that stay."""
+        self._cells = np.empty((len(points), len(maps)), np.int32)
+        cells_of(points, group.axes, group.origin, group.cell, maps.shape[1], self._cells)
+
+    def under(self, maps: np.ndarray) -> np.ndarray:
+        """(n,) float32: what reaches the points under maps that hold more casters."""
+        touched = np.empty(len(self.points), bool)
+        mark_touched(self._cells, maps, self.maps, touched)
+        reached = self.reached.copy()
+        self.group.reach(self.points, self.normals, maps, touched, self.total, reached)
+        return reached
+
+
+class LitImage:
+    """The light on the surfaces that an image shows: the sky's part is taken at half the resolution
+    and smoothed, for it is coarsely sampled."""
+
+    def __init__(self, lights: Lights, points: np.ndarray, normals: np.ndarray, maps):
+        """
+        Args:
+            points, normals: (h, w, 3) [m, world].
+            maps: of the casters that stay.
+        """
+        fine, coarse = (
+            [np.ascontiguousarray(a[::s, ::s], np.float32) for a in (points, normals)]
+            for s in (1, 2)
+        )
+        self._shape, self._coarse = fine[0].shape[:2], coarse[0].shape[:2]
+        self._sun = Resting(lights.sun, *(a.reshape(-1, 3) for a in fine), maps[0])
+        self._sky = Resting(lights.sky, *(a.reshape(-1, 3) for a in coarse), maps[1])
+        self._bright = self._sky.total.reshape(self._coarse)
+        self._sky_total = cv2.resize(
+            self._bright, self._shape[::-1], interpolation=cv2.INTER_NEAREST
+        )
+        self.total = self._sun.total.reshape(self._shape) + self._sky_total
+        """(h, w) irradiance without casters."""
+
+    def under(self, maps) -> np.ndarray:
+        """(h, w) irradiance under maps that hold the casters that stay, and maybe more."""
+        seen = self._sky.under(maps[1]).reshape(self._coarse)
+        open_ = cv2.GaussianBlur(seen / np.maximum(self._bright, 1e-6), (0, 0), 3.0)
+        open_ = cv2.resize(open_, self._shape[::-1], interpolation=cv2.INTER_LINEAR)
+        return self._sun.under(maps[0]).reshape(self._shape) + self._sky_total * open_
 
 
 def _basis(v: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -14,8 +14,8 @@ import numpy as np
 from lucibot.core.errors import UserError
 from lucibot.core.scene_view import SceneView
 from lucibot.providers.video.storyboard.hand import HandMesh, make_hand
-from lucibot.providers.video.storyboard.light import Lights, surface_normals
-from lucibot.providers.video.storyboard.painting import FAR, draw_mesh
+from lucibot.providers.video.storyboard.light import Lights, LitImage, surface_normals
+from lucibot.providers.video.storyboard.painting import FAR, draw_faces, paint
 from lucibot.providers.video.storyboard.plan import HandPath
 from lucibot.providers.video.storyboard.shapes import object_shape, to_srgb
 from lucibot.task import Task
@@ -60,7 +60,8 @@ class Scenery:
         self.rest_maps = self.lights.shadow_maps(
             [(self.world(n, self.rest[n]), s.faces) for n, s in self.shapes.items()]
         )
-        _, self.rest_light = self.light_image(*self.surface["scene"], self.rest_maps)
+        scene = LitImage(self.lights, *self.surface["scene"], self.rest_maps)
+        self.rest_light = scene.under(self.rest_maps)
         self._fit_shadows()
         self._fit_colors()
         self._hands: dict[tuple, list[tuple[HandMesh, HandMesh]]] = {}
@@ -72,9 +73,8 @@ class Scenery:
     def _fit_shadows(self) -> None:
         """What the first frame's shadows have that the drawn ones have not, as a factor on the
         empty scene's pixels around each object."""
-        points, normals = self.surface["empty"]
-        total, reached = self.light_image(points, normals, self.rest_maps)
-        drawn = self._factor(total, reached)
+        empty = LitImage(self.lights, *self.surface["empty"], self.rest_maps)
+        drawn = self._factor(empty.total, empty.under(self.rest_maps))
         seen = cv2.resize(
             (self.first + 2).sum(-1) / (self.background + 2).sum(-1), self.half,
             interpolation=cv2.INTER_AREA,
@@ -93,19 +93,6 @@ class Scenery:
         ])  # fmt: skip
         self.remainder, self.remainder_of = ratio, distance.argmin(0)
 
-    def light_image(self, points: np.ndarray, normals: np.ndarray, maps):
-        """Irradiance (h, w) without and with casters at points (h, w, 3) [m, world]; the sky's part
-        is taken at half the resolution and smoothed, for it is coarsely sampled."""
-        shape = points.shape[:2]
-        sun = self.lights.sun.reaching(points.reshape(-1, 3), normals.reshape(-1, 3), maps[0])
-        p, n = (np.ascontiguousarray(a[::2, ::2]) for a in (points, normals))
-        sky, seen = self.lights.sky.reaching(p.reshape(-1, 3), n.reshape(-1, 3), maps[1])
-        sky, seen = sky.reshape(p.shape[:2]), seen.reshape(p.shape[:2])
-        open_ = cv2.GaussianBlur(seen / np.maximum(sky, 1e-6), (0, 0), 3.0)
-        open_ = cv2.resize(open_, shape[::-1], interpolation=cv2.INTER_LINEAR)
-        sky = cv2.resize(sky, shape[::-1], interpolation=cv2.INTER_NEAREST)
-        return sun[0].reshape(shape) + sky, sun[1].reshape(shape) + sky * open_
-
     @staticmethod
     def _factor(total: np.ndarray, reached: np.ndarray) -> np.ndarray:
         """The factor on an sRGB value for that share of linear light."""
@@ -119,11 +106,9 @@ class Scenery:
         for i, (name, shape) in enumerate(self.shapes.items()):
             color = self.shade(shape, self.rest[name], self.rest_maps, np.ones(3), np.zeros(3))
             depth = np.full((h, w), FAR, np.float32)
-            part = np.zeros((h, w), np.uint8)
             rgb = np.zeros((h, w, 3), np.float32)
-            points = self.project(self.world(name, self.rest[name]), 1)
-            draw_mesh(points, shape.faces, color[shape.faces], i + 1, 0, 0, depth, part, rgb)
-            both = ((part == i + 1) & (self.view.labels == i + 1)).astype(np.uint8)
+            drawn = self._draw(name, color, depth, rgb)
+            both = (drawn & (self.view.labels == i + 1)).astype(np.uint8)
             inner = cv2.erode(both, np.ones((3, 3))) > 0
             inner = inner if inner.sum() > 30 else both > 0
             if inner.sum() < 10:
@@ -140,15 +125,33 @@ class Scenery:
             exposures.append(mean_y.mean() / max(mean_x.mean(), 8))
         self.exposure = float(np.median(exposures)) if exposures else 1.0
 
-    def shade(self, shape, T, maps, gain, offset, vertices=None, tint=None) -> np.ndarray:
-        """(V, 3) float32 sRGB colour [0, 255] of each vertex under the light of `maps`."""
+    def _draw(self, name: str, color: np.ndarray, depth: np.ndarray, rgb: np.ndarray) -> np.ndarray:
+        """Draw an object at rest where it is nearest; (H, W) bool, where that is.
+
+        Args:
+            color: (V, 3) float32 sRGB [0, 255].
+            depth, rgb: (H, W) float32 [m] and (H, W, 3) float32, updated.
+        """
+        faces, seen = self.shapes[name].faces, np.full(depth.shape, -1, np.int32)
+        points = self.project(self.world(name, self.rest[name]), 1)
+        draw_faces(points, faces, 0, 0, depth, seen)
+        shown = np.zeros((1, *depth.shape), bool)
+        whole = np.zeros(len(faces), np.uint8)
+        paint(points, faces, color, whole, seen, 0, 0, rgb, np.empty_like(depth), shown)
+        return shown[0]
+
+    def shade(
+        self, shape, T, maps, gain, offset, *, vertices=None, tint=None, only=slice(None)
+    ) -> np.ndarray:
+        """(V, 3) float32 sRGB colour [0, 255] of each vertex, or of `only` those, under the light of
+        `maps`."""
         world = vertices if vertices is not None else shape.vertices @ T[:3, :3].T + T[:3, 3]
-        normals = shape.normals @ T[:3, :3].T
+        world, normals = world[only], (shape.normals @ T[:3, :3].T)[only]
         _, light = self.lights.reaching(world + 0.002 * normals, normals, maps)
         # Light that comes back from table and walls keeps undersides from going black.
         bounce = 0.16 + 0.10 * normals[:, 2]
-        linear = shape.albedo * (light + bounce)[:, None]
-        srgb = 255 * to_srgb(linear * (1.0 if tint is None else tint))
+        linear = shape.albedo[only] * (light + bounce)[:, None]
+        srgb = 255 * to_srgb(linear * (1.0 if tint is None else tint[only]))
         return np.clip(srgb * gain + offset, 0, 255).astype(np.float32)
 
     def project(self, world: np.ndarray, samples: int) -> np.ndarray:
@@ -188,16 +191,17 @@ class Scenery:
             np.where(fresh[..., None], o, np.where(half[..., None], s, e)).astype(np.float32)
             for o, s, e in zip(own, self.surface["scene"], self.surface["empty"], strict=True)
         )
-        total, reached = self.light_image(points, normals, maps)
+        light = LitImage(self.lights, points, normals, maps)
+        total, reached = light.total, light.under(maps)
         reference = np.where(half, np.maximum(self.rest_light, 0.05), total)
         reference = np.where(fresh, np.maximum(reached, 0.05), reference)
         remainder = np.where(
             half | fresh, 1.0, self.remainder ** cv2.GaussianBlur(keeps, (0, 0), 3)
         )
         self._still[names] = _Still(
-            labels=labels, picture=picture, depth_m=depth, rim=rim,
-            points=points, normals=normals, reference=reference,
-            remainder=remainder.astype(np.float32), maps=maps,
+            masks=np.stack([labels == i + 1 for i in range(len(view.names))]), picture=picture,
+            depth_m=np.where(np.isfinite(depth), depth, FAR).astype(np.float32), rim=rim,
+            light=light, reference=reference, remainder=remainder.astype(np.float32), maps=maps,
         )  # fmt: skip
         return self._still[names]
 
@@ -212,21 +216,18 @@ class Scenery:
             if name not in names:
                 continue
             moved &= self.view.labels != i + 1
-            shape, T = self.shapes[name], self.rest[name]
-            shaded = self.shade(shape, T, maps, *self.gain[name])
-            points = self.project(self.world(name, T), 1)
-            draw_mesh(points, shape.faces, shaded[shape.faces], i + 1, 0, 0, depth, part, color)
+            shaded = self.shade(self.shapes[name], self.rest[name], maps, *self.gain[name])
+            part[self._draw(name, shaded, depth, color)] = i + 1
         part[~moved | (depth > self.view.background_depth_m)] = 0
         return part, color, depth
 
     def base(self, still: _Still, maps) -> np.ndarray:
         """(H, W, 3) float32: the picture without what moves, under the present shadows."""
-        _, reached = self.light_image(still.points, still.normals, maps)
-        factor = self._factor(still.reference, reached) * still.remainder
+        factor = self._factor(still.reference, still.light.under(maps)) * still.remainder
         factor = cv2.GaussianBlur(factor.astype(np.float32), (0, 0), 1.0)
-        full = cv2.resize(factor, still.labels.shape[::-1], interpolation=cv2.INTER_LINEAR)
+        full = cv2.resize(factor, still.rim.shape[::-1], interpolation=cv2.INTER_LINEAR)
         full[still.rim] = np.sqrt(np.minimum(full[still.rim], 1.0))
-        return still.picture * full[..., None]
+        return still.picture * cv2.merge([full] * 3)
 
     def hand_meshes(self, path: HandPath) -> list[tuple[HandMesh, HandMesh]]:
         """Fine and coarse meshes for each step of openness."""
@@ -250,12 +251,11 @@ class Scenery:
 class _Still:
     """What the picture without the moving things is made of, while the same things stand still."""
 
-    labels: np.ndarray
+    masks: np.ndarray
     picture: np.ndarray
     depth_m: np.ndarray
     rim: np.ndarray
-    points: np.ndarray
-    normals: np.ndarray
+    light: LitImage
     reference: np.ndarray
     remainder: np.ndarray
     maps: tuple

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from lucibot.providers.video.storyboard.painting import add_normals
 from lucibot.task import Look, ObjectSpec, Task
 
 
@@ -113,11 +114,8 @@ def smooth(
 def vertex_normals(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
     """(V, 3) unit normals, the mean of the faces around each vertex by area; zero where they have
     none."""
-    a, b, c = (vertices[faces[:, k]] for k in range(3))
-    n = np.cross(b - a, c - a)
-    out = np.stack(
-        [np.bincount(faces.ravel(), np.repeat(n[:, k], 3), len(vertices)) for k in range(3)], 1
-    )
+    out = np.zeros_like(vertices)
+    add_normals(vertices, faces, out)
     return out / np.maximum(np.linalg.norm(out, axis=1, keepdims=True), 1e-15)
 
 
