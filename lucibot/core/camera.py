@@ -75,6 +75,8 @@ class Camera:
 
     def resized(self, width: int, height: int) -> Camera:
         """The same view on another pixel grid."""
+        if (width, height) == (self.width, self.height):
+            return self
         sx, sy = width / self.width, height / self.height
         return Camera(
             width=width, height=height, fx=self.fx * sx, fy=self.fy * sy,
@@ -114,11 +116,11 @@ class Camera:
         p = np.stack([(u - self.cx) / self.fx, (v - self.cy) / self.fy, np.ones_like(u)], -1)
         return p @ self.T_world_cam[:3, :3].T
 
-    def unproject(self, depth_m: np.ndarray) -> np.ndarray:
-        """A depth image (H, W) [m] to world points (H, W, 3) [m]."""
-        h, w = depth_m.shape
-        camera = self if (w, h) == (self.width, self.height) else self.resized(w, h)
-        return self.T_world_cam[:3, 3] + camera.rays * depth_m[..., None]
+    def unproject(self, depth_m: np.ndarray, at=...) -> np.ndarray:
+        """A depth image (H, W) [m] to world points [m] of the pixels `at` an index: (P, 3), or
+        (H, W, 3) of all by default."""
+        rays = self.resized(*depth_m.shape[::-1]).rays
+        return self.T_world_cam[:3, 3] + rays[at] * depth_m[at][..., None]
 
     def to_dict(self) -> dict:
         """Plain numbers for json and toml."""

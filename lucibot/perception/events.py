@@ -7,6 +7,7 @@ from collections.abc import Callable
 import cv2
 import numpy as np
 
+from lucibot.core.camera import Camera
 from lucibot.core.events import Events
 from lucibot.core.scene_view import SceneView
 from lucibot.core.tracks import Tracks
@@ -57,7 +58,7 @@ def read_events(
     return Events(
         touched=touched, moving=moving, held=_held(task, touched, moving, steady),
         contact_pairs=pairs,
-        contact=_contact(task, grid, masks, poses, tracks, pairs, depth_of, steady),
+        contact=_contact(task, grid, view.camera, masks, poses, tracks, pairs, depth_of, steady),
     )  # fmt: skip
 
 
@@ -147,7 +148,7 @@ def _held(task, touched, moving, steady) -> np.ndarray:
     return held
 
 
-def _contact(task, grid, masks, poses, tracks, pairs, depth_of, steady) -> np.ndarray:
+def _contact(task, grid, camera, masks, poses, tracks, pairs, depth_of, steady) -> np.ndarray:
     """(T, pairs) bool."""
     frames = len(grid)
     out = np.zeros((frames, len(pairs)), bool)
@@ -158,7 +159,7 @@ def _contact(task, grid, masks, poses, tracks, pairs, depth_of, steady) -> np.nd
         """(P, 3) [m, world] what is known of object i's surface in frame t."""
         if i in surface:
             return posed(surface[i], poses[t, i])
-        return soft_cloud(depth, tracks.masks[t, i], grid)
+        return soft_cloud(depth, tracks.masks[t, i], camera)
 
     for k, pair in enumerate(pairs):
         i, j = (names.index(n) for n in pair)
@@ -201,13 +202,10 @@ def _seen_apart(task, grid, masks, poses, rigid: int, soft: int) -> np.ndarray:
     return out
 
 
-def soft_cloud(depth: np.ndarray, mask: np.ndarray, grid: Grid, step: int = 3) -> np.ndarray:
+def soft_cloud(depth: np.ndarray, mask: np.ndarray, camera: Camera, step: int = 3) -> np.ndarray:
     """(P, 3) [m, world] of a mask's visible surface under `depth` (H, W) [m], every `step`-th
     pixel."""
-    camera = grid.camera.resized(depth.shape[1], depth.shape[0])
     if mask.shape != depth.shape:
         mask = cv2.resize(mask.astype(np.uint8), depth.shape[::-1]) > 0
-    on = mask & np.isfinite(depth)
-    thin = np.zeros_like(on)
-    thin[::step, ::step] = True
-    return camera.unproject(np.where(on, depth, 0))[on & thin]
+    rows, columns = np.nonzero((mask & np.isfinite(depth))[::step, ::step])
+    return camera.unproject(depth, (step * rows, step * columns))

@@ -7,8 +7,8 @@ are binned once per frame; a model is then one table look-up.
 from __future__ import annotations
 
 import cv2
+import numba
 import numpy as np
-from scipy.ndimage import gaussian_filter, gaussian_filter1d
 
 _BINS = (32, 64, 64)
 """Lightness is binned more coarsely than colour: shading changes it most."""
@@ -59,19 +59,17 @@ class ColourModel:
         )
         if counts.sum() == 0:
             return counts
-        smooth = gaussian_filter(counts.reshape(_BINS), self._sigma, mode="nearest", truncate=2.5)
-        return (smooth / smooth.sum()).ravel()
+        smooth = _blurred(counts, self._sigma)
+        return smooth / smooth.sum()
 
     def _mix(self) -> np.ndarray:
         table = self._born
         total = self._learned.sum()
         if total > 0:
-            counts = gaussian_filter(
-                (self._learned / total).reshape(_BINS), self._sigma, mode="nearest", truncate=2.5
-            ).ravel()
+            counts = _blurred((self._learned / total).astype(np.float32), self._sigma)
             table = counts if self._born.sum() == 0 else 0.4 * self._born + 0.6 * counts
         if self._shading > 0:
-            dim = gaussian_filter1d(table.reshape(_BINS), 5.0, axis=0, mode="constant").ravel()
+            dim = _along_lightness(table, 5.0, 4.0, cv2.BORDER_CONSTANT)
             table = (1 - self._shading) * table + self._shading * dim
         density = (1 - self._outliers) * table / _VOLUME + self._outliers * UNIFORM
         return np.maximum(density, 0.02 * UNIFORM).astype(np.float32)
@@ -86,6 +84,27 @@ class ColourModel:
 
     def density(self, bins: np.ndarray) -> np.ndarray:
         return self.table[bins]
+
+
+def _blurred(table: np.ndarray, sigma: tuple[float, float, float]) -> np.ndarray:
+    """`table` (bins,) after a Gaussian blur of `sigma` bins along lightness and both colours."""
+    light, *colour = sigma
+    kernels = [_gaussian(s, 2.5) for s in colour]
+    planes = [
+        cv2.sepFilter2D(plane, -1, kernels[1], kernels[0], borderType=cv2.BORDER_REPLICATE)
+        for plane in table.reshape(_BINS)
+    ]
+    return _along_lightness(np.stack(planes), light, 2.5, cv2.BORDER_REPLICATE)
+
+
+def _along_lightness(table: np.ndarray, sigma: float, reach: float, border: int) -> np.ndarray:
+    """`table` (bins,) after a Gaussian blur along lightness, cut off at `reach` times `sigma`."""
+    rows = table.reshape(_BINS[0], -1)
+    return cv2.sepFilter2D(rows, -1, np.ones(1), _gaussian(sigma, reach), borderType=border).ravel()
+
+
+def _gaussian(sigma: float, reach: float) -> np.ndarray:
+    return cv2.getGaussianKernel(2 * int(reach * sigma + 0.5) + 1, sigma)
 
 
 def any_colour() -> ColourModel:
@@ -127,52 +146,29 @@ class BackgroundPlate:
         kernel = np.ones((3, 3), np.uint8)
         self._most = cv2.dilate(np.maximum(self._lab, self._lit), kernel)
         self._least = cv2.erode(np.minimum(self._lab, self._lit), kernel)
-        loose = 1 + 1.5 * (1 - self.trust)
-        sigma = np.sqrt(self._power)
-        self._light = np.clip(1.5 * sigma[..., 0] + 1.0, 2.0, 6.0) * loose
-        self._colour = np.clip(1.5 * sigma[..., 1] + 0.7, 1.2, 3.5) * loose
-
-    def _off(self, x: np.ndarray, at=...) -> tuple[np.ndarray, np.ndarray]:
-        """How far (..., 3) Lab lies outside the plate's neighbourhood, and whether it is darker."""
-        above, below = x - self._most[at], self._least[at] - x
-        return np.maximum(np.maximum(above, below), 0), below[..., 0] > 0
+        self._light, self._colour = (np.empty_like(self.trust) for _ in range(2))
+        _tolerances(self._power, self.trust, self._light, self._colour)
 
     def density(self, lab: np.ndarray, bins: np.ndarray, at=...) -> tuple[np.ndarray, np.ndarray]:
         """Density of the background and squared deviation from the plate of pixels `lab` (..., 3) in
         `bins` (...), which are those of the picture `at` an index: all, (H, W), by default."""
-        off, darker = self._off(lab.astype(np.float32), at)
-        light, colour = self._light[at], self._colour[at]
-        chroma2 = off[..., 1] ** 2 + off[..., 2] ** 2
-        dark2 = (off[..., 0] / np.where(darker, self._shadow, light)) ** 2
-        d2 = dark2 + chroma2 / colour**2
-        lit2 = (off[..., 0] / light) ** 2 + chroma2 / colour**2
-        # Gloss and reflections tint the background a little: a broad tail allows for that.
-        tail2 = dark2 / 9 + chroma2 / 9.0**2
-        volume = (2 * np.pi) ** 1.5 * 4
-        near = 0.7 * np.exp(-0.5 * np.minimum(lit2, 80)) / (volume * light * colour**2)
-        near += 0.25 * np.exp(-0.5 * np.minimum(d2, 80)) / (volume * self._shadow / 2 * colour**2)
-        near += 0.05 * np.exp(-0.5 * np.minimum(tail2, 80)) / (volume * self._shadow * 9.0**2)
-        general = self._general.density(bins)
-        # Where the place has been seen, the scene's other colours hardly ever turn up there.
-        share = 0.02 + 0.28 * (1 - self.trust[at])
-        return (1 - share) * near + share * general, d2
+        out, deviation = (np.empty(bins.shape, np.float32) for _ in range(2))
+        _agreement(
+            lab.reshape(-1, 3), self._most[at].reshape(-1, 3), self._least[at].reshape(-1, 3),
+            self._light[at].ravel(), self._colour[at].ravel(), self.trust[at].ravel(),
+            self._general.density(bins).ravel(), self._shadow, out.reshape(-1),
+            deviation.reshape(-1),
+        )  # fmt: skip
+        return out, deviation
 
     def learn(self, lab: np.ndarray, sure: np.ndarray, *, rate: float = 0.06) -> None:
         """Follow slow changes of light where `sure` (H, W) bool shows background."""
-        x = lab.astype(np.float32)
-        off, darker = self._off(x)
-        power = np.stack(
-            [np.where(darker, 0, off[..., 0] ** 2), 0.5 * (off[..., 1:] ** 2).sum(-1)], -1
-        )
-        weight = cv2.blur(sure.astype(np.float32), (9, 9))
-        local = cv2.blur(power * sure[..., None], (9, 9)) / np.maximum(weight, 1e-3)[..., None]
-        step = 0.1 * (weight > 0.3)[..., None]
-        self._power += step * (local - self._power)
-        r = np.where(self.trust > 0.5, rate, 0.35) * sure
-        self._lab += r[..., None] * (x - self._lab)
-        lit = r * (self._lit[..., 0] - x[..., 0] < _IN_SHADOW)
-        self._lit += lit[..., None] * (x - self._lit)
-        self.trust += r * (1 - self.trust)
+        power = np.empty((*sure.shape, 2), np.float32)
+        _deviations(lab, self._most, self._least, sure, power)
+        seen = cv2.blur(sure.astype(np.float32), (9, 9))
+        _follow(
+            lab, sure, rate, seen, cv2.blur(power, (9, 9)), self._lab, self._lit, self._power, self.trust
+        )  # fmt: skip
         self._settle()
 
     def new_edges(self, lab: np.ndarray) -> np.ndarray:
@@ -183,5 +179,87 @@ class BackgroundPlate:
 
 def _gradient(lab: np.ndarray) -> np.ndarray:
     """(H, W) size of the colour gradient [Lab units a pixel]."""
-    gx, gy = cv2.Sobel(lab, cv2.CV_32F, 1, 0) / 8, cv2.Sobel(lab, cv2.CV_32F, 0, 1) / 8
-    return np.sqrt((gx**2 + gy**2).sum(-1)) * 2
+    gx, gy = (cv2.Sobel(lab, cv2.CV_32F, dx, 1 - dx, scale=1 / 8) for dx in (1, 0))
+    return 2 * np.sqrt(cv2.transform(gx * gx + gy * gy, np.ones((1, 3), np.float32)))
+
+
+_pixelwise = numba.njit(cache=True, nogil=True, error_model="numpy")
+"""For what is asked of every pixel: numpy would write a picture for each operation."""
+
+
+@_pixelwise
+def _off(pixel, most, least, c):
+    """How far channel `c` of a pixel lies outside of its place's neighbourhood."""
+    return max(pixel[c] - most[c], least[c] - pixel[c], 0.0)
+
+
+@_pixelwise
+def _agreement(lab, most, least, light, colour, trust, general, shadow, out, deviation):
+    """See `BackgroundPlate.density`; P pixels."""
+    volume = (2 * np.pi) ** 1.5 * 4
+    for p in range(len(out)):
+        off = _off(lab[p], most[p], least[p], 0)
+        chroma2 = _off(lab[p], most[p], least[p], 1) ** 2 + _off(lab[p], most[p], least[p], 2) ** 2
+        colour2 = colour[p] ** 2
+        dark2 = (off / (shadow if lab[p, 0] < least[p, 0] else light[p])) ** 2
+        d2 = dark2 + chroma2 / colour2
+        near, darker, glossy = 0.7, 0.25, 0.05
+        if off > 0 or chroma2 > 0:
+            lit2 = (off / light[p]) ** 2 + chroma2 / colour2
+            # Gloss and reflections tint the background a little: a broad tail allows for that.
+            tail2 = dark2 / 9 + chroma2 / 9**2
+            near *= np.exp(-0.5 * min(lit2, 80))
+            darker *= np.exp(-0.5 * min(d2, 80))
+            glossy *= np.exp(-0.5 * min(tail2, 80))
+        near /= volume * light[p] * colour2
+        near += darker / (volume * shadow / 2 * colour2) + glossy / (volume * shadow * 9**2)
+        # Where the place has been seen, the scene's other colours hardly ever turn up there.
+        share = 0.02 + 0.28 * (1 - trust[p])
+        out[p], deviation[p] = (1 - share) * near + share * general[p], d2
+
+
+@_pixelwise
+def _deviations(lab, most, least, sure, power):
+    """Squared deviations (H, W, 2) in lightness, shadows left out, and colour, where `sure`."""
+    for y in range(lab.shape[0]):
+        for x in range(lab.shape[1]):
+            power[y, x] = 0
+            if sure[y, x]:
+                pixel, above, below = lab[y, x], most[y, x], least[y, x]
+                power[y, x, 0] = max(pixel[0] - above[0], 0.0) ** 2
+                a, b = _off(pixel, above, below, 1), _off(pixel, above, below, 2)
+                power[y, x, 1] = 0.5 * (a**2 + b**2)
+
+
+@_pixelwise
+def _follow(lab, sure, rate, seen, power, plate, lit, noise, trust):
+    """Move what is known of each place towards what is `sure` to be background there.
+
+    Args:
+        seen: (H, W) share of a place's surroundings that is sure.
+        power: (H, W, 2) mean squared deviations there, what is not sure counting as none.
+        plate, lit, noise, trust: see `BackgroundPlate`; changed.
+    """
+    for y in range(lab.shape[0]):
+        for x in range(lab.shape[1]):
+            if seen[y, x] > 0.3:
+                for c in range(2):
+                    noise[y, x, c] += 0.1 * (power[y, x, c] / seen[y, x] - noise[y, x, c])
+            if sure[y, x]:
+                r = rate if trust[y, x] > 0.5 else 0.35
+                shaded = lit[y, x, 0] - lab[y, x, 0] >= _IN_SHADOW
+                for c in range(3):
+                    plate[y, x, c] += r * (lab[y, x, c] - plate[y, x, c])
+                    if not shaded:
+                        lit[y, x, c] += r * (lab[y, x, c] - lit[y, x, c])
+                trust[y, x] += r * (1 - trust[y, x])
+
+
+@_pixelwise
+def _tolerances(noise, trust, light, colour):
+    """Standard deviations (H, W) of lightness and colour, wider where nothing was seen."""
+    for y in range(trust.shape[0]):
+        for x in range(trust.shape[1]):
+            loose = 1 + 1.5 * (1 - trust[y, x])
+            light[y, x] = loose * min(max(1.5 * np.sqrt(noise[y, x, 0]) + 1.0, 2.0), 6.0)
+            colour[y, x] = loose * min(max(1.5 * np.sqrt(noise[y, x, 1]) + 0.7, 1.2), 3.5)

@@ -7,6 +7,8 @@ graph cut does for two classes.
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import cv2
 import numba
 import numpy as np
@@ -129,6 +131,14 @@ def signed_distance(mask: np.ndarray) -> np.ndarray:
     return np.where(mask, inside - 0.5, 0.5 - outside).astype(np.float32)
 
 
+def distance_to(mask: np.ndarray) -> np.ndarray:
+    """(H, W) float32 [px]: how far outside of `mask` each pixel is, 0 inside."""
+    if not mask.any():
+        return np.full(mask.shape, 1e3, np.float32)
+    outside = cv2.distanceTransform((~mask).astype(np.uint8), cv2.DIST_L2, 3)
+    return np.maximum(outside - np.float32(0.5), 0)
+
+
 def dilate(mask: np.ndarray, radius: int) -> np.ndarray:
     kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * radius + 1,) * 2)
     return cv2.dilate(mask.astype(np.uint8), kernel) > 0
@@ -139,9 +149,24 @@ def erode(mask: np.ndarray, radius: int) -> np.ndarray:
     return cv2.erode(mask.astype(np.uint8), kernel, borderValue=1) > 0
 
 
-def warp(image: np.ndarray, flow: np.ndarray) -> np.ndarray:
-    """Carry an image (H, W) along a forward flow (H, W, 2) [px], taken as locally constant."""
-    h, w = image.shape[:2]
-    gx, gy = np.meshgrid(np.arange(w, dtype=np.float32), np.arange(h, dtype=np.float32))
-    return cv2.remap(image.astype(np.float32), gx - flow[..., 0], gy - flow[..., 1],
+def warp(image: np.ndarray, flow: np.ndarray, at=...) -> np.ndarray:
+    """Carry an image (H, W) along a forward flow (h, w, 2) [px], taken as locally constant, to the pixels
+    `at` an index: all, (H, W), by default."""
+    return cv2.remap(image.astype(np.float32), _places(image.shape)[at] - flow, None,
                      cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)  # fmt: skip
+
+
+@lru_cache(maxsize=16)
+def _places(shape: tuple[int, int]) -> np.ndarray:
+    """(H, W, 2) float32: column and row of each pixel."""
+    h, w = shape
+    gx, gy = np.meshgrid(np.arange(w, dtype=np.float32), np.arange(h, dtype=np.float32))
+    return np.stack([gx, gy], -1)
+
+
+def box_around(mask: np.ndarray, margin: int) -> tuple[slice, slice] | None:
+    """The box around what is set in `mask` (H, W), `margin` pixels wider; None if nothing is."""
+    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    if not len(rows):
+        return None
+    return tuple(slice(max(n[0] - margin, 0), n[-1] + margin + 1) for n in (rows, columns))

@@ -22,7 +22,13 @@ from lucibot.vision.appearance import (
 from lucibot.vision.exposure import same_light
 from lucibot.vision.grain import REACH, WINDOW, Grain
 from lucibot.vision.hands import border_of, held_from_outside
-from lucibot.vision.labelling import mean_field, most_likely, signed_distance, warp
+from lucibot.vision.labelling import (
+    box_around,
+    distance_to,
+    mean_field,
+    most_likely,
+    warp,
+)
 
 HAND = 254
 UNKNOWN = 255
@@ -225,7 +231,7 @@ class SceneModel:
         """(h, w) labels carried along a flow (h, w, 2) [px] where that is more than noise."""
         out = np.zeros_like(labels)
         for i in [*range(1, self.objects + 1), HAND]:
-            box = _around(labels == i, 16)
+            box = box_around(labels == i, 16)
             if box is None:
                 continue
             mine, way = labels[box] == i, flow[box]
@@ -322,7 +328,7 @@ class SceneModel:
         out[0] += GRAIN * np.where(first == 0, kept, 0)
         out[1] = np.log(self.hand.density(bins)) + self._hand_prior(near)[at]
         for i in range(1, self.objects + 1):
-            away = np.maximum(-signed_distance(before == i)[at], 0)
+            away = distance_to(before == i)[at]
             prior = -0.7 - 0.25 * np.maximum(away - 4, 0)
             prior = np.maximum(prior, np.where(first == i, -2.5, -6.0))
             density = self.colours[i - 1].density(bins)
@@ -413,14 +419,6 @@ class SceneModel:
             which = int(np.bincount(ring).argmax()) if len(ring) else 0
             if 0 < which < HAND and (ring == which).mean() > ENCLOSED:
                 labels[around][part] = which
-
-
-def _around(mask: np.ndarray, margin: int) -> tuple[slice, slice] | None:
-    """The box around what is set in `mask` (h, w), `margin` pixels wider; None if nothing is."""
-    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-    if not len(rows):
-        return None
-    return tuple(slice(max(n[0] - margin, 0), n[-1] + margin + 1) for n in (rows, columns))
 
 
 def _gone(kept: np.ndarray) -> np.ndarray:

@@ -22,6 +22,7 @@ from lucibot.providers.depth.config import FillDepth
 from lucibot.task import Task
 from lucibot.vision.draw import DrawMesh, draw_depth
 from lucibot.vision.grid import nearest_depth, resize_mask
+from lucibot.vision.labelling import box_around
 
 
 class DepthByFilling:
@@ -71,9 +72,9 @@ class DepthByFilling:
 
     def _standing(self, view, mask, first, hand, masks, i, shape) -> np.ndarray:
         """(H, W) depth of a deformable."""
-        size = (view.camera.width, view.camera.height)
-        others = [resize_mask(m, size) for j, m in enumerate(masks) if j != i]
-        in_front = resize_mask(hand, size) | np.any([np.zeros_like(mask), *others], axis=0)
+        in_front = np.zeros_like(mask)
+        for other in (hand, *np.delete(masks, i, 0)):
+            in_front |= resize_mask(other, (view.camera.width, view.camera.height))
         block = block_depth(view.camera, mask, view.background_depth_m, in_front, *shape)
         if block is None:
             return nearest_depth(view.depth_m, first)
@@ -108,11 +109,21 @@ def _posed(mesh: DrawMesh, pose: np.ndarray, camera: Camera, mask: np.ndarray) -
     T = _about_anchor(mesh, pose)
     drawn = draw_depth(mesh, T[None], camera)[0]
     covered = np.isfinite(drawn) & mask
-    if not covered.any():
-        covered = np.isfinite(drawn)
+    if covered.any():
+        return _spread(drawn, covered, mask)
+    covered = np.isfinite(drawn)
     if not covered.any():
         return np.full(mask.shape, camera.project(T[:3, 3])[1], np.float32)
-    return np.where(covered, drawn, nearest_depth(np.where(covered, drawn, 0), covered))
+    return nearest_depth(drawn, covered)
+
+
+def _spread(depth_m: np.ndarray, known: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """Depth (H, W) that in all of `mask` is that of the nearest pixel of it at which it is `known`."""
+    if known[mask].all():
+        return depth_m
+    out, box = depth_m.copy(), box_around(mask, 0)
+    out[box] = nearest_depth(depth_m[box], known[box])
+    return out
 
 
 def _about_anchor(mesh: DrawMesh, pose: np.ndarray) -> np.ndarray:
@@ -132,8 +143,9 @@ def _middles_px(mesh: DrawMesh, poses: np.ndarray, camera: Camera) -> np.ndarray
 
 def _height(view: SceneView, first: np.ndarray) -> float:
     """World height [m] of the top of what `first` marks in the first frame."""
-    world_z = view.camera.unproject(view.depth_m.astype(float))[..., 2]
-    return float(np.percentile(world_z[first], 95)) if first.any() else 0.0
+    if not first.any():
+        return 0.0
+    return float(np.percentile(view.camera.unproject(view.depth_m.astype(float), first)[:, 2], 95))
 
 
 def _inset(view: SceneView, first: np.ndarray) -> float:
@@ -148,13 +160,13 @@ def _inset(view: SceneView, first: np.ndarray) -> float:
     block = block_depth(view.camera, first, view.background_depth_m, nothing, _height(view, first))
     if block is None:
         return 0.0
-    world_z = view.camera.unproject(np.where(first, view.depth_m, 0).astype(float))[..., 2]
-    front = first & (world_z < 0.7 * _height(view, first))
+    world_z = view.camera.unproject(view.depth_m.astype(float), first)[:, 2]
+    front = world_z < 0.7 * _height(view, first)
     if not front.any():
         return 0.0
     # Depth to distance over ground: by as much as each pixel's own line of sight goes ahead.
-    along = view.camera.rays @ _ahead(view.camera)
-    return float(np.median(((block - view.depth_m) * along)[front]))
+    along = view.camera.rays[first] @ _ahead(view.camera)
+    return float(np.median(((block - view.depth_m)[first] * along)[front]))
 
 
 def _ahead(camera: Camera) -> np.ndarray:
@@ -176,10 +188,6 @@ def block_depth(camera: Camera, mask: np.ndarray, background_m: np.ndarray, in_f
     """
     h, w = mask.shape
     eye, flat = camera.T_world_cam[:3, 3], _ahead(camera)
-    ray = camera.rays
-    foot_m = (eye + ray * background_m[..., None]) @ flat
-    along = np.maximum(ray @ flat, 1e-6)
-    top = (top_m - eye[2]) / np.minimum(ray[..., 2], -1e-6)
     out = np.zeros((h, w), np.float32)
     count, parts, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8))
     hidden = cv2.dilate(in_front.astype(np.uint8), np.ones((5, 5), np.uint8)) > 0
@@ -194,14 +202,14 @@ def block_depth(camera: Camera, mask: np.ndarray, background_m: np.ndarray, in_f
         if not seen.any():
             continue
         found = True
-        reach = np.interp(cols, cols[seen], foot_m[low, cols][seen]) - inset_m
-        front = (reach[None] - eye @ flat) / along[box]
-        front_z = eye[2] + front * ray[box][..., 2]
-        depth = np.where(front_z <= top_m, front, np.maximum(top[box], front))
+        foot_m = camera.unproject(background_m, (low[seen], cols[seen])) @ flat
+        reach = np.interp(cols, cols[seen], foot_m) - inset_m
+        ray = camera.rays[box]
+        front = (reach[None] - eye @ flat) / np.maximum(ray @ flat, 1e-6)
+        front_z = eye[2] + front * ray[..., 2]
+        top = (top_m - eye[2]) / np.minimum(ray[..., 2], -1e-6)
+        depth = np.where(front_z <= top_m, front, np.maximum(top, front))
         out[box][part] = np.minimum(depth, background_m[box])[part]
     if not found:
         return None
-    empty = mask & (out == 0)
-    if empty.any():
-        out = np.where(empty, nearest_depth(out, out > 0), out)
-    return out
+    return _spread(out, out > 0, mask)

@@ -8,7 +8,13 @@ import numpy as np
 from lucibot.providers.tracker.evidence import Evidence
 from lucibot.providers.tracker.objects import Followed, RigidObject
 from lucibot.vision.appearance import UNIFORM
-from lucibot.vision.labelling import dilate, mean_field, most_likely, signed_distance
+from lucibot.vision.labelling import (
+    box_around,
+    dilate,
+    mean_field,
+    most_likely,
+    signed_distance,
+)
 
 
 def beliefs(
@@ -38,20 +44,23 @@ def beliefs(
             nearest = np.minimum(nearest, o.track.depth)
     for i, (o, parts) in enumerate(zip(objects, seen.parts, strict=True)):
         if isinstance(o, RigidObject):
-            shown = o.track.part >= 0
-            d = signed_distance(shown)
-            part = np.maximum(o.track.part, 0).astype(np.int64)
-            drawn = np.take_along_axis(parts, part[None], 0)[0]
-            density = np.where(shown, 0.85 * drawn + 0.15 * parts.max(0), parts.max(0))
-            prior = np.where(d > 0, np.minimum(0.6 * d, 1.5), 1.6 * d) - 0.7
-            behind = np.where(shown, o.track.depth, 0) - np.where(shown, nearest, 0)
-            # Depth along the ray is weakly known, so it only tips the balance.
-            prior -= np.clip(behind / 0.02, 0, 1.5)
-            prior[d < -4] = -30
-            # The inside of a silhouette is not background, whatever it looks like.
-            unary[0] -= np.clip(2 * d - 3, 0, 6)
+            density, prior = parts.max(0), np.full(size, -30, np.float32)
+            around = box_around(o.track.part >= 0, 8)
+            if around is not None:
+                part = o.track.part[around]
+                shown, nearby = part >= 0, density[around]
+                d = signed_distance(shown)
+                drawn = np.take_along_axis(parts[:, *around], np.maximum(part, 0)[None].astype(int), 0)
+                nearby[shown] = (0.85 * drawn[0] + 0.15 * nearby)[shown]
+                expected = np.where(d > 0, np.minimum(0.6 * d, 1.5), 1.6 * d) - 0.7
+                # Depth along the ray is weakly known, so it only tips the balance.
+                behind = o.track.depth[around][shown] - nearest[around][shown]
+                expected[shown] -= np.clip(behind / 0.02, 0, 1.5)
+                prior[around] = np.where(d < -4, -30, expected)
+                # The inside of a silhouette is not background, whatever it looks like.
+                unary[0][around] -= np.clip(2 * d - 3, 0, 6)
+                where[around] |= d > -6
             unary[2 + i] = np.log(np.maximum(density, 0.3 * UNIFORM)) + prior + hidden
-            where |= d > -6
         else:
             source = np.zeros(size, bool)
             for j in hosts[i]:

@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 
 from lucibot.vision.appearance import ColourModel
-from lucibot.vision.labelling import erode, signed_distance, warp
+from lucibot.vision.labelling import box_around, erode, signed_distance, warp
 
 EMERGES = 0.02
 """Prior of coming out of the object that it lay in or on, at any pixel of that object's rim."""
@@ -31,15 +31,20 @@ class DeformableTrack:
 
     def predict(self, flow: np.ndarray) -> np.ndarray:
         """Carry the belief along `flow` (H, W, 2) [work px] where the object was seen."""
-        moved = np.where(self.visible[..., None], flow, 0.0).astype(np.float32)
+        around = box_around(self.visible, 9)
+        if around is None:
+            return self.whole
+        visible = self.visible[around]
+        moved = np.where(visible[..., None], flow[around], np.float32(0))
         # Pixels just outside follow the object, or else its edge would be left behind.
-        seen = self.visible.astype(np.float32)
-        weight = cv2.blur(seen, (9, 9))
+        weight = cv2.blur(visible.astype(np.float32), (9, 9))
         spread = cv2.blur(moved, (9, 9)) / np.maximum(weight, 1e-3)[..., None]
-        field = np.where(self.visible[..., None], moved, spread * (weight > 0.05)[..., None])
-        still = np.abs(field).max(-1) < 0.35
+        field = np.where(visible[..., None], moved, spread * (weight > 0.05)[..., None])
+        still = np.maximum(np.abs(field[..., 0]), np.abs(field[..., 1])) < 0.35
         field[still] = 0
-        self.whole = warp(self.whole, field) if not still.all() else self.whole
+        if not still.all():
+            self.whole = self.whole.copy()
+            self.whole[around] = warp(self.whole, field, around)
         return self.whole
 
     def log_prior(self, source: np.ndarray) -> np.ndarray:

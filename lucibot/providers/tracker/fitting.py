@@ -43,13 +43,14 @@ def fit_rigid(
     w_hand = np.exp(seen.log_hand) * seen.hand
     # Something that is neither background nor known: hands in odd light, sleeves.
     w_unknown = 0.05 * 0.5 * UNIFORM
+    like = [parts.max(0) for parts in seen.parts]
     for n, i in enumerate(rigid):
         o = objects[i]
         others = np.zeros(seen.hand.shape, np.float32)
         for j in range(len(objects)):
             if j != i:
-                others = np.maximum(others, 0.5 * near[j] * seen.parts[j].max(0))
-        own = seen.parts[i].max(0)
+                others = np.maximum(others, 0.5 * near[j] * like[j])
+        own = like[i]
         occluder = w_hand + w_unknown + others
         hidden = occluder / (occluder + 0.5 * seen.background + 0.5 * own + _FLOOR)
         # What a nearer object explains says nothing about this one.

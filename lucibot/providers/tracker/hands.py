@@ -7,7 +7,7 @@ import numpy as np
 
 from lucibot.vision.appearance import ColourModel, any_colour
 from lucibot.vision.hands import border_of, held_from_outside
-from lucibot.vision.labelling import dilate, signed_distance
+from lucibot.vision.labelling import dilate, distance_to, signed_distance
 from lucibot.vision.regions import Layers
 from lucibot.vision.scene_model import HAND
 
@@ -32,6 +32,8 @@ class HandLayer:
         self.mask = np.zeros(size, bool)
         """(H, W) of the last frame."""
         self._border = border_of(size)
+        self._entry = dilate(self._border, 5)
+        self._sample, self._near = -1, np.ones(size, np.float32)
 
     def density(self, bins: np.ndarray) -> np.ndarray:
         """(H, W) density of the hand's colours."""
@@ -44,19 +46,21 @@ class HandLayer:
         inside = signed_distance(warped) / REACH_PX
         prior = 0.02 + (OUTLINE - 0.02) * np.exp(np.minimum(inside, 0))
         prior += (SURE - OUTLINE) * np.clip(inside, 0, 1)
-        entry = dilate(self._border, 5)
-        prior[entry] = np.maximum(prior[entry], 0.1)
-        around = np.maximum(-signed_distance(self._possible(frame)), 0)
-        prior = np.maximum(prior * np.exp(-around / REACH_PX), ELSEWHERE)
+        prior[self._entry] = np.maximum(prior[self._entry], 0.1)
+        prior = np.maximum(prior * self._expected(frame), ELSEWHERE)
         prior[self._sure(frame)] = SURE
         return np.log(prior).astype(np.float32)
 
-    def _possible(self, frame: int) -> np.ndarray:
-        """(H, W) bool: where the samples before and after a frame do not show the background. What
-        they took for an object may be a hand that looks like it."""
+    def _expected(self, frame: int) -> np.ndarray:
+        """(H, W) in [0, 1]: how near each pixel is to where the samples before and after a frame do not
+        show the background. What they took for an object may be a hand that looks like it."""
         k = int(np.searchsorted(self.layers.frames, frame))
-        seen = (self.layers.labels[max(k - 1, 0) : k + 2] > 0).any(0).astype(np.uint8)
-        return cv2.resize(seen, self.mask.shape[::-1], interpolation=cv2.INTER_NEAREST) > 0
+        if k != self._sample:
+            seen = (self.layers.labels[max(k - 1, 0) : k + 2] > 0).any(0).astype(np.uint8)
+            size = self.mask.shape[::-1]
+            possible = cv2.resize(seen, size, interpolation=cv2.INTER_NEAREST) > 0
+            self._sample, self._near = k, np.exp(-distance_to(possible) / REACH_PX)
+        return self._near
 
     def _sure(self, frame: int) -> np.ndarray:
         """(H, W) bool: where the samples before and after a frame show a hand."""

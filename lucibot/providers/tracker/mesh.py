@@ -54,11 +54,14 @@ def _draw_into(verts, faces, parts, A, t, K, cull, inv_z, part_of, screen):
         # Outward faces turn the other way round on the screen, whose y axis points down.
         if area == 0.0 or (cull and area > 0.0):
             continue
-        s = 1.0 / area
         x0 = max(int(np.ceil(min(ax, bx, qx) - 0.5)), bx0)
         x1 = min(int(np.floor(max(ax, bx, qx) - 0.5)), bx1 - 1)
         y0 = max(int(np.ceil(min(ay, by, qy) - 0.5)), by0)
         y1 = min(int(np.floor(max(ay, by, qy) - 0.5)), by1 - 1)
+        # Most faces of a fine mesh lie between the pixels' centres.
+        if x0 > x1 or y0 > y1:
+            continue
+        s = 1.0 / area
         lbx, lby = (qy - ay) * s, -(qx - ax) * s
         lcx, lcy = -(by - ay) * s, (bx - ax) * s
         lax, lay = -lbx - lcx, -lby - lcy
