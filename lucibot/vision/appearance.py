@@ -23,6 +23,11 @@ def to_lab(rgb: np.ndarray) -> np.ndarray:
     return cv2.cvtColor(rgb, cv2.COLOR_RGB2Lab)
 
 
+def cie_lab(rgb: np.ndarray) -> np.ndarray:
+    """(H, W, 3) uint8 RGB to float32 CIE Lab."""
+    return cv2.cvtColor(rgb.astype(np.float32) / 255, cv2.COLOR_RGB2LAB)
+
+
 def colour_bins(lab: np.ndarray) -> np.ndarray:
     """(H, W, 3) uint8 Lab to (H, W) int32 indices into a model's table."""
     x = lab.astype(np.int32)
@@ -188,9 +193,9 @@ _pixelwise = numba.njit(cache=True, nogil=True, error_model="numpy")
 
 
 @_pixelwise
-def _off(pixel, most, least, c):
-    """How far channel `c` of a pixel lies outside of its place's neighbourhood."""
-    return max(pixel[c] - most[c], least[c] - pixel[c], 0.0)
+def _off(value, most, least):
+    """How far a value lies outside of its place's neighbourhood."""
+    return max(value - most, least - value, 0.0)
 
 
 @_pixelwise
@@ -198,9 +203,9 @@ def _agreement(lab, most, least, light, colour, trust, general, shadow, out, dev
     """See `BackgroundPlate.density`; P pixels."""
     volume = (2 * np.pi) ** 1.5 * 4
     for p in range(len(out)):
-        off = _off(lab[p], most[p], least[p], 0)
-        chroma2 = _off(lab[p], most[p], least[p], 1) ** 2 + _off(lab[p], most[p], least[p], 2) ** 2
-        colour2 = colour[p] ** 2
+        off = _off(lab[p, 0], most[p, 0], least[p, 0])
+        a, b = _off(lab[p, 1], most[p, 1], least[p, 1]), _off(lab[p, 2], most[p, 2], least[p, 2])
+        chroma2, colour2 = a * a + b * b, colour[p] * colour[p]
         dark2 = (off / (shadow if lab[p, 0] < least[p, 0] else light[p])) ** 2
         d2 = dark2 + chroma2 / colour2
         near, darker, glossy = 0.7, 0.25, 0.05
@@ -223,12 +228,12 @@ def _deviations(lab, most, least, sure, power):
     """Squared deviations (H, W, 2) in lightness, shadows left out, and colour, where `sure`."""
     for y in range(lab.shape[0]):
         for x in range(lab.shape[1]):
-            power[y, x] = 0
+            power[y, x, 0] = power[y, x, 1] = 0
             if sure[y, x]:
-                pixel, above, below = lab[y, x], most[y, x], least[y, x]
-                power[y, x, 0] = max(pixel[0] - above[0], 0.0) ** 2
-                a, b = _off(pixel, above, below, 1), _off(pixel, above, below, 2)
-                power[y, x, 1] = 0.5 * (a**2 + b**2)
+                power[y, x, 0] = max(lab[y, x, 0] - most[y, x, 0], 0.0) ** 2
+                for c in (1, 2):
+                    off = _off(lab[y, x, c], most[y, x, c], least[y, x, c])
+                    power[y, x, 1] += 0.5 * off * off
 
 
 @_pixelwise

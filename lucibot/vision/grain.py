@@ -11,6 +11,8 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
+from lucibot.vision.appearance import cie_lab
+
 FINE = 2.5
 """What changes over less counts as grain [standard deviation, pixels]."""
 WINDOW = 9
@@ -65,10 +67,11 @@ class Grain:
             np.maximum(best, _mean(fine * there) / np.sqrt(power * theirs + 1e-6), out=best)
         return best
 
-    def kept(self, rgb: np.ndarray) -> np.ndarray:
-        """(h, w) float32 in [-1, 1]: 1 where a frame (h, w, 3) uint8 surely shows the first frame's
-        grain, -1 where that is surely gone, 0 where nothing is told."""
-        found, tells = self._found(_lightness(rgb))
+    def kept(self, rgb: np.ndarray, lab: np.ndarray | None = None) -> np.ndarray:
+        """(h, w) float32 in [-1, 1]: 1 where a frame (h, w, 3) uint8, of which the caller may have the
+        CIE `lab`, surely shows the first frame's grain, -1 where that is surely gone, 0 where nothing
+        is told."""
+        found, tells = self._found(_lightness(rgb, lab))
         return tells * np.where(found > 0, found, found * self._reliable)
 
     def _found(self, light: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -85,10 +88,9 @@ class Grain:
         return np.clip((best - middle) / half, -1, 1), tells
 
 
-def _lightness(rgb: np.ndarray) -> np.ndarray:
+def _lightness(rgb: np.ndarray, lab: np.ndarray | None = None) -> np.ndarray:
     """(h, w) float32 CIE L of (h, w, 3) uint8, the finest of it, where coding errs most, blurred."""
-    lab = cv2.cvtColor(rgb.astype(np.float32) / 255, cv2.COLOR_RGB2LAB)
-    return cv2.GaussianBlur(lab[..., 0], (0, 0), 0.6)
+    return cv2.GaussianBlur((cie_lab(rgb) if lab is None else lab)[..., 0], (0, 0), 0.6)
 
 
 def _coarse(light: np.ndarray) -> np.ndarray:

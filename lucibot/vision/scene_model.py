@@ -17,6 +17,7 @@ from lucibot.vision.appearance import (
     BackgroundPlate,
     ColourModel,
     any_colour,
+    cie_lab,
     colour_bins,
 )
 from lucibot.vision.exposure import same_light
@@ -93,9 +94,8 @@ def _as_lit(empty_rgb: np.ndarray, first_rgb: np.ndarray, labels0: np.ndarray, s
     return np.clip(lit - 8.0, 0, 255).astype(np.uint8)
 
 
-def _lab(rgb: np.ndarray, soft: float) -> np.ndarray:
-    """(h, w, 3) float32 CIE Lab of (h, w, 3) uint8, hues blurred by `soft` pixels."""
-    lab = cv2.cvtColor(rgb.astype(np.float32) / 255, cv2.COLOR_RGB2LAB)
+def _soft_lab(lab: np.ndarray, soft: float) -> np.ndarray:
+    """(h, w, 3) float32 CIE Lab, hues blurred by `soft` pixels."""
     out = cv2.GaussianBlur(lab, (0, 0), 0.8)
     if soft > 0.8:
         out[..., 1:] = cv2.GaussianBlur(lab[..., 1:], (0, 0), soft)
@@ -181,7 +181,7 @@ class SceneModel:
         return labels
 
     def lab(self, rgb: np.ndarray) -> np.ndarray:
-        return _lab(rgb, self.soft)
+        return _soft_lab(cie_lab(rgb), self.soft)
 
     def measure_noise(self, frames: list[np.ndarray]) -> np.ndarray:
         """Raise what counts as a difference by the noise of the background in `frames`, which are in the
@@ -219,8 +219,9 @@ class SceneModel:
 
     def look(self, rgb: np.ndarray) -> Look:
         """What is asked of a frame (h, w, 3) uint8, in the first one's light, more than once."""
-        image = self.lab(rgb)
-        kept = self._of_place(image, self.grain.kept(rgb))
+        sharp = cie_lab(rgb)
+        image = _soft_lab(sharp, self.soft)
+        kept = self._of_place(image, self.grain.kept(rgb, sharp))
         lab = as_bytes(image)
         return Look(
             image=image, kept=kept, differs=self._differs(image - self.first, kept), lab=lab,
@@ -444,11 +445,14 @@ def relit(lab: np.ndarray, first: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return ratio, np.sqrt(a * a + b * b)
 
 
+_TO_BYTES = np.float32([[2.55, 0, 0, 0], [0, 1, 0, 128], [0, 0, 1, 128]])
+"""CIE Lab to 8-bit Lab, with what is added in the last column."""
+
+
 def as_bytes(lab: np.ndarray) -> np.ndarray:
     """CIE Lab (..., 3) as 8-bit Lab, as the colour models have it."""
-    return np.clip(
-        np.round(lab * np.float32([2.55, 1, 1]) + np.float32([0, 128, 128])), 0, 255
-    ).astype(np.uint8)
+    bytes_ = cv2.transform(lab.reshape(-1, 1, 3), _TO_BYTES)
+    return np.clip(np.rint(bytes_, out=bytes_), 0, 255, out=bytes_).astype(np.uint8).reshape(lab.shape)
 
 
 def grown(mask: np.ndarray, size: int) -> np.ndarray:

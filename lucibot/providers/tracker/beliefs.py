@@ -83,12 +83,15 @@ def without_holes(belief: np.ndarray, objects: list[Followed]) -> np.ndarray:
     most of what is seen of another object, stays open.
     """
     label = most_likely(belief)
-    height, width = label.shape
     for i, o in enumerate(objects):
         if not isinstance(o, RigidObject):
             continue
-        mine = label == 2 + i
-        area = int(mine.sum())
+        around = box_around(label == 2 + i, 1)
+        if around is None:
+            continue
+        here, drawn = label[around], o.track.part[around] >= 0
+        mine = here == 2 + i
+        area, (height, width) = int(mine.sum()), mine.shape
         n, parts, stats, _ = cv2.connectedComponentsWithStats(
             (~mine).astype(np.uint8), connectivity=4
         )
@@ -97,13 +100,13 @@ def without_holes(belief: np.ndarray, objects: list[Followed]) -> np.ndarray:
             if size > 0.2 * area or x == 0 or y == 0 or x + w == width or y + h == height:
                 continue
             hole = parts == k
-            counts = np.bincount(label[hole], minlength=belief.shape[-1])
+            counts = np.bincount(here[hole], minlength=belief.shape[-1])
             what = int(counts.argmax())
-            if what == 1 or (o.track.part[hole] >= 0).mean() < 0.9:
+            if what == 1 or drawn[hole].mean() < 0.9:
                 continue
             if what >= 2 and counts[what] > 0.3 * (label == what).sum():
                 continue
-            label[hole] = 2 + i
-            belief[hole] = 0
-            belief[hole, 2 + i] = 1
+            here[hole] = 2 + i
+            belief[around][hole] = 0
+            belief[around][hole, 2 + i] = 1
     return label
