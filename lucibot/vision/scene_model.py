@@ -451,8 +451,8 @@ _TO_BYTES = np.float32([[2.55, 0, 0, 0], [0, 1, 0, 128], [0, 0, 1, 128]])
 
 def as_bytes(lab: np.ndarray) -> np.ndarray:
     """CIE Lab (..., 3) as 8-bit Lab, as the colour models have it."""
-    bytes_ = cv2.transform(lab.reshape(-1, 1, 3), _TO_BYTES)
-    return np.clip(np.rint(bytes_, out=bytes_), 0, 255, out=bytes_).astype(np.uint8).reshape(lab.shape)
+    scaled = np.rint(cv2.transform(lab.reshape(-1, 1, 3), _TO_BYTES))
+    return np.clip(scaled, 0, 255).astype(np.uint8).reshape(lab.shape)
 
 
 def grown(mask: np.ndarray, size: int) -> np.ndarray:

@@ -50,8 +50,9 @@ def beliefs(
                 part = o.track.part[around]
                 shown, nearby = part >= 0, density[around]
                 d = signed_distance(shown)
-                drawn = np.take_along_axis(parts[:, *around], np.maximum(part, 0)[None].astype(int), 0)
-                nearby[shown] = (0.85 * drawn[0] + 0.15 * nearby)[shown]
+                index = np.maximum(part, 0)[None].astype(int)
+                drawn = np.take_along_axis(parts[:, *around], index, 0)[0]
+                nearby[shown] = (0.85 * drawn + 0.15 * nearby)[shown]
                 expected = np.where(d > 0, np.minimum(0.6 * d, 1.5), 1.6 * d) - 0.7
                 # Depth along the ray is weakly known, so it only tips the balance.
                 behind = o.track.depth[around][shown] - nearest[around][shown]
