@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import cv2
 import numpy as np
 import pytest
@@ -47,6 +49,17 @@ def test_values_are_read_back_from_the_poses_they_give(kind):
         np.testing.assert_allclose(T[..., :3, :3] - joint.T_world_object[:3, :3], 0, atol=1e-12)
     outside = joint.poses(np.array([joint.lower - 0.2, joint.upper + 0.2]))
     np.testing.assert_allclose(joint.values(pose_np(outside)), [joint.lower, joint.upper])
+
+
+@pytest.mark.parametrize("limits_deg", [(0, 180), (-180, 0), (0, 170), (-170, 170)])
+def test_a_hinge_that_opens_far_is_not_read_as_shut(limits_deg):
+    lower, upper = np.deg2rad(limits_deg)
+    joint = replace(some_joint("hinge"), lower=lower, upper=upper)
+    values = np.linspace(lower, upper, 41)
+    np.testing.assert_allclose(joint.values(pose_np(joint.poses(values))), values, atol=1e-7)
+    past = 0.2 if upper - lower < np.pi + 1 else 0.1
+    outside = joint.values(pose_np(joint.poses(np.array([lower - past, upper + past]))))
+    np.testing.assert_allclose(outside, [lower, upper], atol=1e-7)
 
 
 SCENE = """

@@ -70,7 +70,9 @@ class Joint:
             x, y, z, w = turn.as_quat().T
             # The part of the turn about the axis (swing and twist).
             twist = 2 * np.arctan2(np.stack([x, y, z], -1) @ self.world_axis, w)
-            value = ((twist + np.pi) % (2 * np.pi) - np.pi).reshape(poses.shape[:-1])
+            # Of the turns that look alike, the one nearest to the limits.
+            least = 0.5 * (self.lower + self.upper) - np.pi
+            value = (least + (twist - least) % (2 * np.pi)).reshape(poses.shape[:-1])
         else:
             value = (poses[..., :3] - self.T_world_object[:3, 3]) @ self.world_axis
         return np.clip(value, self.lower, self.upper)
