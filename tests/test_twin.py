@@ -18,10 +18,13 @@ from lucibot.core.video import Video, write_video
 from lucibot.objective.success.vessels import Bowl, inside_hull
 from lucibot.task import load_task
 from lucibot.twin import fit, lines
+from lucibot.twin.fit import Placed
 from lucibot.twin.folder import meshes, read_shapes, toml
 from lucibot.twin.ladle import Ladle
 from lucibot.twin.look import compare
+from lucibot.twin.make import _wanted
 from lucibot.twin.picture import exif_lens, read_lens, read_picture
+from lucibot.twin.request import Thing
 from lucibot.twin.shapes import SHAPES
 
 SIZE = (640, 480)
@@ -449,6 +452,35 @@ def test_lens_and_first_frame(tmp_path):
     assert read_picture(tmp_path / "clip.mp4").mean((0, 1))[0] > 150
 
 
+def test_what_stands_on_something_stands_on_its_fitted_top():
+    view = fit.View(fov_deg=FOV, pitch_deg=35, roll_deg=0, height_m=0.45)
+    box, cup = {"length": 0.22, "width": 0.16}, {"height": 0.1, "top": 0.08, "foot": 0.06}
+    pile = {
+        "low": Placed(x_m=0, y_m=0.6, z_m=0, yaw_deg=80, sizes={**box, "height": 0.14}),
+        "mid": Placed(x_m=0.01, y_m=0.6, z_m=0.14, yaw_deg=80, sizes={**box, "height": 0.04}),
+        "cup": Placed(x_m=0.01, y_m=0.6, z_m=0.18, yaw_deg=0, sizes=cup),
+    }
+    masks, below = {}, None
+    things = []
+    for name, p in pile.items():
+        shape = "cup" if name == "cup" else "box"
+        camera = view.camera((SIZE[1], SIZE[0]))
+        drawn = fit.silhouette(SHAPES[shape].pieces(p.sizes), fit.transform(p), camera)
+        for lower in masks.values():
+            lower &= ~drawn
+        masks[name] = drawn
+        told = box if shape == "box" else {}
+        things.insert(0, Thing(name=name, shape=shape, told=told, on=below))
+        below = name
+    wanted = _wanted(things, masks, dict.fromkeys(masks), None)
+    segments = np.zeros((0, 4))
+    found = fit.fit(wanted, (SIZE[1], SIZE[0]), segments=segments, fov_deg=FOV, view=view).placed
+    assert found["mid"].z_m == pytest.approx(found["low"].sizes["height"])
+    assert found["cup"].z_m == pytest.approx(found["mid"].z_m + found["mid"].sizes["height"])
+    for name in ("mid", "cup"):
+        assert found[name].z_m == pytest.approx(pile[name].z_m, abs=0.01)
+
+
 def test_silhouettes_are_whole_pixels_of_what_is_inside():
     camera = draw_scene().camera
     sizes = {k: CUP[k] for k in ("height", "top", "foot")}
@@ -470,6 +502,9 @@ WRONG = [
     (["--object", "cup=100,100", "--goal", "inside cup"], "expected `inside OBJECT CONTAINER`"),
     (["--object", "cup=100,100", "--goal", "inside cup jar"], "unknown object"),
     (["--object", "cup=100,100", "--move", "jar"], "unknown object"),
+    (["--object", "cup=100,100", "--on", "cup=cup"], "nothing rests on itself: cup on cup"),
+    (["--object", "a=9,9", "--object", "b=9,9", "--on", "a=b", "--on", "b=a"], "a on b on a"),
+    (["--object", "a=9,9", "--fill", "a=a"], "nothing rests on itself"),
     (["--mask", "cup=no.png"], "no picture that can be read"),
     (["--object", "cup=600,20"], "nothing stands out there"),
     ([], "name at least one thing"),

@@ -6,7 +6,8 @@ drawing, and a start that is off by half an object still leads there.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 
 import cv2
 import numpy as np
@@ -41,14 +42,27 @@ class Wanted:
     """Sizes that are known [m], `LONGEST` among them."""
     measured: dict[str, Size] = field(default_factory=dict)
     """Sizes that a depth map has measured, in place of typical ones."""
-    support_m: float = 0.0
-    """Height of what it stands on."""
+    on: str | None = None
+    """What it stands on, one that is wanted before it; the table otherwise."""
 
     def expected(self, size: str) -> Size:
         """What a size is likely to be."""
         if size in self.told:
             return Size(typical=self.told[size], spread=TOLD)
         return self.measured.get(size, self.shape.sizes[size])
+
+    @property
+    def typical(self) -> dict[str, float]:
+        """Its likely sizes."""
+        return {k: self.expected(k).typical for k in self.shape.sizes}
+
+
+def likely_top_m(wanted: Mapping[str, Wanted], name: str | None) -> float:
+    """Height of what stands on the table as it is likely to be; of the table for None."""
+    if name is None:
+        return 0.0
+    w = wanted[name]
+    return likely_top_m(wanted, w.on) + w.shape.top_m(w.typical)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -168,10 +182,13 @@ def fit(
         found = problem.solved(problem.x0, steps=80)
     view_, placed = problem.unpack(found.x)
     spread = problem.spread(found.jac)
-    placed = {
-        w.name: _polished(w, placed[w.name], view_.camera(shape, principal), wanted) for w in wanted
-    }
-    return Fitted(view=view_, placed=placed, spread=spread)
+    camera, polished = view_.camera(shape, principal), {}
+    for w in wanted:
+        start = placed[w.name]
+        if w.shape.upright:
+            start = replace(start, z_m=problem.support_m(w, polished))
+        polished[w.name] = _polished(w, start, camera, wanted)
+    return Fitted(view=view_, placed=polished, spread=spread)
 
 
 def _starts(seen: lines.Gaze | None, fov_deg: float | None) -> list[View]:
@@ -198,6 +215,7 @@ class _Problem:
         self, wanted, outlines, shape, segments, fov_deg, start: View, known: bool, principal
     ):
         self.wanted, self.outlines, self.shape = wanted, outlines, shape
+        self.by_name = {w.name: w for w in wanted}
         self.fov_deg, self.start, self.known, self.principal = fov_deg, start, known, principal
         h, w = shape
         self.ends = (segments.reshape(-1, 2, 2) - np.array([w, h]) / 2) / (h / 2)
@@ -208,7 +226,10 @@ class _Problem:
 
     def _initial(self) -> tuple[np.ndarray, np.ndarray]:
         camera, s = self.start.camera(self.shape, self.principal), self.start
-        guesses = [_guess(o, w, camera) for w, o in zip(self.wanted, self.outlines, strict=True)]
+        guesses = [
+            _guess(o, w, camera, likely_top_m(self.by_name, w.on))
+            for w, o in zip(self.wanted, self.outlines, strict=True)
+        ]
         standing = [g[-1] for w, g in zip(self.wanted, guesses, strict=True) if w.shape.upright]
         # The camera's height carries the scale of all that stands below it.
         shift = 0.0 if self.known or not standing else float(np.median(standing))
@@ -243,11 +264,18 @@ class _Problem:
             upright = w.shape.upright
             placed[w.name] = Placed(
                 x_m=float(x[i] * view.height_m), y_m=float(x[i + 1] * view.height_m),
-                z_m=w.support_m if upright else float(x[i + 3] * view.height_m),
+                z_m=self.support_m(w, placed) if upright else float(x[i + 3] * view.height_m),
                 yaw_deg=_yaw(w, float(x[i + 2]), view), sizes=sizes,
             )  # fmt: skip
             i += self.PLACE + len(sizes)
         return view, placed
+
+    def support_m(self, w: Wanted, placed: Mapping[str, Placed]) -> float:
+        """Height of what it stands on, which is placed."""
+        if w.on is None:
+            return 0.0
+        below = placed[w.on]
+        return below.z_m + self.by_name[w.on].shape.top_m(below.sizes)
 
     def solved(self, x, steps: int):
         return least_squares(
@@ -322,12 +350,13 @@ def _diameter(xy: np.ndarray, turns: bool) -> float:
     return float(np.ptp(xy @ np.stack([np.cos(angle), np.sin(angle)]), axis=0).max())
 
 
-def _guess(o: _Outline, w: Wanted, camera: Camera) -> tuple[np.ndarray, float, float]:
+def _guess(
+    o: _Outline, w: Wanted, camera: Camera, support_m: float
+) -> tuple[np.ndarray, float, float]:
     """Where it may be (3,) [m], which way it lies [deg], and the logarithm of how much larger than
     expected it then is: its outline, laid on what it stands on."""
     (x0, y0), (x1, y1) = o.box
-    expected = {k: w.expected(k).typical for k in w.shape.sizes}
-    width = np.ptp(np.concatenate(w.shape.pieces(expected)), axis=0)
+    width = np.ptp(np.concatenate(w.shape.pieces(w.typical)), axis=0)
     if not w.shape.upright:
         # Far enough away to look as large as it does.
         depth = camera.fx * width[0] / max(x1 - x0, 3)
@@ -336,11 +365,11 @@ def _guess(o: _Outline, w: Wanted, camera: Camera) -> tuple[np.ndarray, float, f
         return camera.T_world_cam[:3, :3] @ d + camera.T_world_cam[:3, 3], 0.0, 0.0
     tall = width[2] > 1.2 * width[0]
     foot = np.array([0.5 * (x0 + x1), y1 - (0.14 if tall else 0.4) * (y1 - y0)])
-    ground = on_plane(np.vstack([foot, o.points]), camera, w.support_m)
+    ground = on_plane(np.vstack([foot, o.points]), camera, support_m)
     flat = ground[1:] - ground[1:].mean(0)
     _, _, axes = np.linalg.svd(flat, full_matrices=False)
     yaw = float(np.rad2deg(np.arctan2(axes[0, 1], axes[0, 0]))) if w.shape.turns else 0.0
-    place = np.r_[ground[0], w.support_m]
+    place = np.r_[ground[0], support_m]
     extent = max(x1 - x0, 3) / camera.fx * float(camera.project(place)[1])
     typical = np.sqrt(max(width[:2]) * max(min(width[:2]), 0.5 * width[2]))
     return place, yaw, float(np.log(extent / typical))

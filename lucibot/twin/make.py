@@ -21,7 +21,7 @@ from lucibot.twin.config import TwinConfig
 from lucibot.twin.fit import Placed, View, Wanted
 from lucibot.twin.folder import Entry
 from lucibot.twin.picture import Lens
-from lucibot.twin.request import Request, Thing
+from lucibot.twin.request import Request, Thing, under
 from lucibot.twin.shapes import SHAPES, Size, of_mesh
 
 WALL_M = 0.003
@@ -202,20 +202,18 @@ def _user_mesh(t: Thing, picture, masks, config: TwinConfig) -> trimesh.Trimesh 
 
 def _wanted(things, masks, models, relief: depths.Relief | None) -> list[Wanted]:
     found: dict[str, Wanted] = {}
-    for t in sorted(things, key=lambda t: t.on is not None):
+    fitted = {t.name: t for t in things}
+    for t in sorted(things, key=lambda t: len(under(fitted, t.name))):
         shape = of_mesh(t.name, models[t.name]) if models[t.name] is not None else SHAPES[t.shape]
-        support, measured = 0.0, {}
-        if t.on is not None and t.on in found:
-            below = found[t.on]
-            top = below.expected("height") if "height" in below.shape.sizes else None
-            support = below.support_m + (top.typical if top else 0.0)
+        on = t.on if t.on in found else None
+        support, measured = fit.likely_top_m(found, on), {}
         if relief is not None and "height" in shape.sizes and shape.upright:
             top = depths.top_m(relief.heights_m, masks[t.name])
             if top is not None and top[0] > support:
                 height = top[0] - support
                 measured["height"] = Size(typical=height, spread=max(0.05, top[1] / height))
         found[t.name] = Wanted(name=t.name, shape=shape, mask=masks[t.name], told=t.told,
-                               measured=measured, support_m=support)  # fmt: skip
+                               measured=measured, on=on)  # fmt: skip
     return list(found.values())
 
 

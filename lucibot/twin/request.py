@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -126,6 +126,9 @@ def read_request(options: dict[str, Any], shape: tuple[int, int]) -> Request:
     for t in things.values():
         if t.filling is not None:
             of(t.filling, "fill")
+        below = under(things, t.name)
+        if t.name in below:
+            raise UserError(f"--on, --fill: nothing rests on itself: {' on '.join([t.name, *below])}")
         sizes = [*SHAPES[t.shape].sizes, LONGEST] if t.shape in SHAPES else [LONGEST]
         for size in t.told:
             if size not in sizes:
@@ -136,6 +139,16 @@ def read_request(options: dict[str, Any], shape: tuple[int, int]) -> Request:
     return Request(things=things, moved=moved, goals=[
         read_goal(text, things) for text in options.get("goal", [])
     ])  # fmt: skip
+
+
+def under(things: Mapping[str, Thing], name: str) -> list[str]:
+    """What a thing stands on or fills, what that does, and so on down, as far as these are among
+    `things`; it ends where something comes again."""
+    found: list[str] = []
+    at = name
+    while (at := things[at].filling or things[at].on) in things and at not in found:
+        found.append(at)
+    return found
 
 
 def read_goal(text: str, things: Iterable[str]) -> dict[str, Any]:

@@ -51,6 +51,10 @@ class Shape:
     unitless: frozenset[str] = field(default_factory=frozenset)
     """Sizes that are no lengths."""
 
+    def top_m(self, sizes: Sizes) -> float:
+        """How high it reaches, and what stands on it begins."""
+        return float(np.concatenate(self.pieces(sizes))[:, 2].max())
+
 
 def revolved(section: np.ndarray) -> trimesh.Trimesh:
     """A closed surface of revolution from its section (N, 2), radius and z, which begins and ends on
