@@ -5,7 +5,9 @@ import json
 import re
 import sys
 from dataclasses import dataclass
+from fractions import Fraction
 
+import av
 import cv2
 import numpy as np
 import pytest
@@ -450,6 +452,26 @@ def test_lens_and_first_frame(tmp_path):
     frames[0], frames[1:] = (200, 40, 40), (40, 40, 200)
     write_video(tmp_path / "clip.mp4", Video(frames=frames, fps=10))
     assert read_picture(tmp_path / "clip.mp4").mean((0, 1))[0] > 150
+
+
+@pytest.mark.parametrize(("rotation", "aspect"), [(90, None), (0, Fraction(4, 3))])
+def test_a_videos_first_frame_is_the_picture_that_players_show(tmp_path, rotation, aspect):
+    path = tmp_path / "phone.mp4"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 96, 64, "yuv420p"
+        stream.set_display_rotation(rotation)
+        if aspect:
+            stream.codec_context.sample_aspect_ratio = aspect
+        stored = np.zeros((64, 96, 3), np.uint8)
+        stored[:, 48:] = 240
+        container.mux(stream.encode(av.VideoFrame.from_ndarray(stored)))
+        container.mux(stream.encode())
+    picture = read_picture(path)
+    if rotation:
+        assert picture.shape == (96, 64, 3) and picture[:40].min() > 200 > 40 > picture[56:].max()
+    else:
+        assert picture.shape == (64, 128, 3) and picture[:, 70:].min() > 200
 
 
 def test_what_stands_on_something_stands_on_its_fitted_top():

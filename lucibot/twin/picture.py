@@ -12,6 +12,7 @@ import numpy as np
 
 from lucibot.core.errors import UserError
 from lucibot.twin.request import number
+from lucibot.vision.footage import Footage
 
 VIDEOS = (".mp4", ".mov", ".m4v", ".avi", ".mkv", ".webm", ".gif")
 FILM_HEIGHT_MM, FILM_DIAGONAL_MM = 24.0, 43.27
@@ -34,7 +35,8 @@ class Lens:
 
 
 def read_picture(path: Path) -> np.ndarray:
-    """A photo, or a video's first frame: (H, W, 3) uint8 RGB, upright as EXIF says, of even size.
+    """A photo, or a video's first frame: (H, W, 3) uint8 RGB, upright as EXIF or the container says, of
+    even size.
 
     Raises:
         UserError: there is no such file, or it is no picture.
@@ -43,7 +45,8 @@ def read_picture(path: Path) -> np.ndarray:
     if not path.is_file():
         raise UserError(f"{path}: no such photo or video")
     if path.suffix.lower() in VIDEOS:
-        picture = _first_frame(path)
+        # Upright, in square pixels and its own colours, as intake reads it.
+        picture = next(iter(Footage(path))).read()
     else:
         bgr = cv2.imread(str(path), cv2.IMREAD_COLOR)
         if bgr is None:
@@ -51,18 +54,6 @@ def read_picture(path: Path) -> np.ndarray:
         picture = bgr[..., ::-1]
     h, w = (n - n % 2 for n in picture.shape[:2])
     return np.ascontiguousarray(picture[:h, :w])
-
-
-def _first_frame(path: Path) -> np.ndarray:
-    import av
-
-    try:
-        with av.open(str(path)) as container:
-            for frame in container.decode(video=0):
-                return frame.to_ndarray(format="rgb24")
-    except (av.error.FFmpegError, IndexError) as e:
-        raise UserError(f"{path} cannot be decoded ({e})") from None
-    raise UserError(f"{path} holds no frames")
 
 
 def exif_lens(path: Path) -> Lens | None:
