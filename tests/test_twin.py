@@ -25,6 +25,7 @@ from lucibot.twin.folder import meshes, read_shapes, toml
 from lucibot.twin.ladle import Ladle
 from lucibot.twin.look import compare
 from lucibot.twin.make import _wanted
+from lucibot.twin.marks import read_mask
 from lucibot.twin.picture import exif_lens, read_lens, read_picture
 from lucibot.twin.request import Thing
 from lucibot.twin.shapes import SHAPES
@@ -472,6 +473,23 @@ def test_a_videos_first_frame_is_the_picture_that_players_show(tmp_path, rotatio
         assert picture.shape == (96, 64, 3) and picture[:40].min() > 200 > 40 > picture[56:].max()
     else:
         assert picture.shape == (64, 128, 3) and picture[:, 70:].min() > 200
+
+
+def test_a_mask_is_read_however_white_is_written(tmp_path):
+    truth = np.zeros((48, 64), bool)
+    truth[10:30, 20:40] = True
+    white, grey = truth.astype(np.uint8) * 255, np.full((48, 64), 90, np.uint8)
+    files = {
+        "grey": white, "ones": truth.astype(np.uint8), "deep": truth.astype(np.uint16) * 65535,
+        "opaque": np.dstack([white, white, white, np.full_like(white, 255)]),
+        "cut_out": np.dstack([grey, grey, grey, white]),
+    }  # fmt: skip
+    for name, values in files.items():
+        cv2.imwrite(str(tmp_path / f"{name}.png"), values)
+        assert (read_mask(tmp_path / f"{name}.png", truth.shape) == truth).all(), name
+    cv2.imwrite(str(tmp_path / "black.png"), np.zeros_like(grey))
+    with pytest.raises(UserError, match="black all over"):
+        read_mask(tmp_path / "black.png", truth.shape)
 
 
 def test_what_stands_on_something_stands_on_its_fitted_top():

@@ -75,7 +75,8 @@ def _points(what: str, text: str, shape: tuple[int, int]) -> np.ndarray:
 
 
 def read_mask(path: Path, shape: tuple[int, int]) -> np.ndarray:
-    """(H, W) bool from a picture: bright, or opaque where it has an alpha channel.
+    """(H, W) bool from a picture: opaque where an alpha channel tells something, else bright, which is
+    more than half of 1, 255 or 65535, whichever white is.
 
     Raises:
         UserError: it cannot be read, has another shape than the photo, or shows nothing.
@@ -84,11 +85,13 @@ def read_mask(path: Path, shape: tuple[int, int]) -> np.ndarray:
     if raw is None:
         raise UserError(f"--mask {path} is no picture that can be read")
     if raw.ndim == 3:
-        raw = raw[..., 3] if raw.shape[2] == 4 else raw.max(2)
+        cut_out = raw.shape[2] == 4 and np.ptp(raw[..., 3]) > 0
+        raw = raw[..., 3] if cut_out else raw[..., :3].max(2)
     h, w = raw.shape
     if abs(w / h / (shape[1] / shape[0]) - 1) > 0.01:
         raise UserError(f"--mask {path} has {w}x{h} pixels, another shape than the photo's")
-    mask = cv2.resize(raw, shape[::-1], interpolation=cv2.INTER_NEAREST) > 127
+    white = next((v for v in (1, 255) if raw.max() <= v), 65535)
+    mask = cv2.resize(raw, shape[::-1], interpolation=cv2.INTER_NEAREST) > white / 2
     if not mask.any():
         raise UserError(f"--mask {path} is black all over")
     return mask
