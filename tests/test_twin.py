@@ -354,6 +354,26 @@ def test_edges_tell_how_the_camera_looks():
     assert lines.gaze(uv[:2], (SIZE[1], SIZE[0]), None) is None
 
 
+@pytest.mark.parametrize("principal", [(0.5, 0.65), (0.4, 0.35)])
+def test_edges_of_a_cropped_photo_are_taken_about_its_optical_axis(principal):
+    shape, view = (480, 640), fit.View(fov_deg=FOV, pitch_deg=40, roll_deg=0, height_m=0.5)
+    found = []
+    for k in np.linspace(-0.3, 0.3, 5):
+        found += [[[k, 0.4, 0], [k, 0.8, 0]], [[-0.3, 0.6 + k, 0], [0.3, 0.6 + k, 0]]]
+        found += [[[k, 0.8, 0], [k, 0.8, 0.2]]]
+    uv = view.camera(shape, principal).project(np.array(found))[0].reshape(-1, 4)
+    seen = lines.gaze(uv, shape, FOV, principal)
+    assert abs(seen.pitch_deg - 40) < 0.3 and abs(seen.roll_deg) < 0.3
+    sizes = {"height": 0.1, "top": 0.08, "foot": 0.06}
+    cup = Placed(x_m=0, y_m=0.6, z_m=0, yaw_deg=0, sizes=sizes)
+    mask = fit.silhouette(
+        SHAPES["cup"].pieces(sizes), fit.transform(cup), view.camera(shape, principal)
+    )
+    wanted = [fit.Wanted(name="cup", shape=SHAPES["cup"], mask=mask)]
+    told = fit.fit(wanted, shape, segments=uv, fov_deg=FOV, principal=principal)
+    assert abs(told.view.pitch_deg - 40) < 0.5
+
+
 @pytest.mark.parametrize("name", SHAPES)
 def test_shapes_are_closed_and_their_pieces_leave_the_inside_free(name):
     shape = SHAPES[name]

@@ -166,7 +166,7 @@ def fit(
     for w in wanted:
         others = np.any([o.mask for o in wanted if o is not w], axis=0) if len(wanted) > 1 else None
         outlines.append(_Outline(w.mask, np.zeros(shape, bool) if others is None else others))
-    seen = lines.gaze(segments, shape, fov_deg) if view is None else None
+    seen = lines.gaze(segments, shape, fov_deg, principal) if view is None else None
     starts = [view] if view else _starts(seen, fov_deg)
     problems = [
         _Problem(wanted, outlines, shape, segments, fov_deg, start, view is not None, principal)
@@ -217,8 +217,7 @@ class _Problem:
         self.wanted, self.outlines, self.shape = wanted, outlines, shape
         self.by_name = {w.name: w for w in wanted}
         self.fov_deg, self.start, self.known, self.principal = fov_deg, start, known, principal
-        h, w = shape
-        self.ends = (segments.reshape(-1, 2, 2) - np.array([w, h]) / 2) / (h / 2)
+        self.ends = lines.from_axis(segments, shape, principal)
         length = np.linalg.norm(self.ends[:, 1] - self.ends[:, 0], axis=1)
         self.edge_weight = np.sqrt(length / max(length.sum(), 1e-9) * min(30.0, 3.0 * len(length)))
         self.standing = any(w.shape.upright for w in wanted)

@@ -66,19 +66,28 @@ def edges(picture: np.ndarray, hidden: np.ndarray) -> np.ndarray:
     return found[np.argsort(-length)[:MOST]]
 
 
-def gaze(segments: np.ndarray, shape: tuple[int, int], fov_deg: float | None) -> Gaze | None:
+def from_axis(segments: np.ndarray, shape: tuple[int, int], principal=(0.5, 0.5)) -> np.ndarray:
+    """(N, 2, 2) the ends of edges (N, 4) [pixels] from where the optical axis meets the picture
+    [half its height]."""
+    h, w = shape
+    return (segments.reshape(-1, 2, 2) - np.multiply(principal, (w, h))) / (h / 2)
+
+
+def gaze(
+    segments: np.ndarray, shape: tuple[int, int], fov_deg: float | None, principal=(0.5, 0.5)
+) -> Gaze | None:
     """The gaze that explains most edges; None where there are too few.
 
     Args:
         segments: (N, 4) [pixels].
         shape: (H, W) of the picture.
         fov_deg: the vertical field of view where it is known.
+        principal: where the optical axis meets the picture, as shares of width and height.
     """
     if len(segments) < 3:
         return None
     h, w = shape
-    mid = np.array([w, h]) / 2
-    ends = (segments.reshape(-1, 2, 2) - mid) / (h / 2)
+    ends = from_axis(segments, shape, principal)
     length = np.linalg.norm(ends[:, 1] - ends[:, 0], axis=1) * h / 2 / w
     fovs = [fov_deg] if fov_deg else [34.0, 40.0, 46.0, 52.0, 60.0]
     best, score = None, -np.inf
