@@ -23,7 +23,6 @@ import numpy as np
 from lucibot.core.errors import UserError, resume_hint
 from lucibot.core.geometry import rotvec_to_quat
 from lucibot.core.scene_view import SceneView
-from lucibot.core.video import read_video
 from lucibot.objective.supervision import Supervision
 from lucibot.perception.result import Perception
 from lucibot.pipeline import open_run
@@ -33,6 +32,7 @@ from lucibot.store.rollout import Rollout
 from lucibot.store.run import RunDirectory
 from lucibot.store.verdicts import chosen_video
 from lucibot.task import Task
+from lucibot.vision.clip import read_clip
 
 SIMULATION, VIDEO, GENERATION, ROBOT = "simulation", "video", "generation", "robot"
 HOST, PORTS = "127.0.0.1", range(9876, 9886)
@@ -251,7 +251,7 @@ class _Shown:
     def perceived(self) -> None:
         """The chosen video with masks, and poses as they were read."""
         rr, folder = self.rr, self._perceive
-        video = read_video(
+        video = read_clip(
             chosen_video(
                 made_from(self.run, folder, "imagine"), made_from(self.run, folder, "select")
             )

@@ -4,7 +4,9 @@ import socket
 import subprocess
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
+from types import SimpleNamespace
 
+import cv2
 import numpy as np
 import pytest
 import rerun as rr
@@ -13,12 +15,14 @@ import lucibot.view
 from lucibot.cli import main
 from lucibot.config import PRESETS
 from lucibot.core.scene_view import SceneView
+from lucibot.core.video import Video, write_video
 from lucibot.robot.arm import load_arm
 from lucibot.robot.kinematics import Kinematics
 from lucibot.store.configs import to_dict
 from lucibot.store.rollout import Rollout
 from lucibot.store.run import RunDirectory, StageFolder
 from lucibot.view import GENERATION, ROBOT, SIMULATION, VIDEO, _Shown, view
+from lucibot.vision.clip import Reading
 
 RNG = np.random.default_rng(0)
 
@@ -90,6 +94,32 @@ def test_the_search_is_seen_generation_by_generation(run, task):
         assert [len(s.strips.as_arrow_array()) for s, _ in strips] == [2, 3]
     (term, _), _ = kept.at("terms/actuator_iou")
     assert float(term.scalars.as_arrow_array()[0].as_py()) == pytest.approx(0.2)
+
+
+def test_the_video_is_shown_as_it_was_read(run, task, tmp_path, monkeypatch):
+    """Its camera drifts, which is taken out before masks and poses are read."""
+    still = cv2.resize(RNG.integers(0, 255, (9, 12, 3)).astype(np.uint8), (96, 72))
+    moved = [cv2.warpAffine(still, np.float32([[1, 0, t], [0, 1, 0]]), (96, 72)) for t in range(4)]
+    write_video(tmp_path / "clip.mp4", Video(frames=np.stack(moved), fps=10))
+    camera = np.tile(np.eye(2, 3), (4, 1, 1))
+    camera[:, 0, 2] = np.arange(4)
+    Reading(valid_px=(0, 0, 96, 72), camera=camera, curves=None).save(tmp_path / "clip.npz")
+    masks = np.zeros((4, len(task.objects), 72, 96), bool)
+    found = SimpleNamespace(tracks=SimpleNamespace(masks=masks, hand=masks[:, 0]),
+                            poses=np.full((4, len(task.objects), 6), np.nan))  # fmt: skip
+    monkeypatch.setattr(lucibot.view, "made_from", lambda *_: None)
+    monkeypatch.setattr(lucibot.view, "chosen_video", lambda *_: tmp_path / "clip.mp4")
+    monkeypatch.setattr(lucibot.view.Perception, "load", lambda _: found)
+    kept = Kept()
+    shown = _Shown(rr, kept, run, task)
+    monkeypatch.setattr(
+        shown, "_clocks", lambda count, fps: [{VIDEO: t / fps} for t in range(count)]
+    )
+    shown.perceived()
+    for picture, _ in kept.at("world/camera/video"):
+        jpeg = np.array(picture.blob.as_arrow_array()[0].as_py(), np.uint8)
+        seen = cv2.imdecode(jpeg, cv2.IMREAD_COLOR)[..., ::-1]
+        assert np.abs(seen[:, 8:-8].astype(float) - still[:, 8:-8]).mean() < 6
 
 
 def test_the_replay_is_seen_step_by_step(run, task, tmp_path):
