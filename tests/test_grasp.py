@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from lucibot.core.camera import Camera
 from lucibot.core.scene_view import SceneView
 from lucibot.core.tracks import Tracks
 from lucibot.perception.around import read_around
@@ -107,6 +108,17 @@ def test_what_is_let_go_is_as_far_away_as_what_stands_beside_it(task):
     np.testing.assert_allclose(path[0], start, atol=1e-3)
     np.testing.assert_allclose(path[-1], beside, atol=0.02)
     np.testing.assert_allclose(task.camera.project(path)[0], pixels, atol=0.5)
+
+
+@pytest.mark.parametrize("aside_m", [0.0, 0.05, 0.15])
+def test_a_grasp_seen_from_above_stays_on_the_table(task, aside_m):
+    camera = Camera.look_at(
+        position=(0, 0, 0.8), target=(0, aside_m, 0), up=(0, 1, 0), vertical_fov_deg=48,
+        width=320, height=240,
+    )  # fmt: skip
+    way = np.stack([np.linspace(0.1, -0.1, 5), np.linspace(0.1, -0.2, 5), np.full(5, 0.02)], 1)
+    path = _in_space(task, camera, camera.project(way)[0], way[0])
+    np.testing.assert_allclose(path, way, atol=1e-6)
 
 
 def test_nobody_grasps_what_is_not_held(task):

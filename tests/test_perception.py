@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -25,6 +26,7 @@ from lucibot.perception.keyframes import (
     held_on_the_way,
     sample_keyframes,
 )
+from lucibot.perception.landing import _slide_to
 from lucibot.perception.poses import follow_poses, refine_poses
 from lucibot.perception.problem import Pin, add_pin, sizes_between
 from lucibot.providers.answerer import PixelAnswerer
@@ -685,3 +687,18 @@ def test_depth_that_was_measured_leads_to_the_same_poses(
     config = PerceiveConfig(depth=ReplayDepth(file=tmp_path / "depth.npz"))
     again = read_tracks(twin.task, twin.view, twin.video, twin.tracks, config, silent)
     assert errors_m(again.poses, twin.poses)[:, 1].mean() < 0.01
+
+
+@pytest.mark.parametrize("aside_m", [0.0, 0.002, 0.01, 0.1, 0.4])
+def test_what_is_set_on_another_thing_seen_from_above_stays_in_the_scene(aside_m):
+    """Along its line of sight, which is nearly a plumb line there, it would slide metres up or down."""
+    camera = Camera.look_at(position=(0, 0, 0.8), target=(0, 0, 0), up=(0, 1, 0),
+                            vertical_fov_deg=60, width=320, height=240)  # fmt: skip
+    pose = Trajectory(position_m=np.array([[aside_m, 0, 0.05]]), rotation=np.eye(3)[None],
+                      log_scale=np.zeros(1))  # fmt: skip
+    xy = np.array([aside_m + 0.03, 0.0])
+    problem = SimpleNamespace(grid=SimpleNamespace(camera=camera))
+    slid = _slide_to(problem, pose, xy).position_m
+    assert np.abs(slid - pose.position_m).max() < 0.15
+    if aside_m == 0.4:
+        np.testing.assert_allclose(slid[0, :2], xy)

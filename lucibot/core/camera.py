@@ -12,6 +12,10 @@ from functools import cached_property
 
 import numpy as np
 
+PLUMB = 0.25
+"""A line of sight whose level part is a smaller share of it looks down by more than 75 degrees: so near
+to a plumb line, how far away something is to the side does not tell how high it is."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Camera:

@@ -5,7 +5,8 @@ hand takes it, since the first moment's depth is known, and from then on followe
 where the hand meets what is seen of the object. One view does not tell how far away the hand is.
 What is let go must be held by something, so there it is taken to be as far away as what stands
 beside it; if nothing does, or in between, the least is assumed: the hand moves up, down and across
-the line of sight, and no nearer or farther away than these ends ask for, above the ground.
+the line of sight, and no nearer or farther away than these ends ask for, above the ground. Seen from
+above it moves across the line of sight alone, as high as where it took hold.
 
 Where no hand is seen, and none need be, the middle of what is seen of the object stands for that place.
 """
@@ -20,7 +21,7 @@ import numpy as np
 from scipy.ndimage import median_filter
 from scipy.spatial import cKDTree
 
-from lucibot.core.camera import Camera
+from lucibot.core.camera import PLUMB, Camera
 from lucibot.core.scene_view import SceneView
 from lucibot.core.tracks import Tracks
 from lucibot.task import ObjectSpec, Task
@@ -191,6 +192,8 @@ def _in_space(task: Task, camera: Camera, pixels: np.ndarray, start: np.ndarray)
     eye, ray = _rays(camera, pixels)
     down = (start[2] - eye[2]) / np.minimum(ray[:, 2], -1e-6)
     ground = eye + down[:, None] * ray
+    if (ray @ facing < PLUMB * np.linalg.norm(ray, axis=1)).any():
+        return ground
     beside = _beside(task, np.linspace(eye, ground[-1], 200)[60:], start[2])
     begin = facing @ start
     end = begin if beside is None else facing @ beside

@@ -12,6 +12,7 @@ import itertools
 
 import numpy as np
 
+from lucibot.core.camera import PLUMB
 from lucibot.core.heights import height_map
 from lucibot.perception.problem import Pin, Problem, add_pin, clamp, frame_terms
 from lucibot.vision.draw import DrawMesh
@@ -215,9 +216,12 @@ def _top(mesh: DrawMesh, pose: Trajectory):
 
 
 def _slide_to(problem: Problem, pose: Trajectory, xy: np.ndarray) -> Trajectory:
-    """Moved along the viewing ray to where it passes nearest to the vertical through `xy`."""
+    """Moved along the viewing ray to where it passes nearest to the vertical through `xy`; seen from
+    above it stays, for it passes all verticals alike."""
     eye = problem.grid.camera.T_world_cam[:3, 3]
     ray = pose.position_m[0] - eye
+    if np.linalg.norm(ray[:2]) < PLUMB * np.linalg.norm(ray):
+        return pose
     along = float(np.dot(xy - eye[:2], ray[:2]) / np.dot(ray[:2], ray[:2]))
     return Trajectory(
         position_m=(eye + ray * along)[None], rotation=pose.rotation, log_scale=pose.log_scale
