@@ -32,26 +32,30 @@ class PixelVerifier(Config):
     model where it is installed, else nothing."""
     same_scene: float = 0.75
     """First-frame similarity from which on nothing is deducted."""
-    drift_free: float = 0.004
+    drift_free: Positive = 0.004
     """Mean displacement of the picture's corners over its width that feature tracking may give for
     a camera that stands still: a pixel and a bit at the working size."""
     drift_bad: float = 0.006
     """From here on the camera has moved for certain, by more than was taken out."""
-    new_object_area: float = 0.0012
+    new_object_area: Positive = 0.0012
     """Least share of the picture that an unexplained thing covers. What stands clear of hands and objects may
     be smaller in proportion as it differs by more than `new_object_contrast`."""
     new_object_least_area: float = 0.0004
     """Least share of the picture that it then covers, however much it differs."""
     new_object_s: float = 0.6
     """How long it must stay at one place."""
-    new_object_contrast: float = 18.0
+    new_object_contrast: Positive = 18.0
     """Least mean colour difference (CIE76) to what was there; reflections and stains stay below."""
-    self_motion: float = 0.20
+    self_motion: Positive = 0.20
     """Share of an object's region that may be exchanged between two moments with no hand near."""
-    self_shift: float = 0.007
+    self_shift: Positive = 0.007
     """How far what is seen on an object may shift meanwhile [picture widths]."""
     held_s: float = 0.5
     """How long before the end the goal must hold."""
+
+    def check(self) -> None:
+        if self.drift_bad <= self.drift_free:
+            self.refuse("drift_bad", f"must be above drift_free, {self.drift_free:g}")
 
     def create(self, services: Services | None = None) -> Judge:
         from lucibot.providers.verifier.pixels import Judge
