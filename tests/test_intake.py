@@ -11,7 +11,9 @@ import cv2
 import numpy as np
 import pytest
 
+from lucibot.core.camera import Camera
 from lucibot.core.errors import UserError
+from lucibot.core.scene_view import SceneView
 from lucibot.core.similarity import scene_similarity
 from lucibot.core.video import Video, write_video
 from lucibot.task import load_task
@@ -231,6 +233,21 @@ def test_interlaced_pictures_are_parted(tmp_path):
 
 
 # ---- where the scene lies
+
+
+def test_what_is_thinner_than_a_coarse_pixel_is_compared():
+    floor = np.full((720, 1280, 3), 150, np.uint8)
+    first, labels = floor.copy(), np.zeros((720, 1280), np.uint8)
+    labels[300:303, 500:800], labels[600:602, 100:102] = 1, 2
+    first[labels > 0] = (200, 30, 30)
+    camera = Camera.look_at(position=(0, -1, 1), target=(0, 0, 0), vertical_fov_deg=45,
+                            width=1280, height=720)  # fmt: skip
+    depth = np.ones((720, 1280), np.float32)
+    view = SceneView(camera=camera, names=("stick", "crumb"), first_frame=first, depth_m=depth,
+                     background_frame=None, labels=labels, background_depth_m=depth)  # fmt: skip
+    # The crumb is so small that nothing of it stands out: it tells nothing, either way.
+    assert scene_similarity(first, view) == pytest.approx({"stick": 1.0}, abs=1e-3)
+    assert scene_similarity(floor, view)["stick"] < 0.5
 
 
 @pytest.mark.parametrize(("dx", "dy", "scale", "turn"), [(7, 0, 1, 0), (-3.4, 2.6, 1, 0),
