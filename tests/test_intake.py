@@ -21,7 +21,7 @@ from lucibot.vision.footage import Footage
 from lucibot.vision.intake import IntakeConfig, take_in
 from lucibot.vision.mirrored import turning_point
 from lucibot.vision.placement import black_bars, fit_to_camera
-from lucibot.vision.registration import register
+from lucibot.vision.registration import enlarged, register
 from lucibot.vision.start import Refused
 
 FPS = 6
@@ -248,6 +248,18 @@ def test_what_is_thinner_than_a_coarse_pixel_is_compared():
     # The crumb is so small that nothing of it stands out: it tells nothing, either way.
     assert scene_similarity(first, view) == pytest.approx({"stick": 1.0}, abs=1e-3)
     assert scene_similarity(floor, view)["stick"] < 0.5
+
+
+@pytest.mark.parametrize("times", [2.5, 3])
+def test_a_map_between_small_pictures_is_enlarged_about_their_corners(times):
+    """Not about the middle of their first pixels, which is where the numbers begin."""
+    small = np.array([[1.04, -0.03, 2.0], [0.03, 1.04, -1.0]])
+    at = np.array([[-0.5, -0.5], [10, 20], [300, 100]])
+    there = at @ small[:, :2].T + small[:, 2]
+    large = enlarged(small, times)
+    np.testing.assert_allclose(
+        (times * (at + 0.5) - 0.5) @ large[:, :2].T + large[:, 2], times * (there + 0.5) - 0.5
+    )
 
 
 @pytest.mark.parametrize(("dx", "dy", "scale", "turn"), [(7, 0, 1, 0), (-3.4, 2.6, 1, 0),

@@ -96,16 +96,22 @@ def register(scene: np.ndarray, picture: np.ndarray, *, ignore: np.ndarray | Non
         A, count, level = np.eye(2, 3), 0, 0.0
     else:
         count, level = int(agreeing.sum()), float(np.median(alike[agreeing]))
-    # To the full size, whose pixel centres lie half a pixel in.
-    s = w0 / w
-    A = A.copy()
-    A[:, 2] = s * (A[:, 2] + 0.5 * (A[:, 0] + A[:, 1])) - 0.5 * (A[:, 0] + A[:, 1]) + 0.5 - s * 0.5
+    A = enlarged(A, w0 / w)
     corners = np.array([[0, 0], [w0 - 1, 0], [0, h0 - 1], [w0 - 1, h0 - 1]], float)
     moved = corners @ A[:, :2].T + A[:, 2] - corners
     return Registration(
         A=A, agreeing=count, patches=patches, alike=level, middle=moved.mean(0),
         displacement_px=float(np.linalg.norm(moved, axis=1).mean()),
     )  # fmt: skip
+
+
+def enlarged(A: np.ndarray, times: float) -> np.ndarray:
+    """Maps between pictures, (..., 2, 3) [pixels], as maps between the same pictures so many times as
+    large. Pixel n of a picture lies at n, and its edge half a pixel before it."""
+    linear = A[..., :2]
+    centre = 0.5 - 0.5 * linear.sum(-1)
+    shift = times * (A[..., 2] + centre) - centre
+    return np.concatenate([linear, shift[..., None]], axis=-1)
 
 
 def _contrast(rgb: np.ndarray) -> np.ndarray:

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from lucibot.vision.registration import enlarged
+
 WIDTH = 400
 """Pixels across at which points are followed, at most."""
 POINTS = 300
@@ -140,9 +142,7 @@ def _follow(frames, at: np.ndarray, first, points, size) -> CameraMotion:
     A, known = A[looked], known[looked]
     known &= ~_astray(A, shares[looked], size)
     A = _between(A, known)
-    # To the full size, whose pixel centres lie half a pixel in.
-    linear = A[:, :, :2]
-    A[:, :, 2] = s * (A[:, :, 2] + 0.5 * linear.sum(2)) - 0.5 * linear.sum(2) + 0.5 - 0.5 * s
+    A = enlarged(A, s)
     return CameraMotion(A=A, known=known, displacement=_ways(A, (width, height)))
 
 
