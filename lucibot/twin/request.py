@@ -128,7 +128,9 @@ def read_request(options: dict[str, Any], shape: tuple[int, int]) -> Request:
             of(t.filling, "fill")
         below = under(things, t.name)
         if t.name in below:
-            raise UserError(f"--on, --fill: nothing rests on itself: {' on '.join([t.name, *below])}")
+            raise UserError(
+                f"--on, --fill: nothing rests on itself: {' on '.join([t.name, *below])}"
+            )
         sizes = [*SHAPES[t.shape].sizes, LONGEST] if t.shape in SHAPES else [LONGEST]
         for size in t.told:
             if size not in sizes:
