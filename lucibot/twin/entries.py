@@ -102,11 +102,16 @@ def ensure_entries(values: dict[str, Any], folder: Path, where: str) -> None:
         if entry["of"] not in values:
             raise unknown_name(f"vessel of {name} in {where}:", entry["of"], values)
         kind = values[entry["of"]]["shape"]
-        hollow = "outline_m" in entry if kind == "ladle" else _has_an_inside(kind)
-        if not hollow:
-            what = "a level in it" if kind == "ladle" else "an inside"
-            raise UserError(f"{where}: {name}: {entry['of']} is a {kind}, which has not {what}")
+        if lack := lacking(kind, outlined="outline_m" in entry):
+            raise UserError(f"{where}: {name}: {entry['of']} is a {kind}, which has not {lack}")
 
 
-def _has_an_inside(kind: str) -> bool:
-    return kind in SHAPES and SHAPES[kind].cavity is not None
+def lacking(kind: str, *, outlined: bool) -> str:
+    """What a thing of a shape has not and would need to be filled; empty if nothing.
+
+    Args:
+        outlined: whether it is known where the content ends, and not only how high it stands.
+    """
+    if kind == "ladle":
+        return "" if outlined else "a level in it"
+    return "" if kind in SHAPES and SHAPES[kind].cavity is not None else "an inside"

@@ -144,6 +144,11 @@ def _fitted(
         return relief.view, {}, relief, uncertain
     known = {"shape": shape, "segments": segments, "fov_deg": fov, "principal": principal,
              "view": relief.view if relief else None}  # fmt: skip
+    names = {t.name for t in things}
+    uncertain += [
+        f"{t.name}: how high {t.on} lifts it is not fitted, so it stands on the table"
+        for t in things if t.on is not None and t.on not in names
+    ]  # fmt: skip
     wanted = _wanted(things, masks, models, relief)
     found = fit.fit(wanted, **known)
     if depth.values is not None and depth.relative:

@@ -11,6 +11,7 @@ import numpy as np
 
 from lucibot.core.errors import UserError, unknown_name
 from lucibot.core.schema import NAME
+from lucibot.twin.entries import lacking
 from lucibot.twin.fit import LONGEST
 from lucibot.twin.marks import Mark, read_mark, read_mask
 from lucibot.twin.shapes import SHAPES
@@ -124,13 +125,18 @@ def read_request(options: dict[str, Any], shape: tuple[int, int]) -> Request:
         of(name, "hinge")["hinge"] = text
     things = {name: Thing(name=name, **told) for name, told in fields.items()}
     for t in things.values():
-        if t.filling is not None:
-            of(t.filling, "fill")
         below = under(things, t.name)
         if t.name in below:
             raise UserError(
                 f"--on, --fill: nothing rests on itself: {' on '.join([t.name, *below])}"
             )
+        if t.filling is not None:
+            of(t.filling, "fill")
+            vessel = things[t.filling].shape
+            if lack := lacking(vessel, outlined=t.mark is not None):
+                raise UserError(
+                    f"--fill {t.name}={t.filling}: {t.filling} is a {vessel}, which has not {lack}"
+                )
         sizes = [*SHAPES[t.shape].sizes, LONGEST] if t.shape in SHAPES else [LONGEST]
         for size in t.told:
             if size not in sizes:
