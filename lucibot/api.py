@@ -13,9 +13,10 @@ from lucibot.core.errors import UserError
 from lucibot.estimate import announce, estimate
 from lucibot.options import preset as preset_named
 from lucibot.options import read_seed, with_settings
-from lucibot.pipeline import StageConsole, open_run, reconfigure, run_stages, start_run
+from lucibot.pipeline import StageConsole, run_stages
 from lucibot.preflight import settled_run, unsettled_run
 from lucibot.providers.embedder import ColourEmbedder, EmbedderConfig
+from lucibot.record import open_run, reconfigure, start_run
 from lucibot.store.run import RunDirectory
 from lucibot.task import Task, load_task
 

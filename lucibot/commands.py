@@ -14,8 +14,9 @@ from lucibot.core.errors import RunFailed, UserError, resume_hint
 from lucibot.core.stopping import goes_on
 from lucibot.estimate import Estimate, announce, estimate
 from lucibot.options import add_shorthands, preset, read_seed, with_preset, with_settings
-from lucibot.pipeline import STAGES, ensure_stage, open_run, reconfigure, run_stages, start_run
+from lucibot.pipeline import STAGES, ensure_stage, run_stages
 from lucibot.preflight import ensure_models, ensure_possible, settled_run, unsettled_run
+from lucibot.record import open_run, reconfigure, start_run
 from lucibot.settings import Parser
 from lucibot.store.finished import stages_finished
 from lucibot.store.result import RESULT, read_result

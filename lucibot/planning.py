@@ -15,7 +15,7 @@ from lucibot.core.scene_view import SceneView
 from lucibot.core.video import read_video
 from lucibot.objective.supervision import Supervision
 from lucibot.options import with_settings
-from lucibot.pipeline import open_run
+from lucibot.record import open_run
 from lucibot.robot.arm import Arm, arm_names
 from lucibot.robot.collision import CollisionWorld
 from lucibot.robot.holds import NoPlan

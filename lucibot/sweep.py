@@ -24,8 +24,9 @@ from lucibot.core.errors import LuciBotError, UserError
 from lucibot.core.stopping import goes_on
 from lucibot.estimate import estimate
 from lucibot.options import add_shorthands, preset, with_settings
-from lucibot.pipeline import STAGES, run_stages, start_run
+from lucibot.pipeline import STAGES, run_stages
 from lucibot.preflight import settled_run
+from lucibot.record import start_run
 from lucibot.settings import Parser
 from lucibot.store.configs import from_dict, settled
 from lucibot.store.lock import InUse, locked

@@ -25,7 +25,7 @@ from lucibot.core.geometry import rotvec_to_quat
 from lucibot.core.scene_view import SceneView
 from lucibot.objective.supervision import Supervision
 from lucibot.perception.result import Perception
-from lucibot.pipeline import open_run
+from lucibot.record import open_run
 from lucibot.settings import Parser
 from lucibot.store.finished import made_from, replay_of, stage_folder, stages_finished
 from lucibot.store.rollout import Rollout

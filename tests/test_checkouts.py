@@ -15,13 +15,13 @@ from lucibot.core.scene_view import SceneView
 from lucibot.core.tracks import Tracks
 from lucibot.core.video import Video
 from lucibot.estimate import announce, estimate
-from lucibot.pipeline import start_run
 from lucibot.providers.depth import DepthLabDepth
 from lucibot.providers.depth.depthlab import WEIGHTS
 from lucibot.providers.hand import WilorHand
 from lucibot.providers.hand.wilor import FILES
 from lucibot.providers.hand.wilor_driver import projected
 from lucibot.providers.tracker import ComposedTracker, ReplayTracker, Sam2Segmenter
+from lucibot.record import start_run
 from lucibot.task import load_task
 
 W, H, T = 96, 72, 3

@@ -13,8 +13,9 @@ import pytest
 import lucibot.pipeline as pipeline
 from lucibot.config import RunConfig
 from lucibot.options import with_settings
-from lucibot.pipeline import STAGES, open_run, reconfigure, run_stages, stages_of, start_run
+from lucibot.pipeline import STAGES, run_stages, stages_of
 from lucibot.preflight import settled_run, unsettled_run
+from lucibot.record import open_run, reconfigure, start_run
 from lucibot.sim.sharding import settled_batch
 from lucibot.store.configs import agrees, settled
 from lucibot.task import find_task, load_task
@@ -268,7 +269,7 @@ WHERE = {
     },
     r"task\.instruction\b": {
         "providers/prompt", "providers/verifier", "providers/asking.py", "baselines", "stages/report.py",
-        "pipeline.py", "evaluate", "chain", "collect", "task", "authoring", "checks",
+        "pipeline.py", "record.py", "evaluate", "chain", "collect", "task", "authoring", "checks",
     },
     r"storyboard\.toml": {"providers/video", "chain", "task", "authoring", "checks"},
 }  # fmt: skip

@@ -12,9 +12,10 @@ import pytest
 import lucibot
 from lucibot.config import PRESETS, RunConfig, SceneConfig, SelectConfig
 from lucibot.core.progress import silent
-from lucibot.pipeline import STAGES, Context, StageConsole, run_stages, start_run
+from lucibot.pipeline import STAGES, Context, StageConsole, run_stages
 from lucibot.providers.renderer.raster import RasterRenderer
 from lucibot.providers.video import StoryboardVideo
+from lucibot.record import start_run
 from lucibot.services import Services
 from lucibot.store.finished import stage_folder
 from lucibot.task import load_task

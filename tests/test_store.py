@@ -10,8 +10,9 @@ import pytest
 import lucibot.pipeline as pipeline
 from lucibot.config import PRESETS, RunConfig
 from lucibot.core.errors import RunFailed, UserError
-from lucibot.pipeline import Stage, open_run, reconfigure, run_stages, start_run
+from lucibot.pipeline import Stage, run_stages
 from lucibot.providers.video import FileVideo
+from lucibot.record import open_run, reconfigure, start_run
 from lucibot.store.configs import from_dict, to_dict
 from lucibot.store.run import RunDirectory
 from lucibot.task import load_task

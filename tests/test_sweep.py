@@ -12,8 +12,9 @@ from lucibot.cli import main
 from lucibot.config import PRESETS, RunConfig
 from lucibot.core.errors import RunFailed, UserError
 from lucibot.options import with_settings
-from lucibot.pipeline import Stage, start_run
+from lucibot.pipeline import Stage
 from lucibot.preflight import settled_run
+from lucibot.record import start_run
 from lucibot.store.configs import to_dict
 from lucibot.store.result import Result
 from lucibot.store.run import RunDirectory

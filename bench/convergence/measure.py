@@ -27,7 +27,7 @@ from lucibot.benchmark.workload import waypoints
 from lucibot.core.errors import UserError
 from lucibot.objective.success import judge
 from lucibot.objective.supervision import Supervision
-from lucibot.pipeline import open_run
+from lucibot.record import open_run
 from lucibot.sim.grip import grasps
 from lucibot.sim.parts import particle_parts
 from lucibot.sim.regime import sound_cells

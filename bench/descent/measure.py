@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 import lucibot
-from lucibot.pipeline import open_run
+from lucibot.record import open_run
 from lucibot.store.finished import made_from, stage_folder
 from lucibot.store.run import RunDirectory
 

@@ -27,8 +27,9 @@ from lucibot import sweep
 from lucibot.config import PRESETS, PerceiveConfig
 from lucibot.core.errors import RunFailed, unknown_name
 from lucibot.core.progress import silent
-from lucibot.pipeline import run_stages, start_run
+from lucibot.pipeline import run_stages
 from lucibot.providers.verifier import PixelVerifier
+from lucibot.record import start_run
 from lucibot.task import Task, load_task, task_names
 
 from . import tones

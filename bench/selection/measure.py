@@ -27,11 +27,12 @@ from lucibot.core.prompt import Prompt
 from lucibot.core.scene_view import SceneView
 from lucibot.core.video import Video, read_video, sha256_file, write_video
 from lucibot.options import with_settings
-from lucibot.pipeline import run_stages, start_run
+from lucibot.pipeline import run_stages
 from lucibot.preflight import settled_run
 from lucibot.providers.verifier.base import Verdict
 from lucibot.providers.video.base import Job, VideoRequest
 from lucibot.providers.video.storyboard import StoryboardVideo, read_planted
+from lucibot.record import start_run
 from lucibot.services import Services
 from lucibot.settings import Parser
 from lucibot.store.finished import stage_folder

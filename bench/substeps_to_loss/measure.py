@@ -26,7 +26,7 @@ from scipy.stats import spearmanr
 from lucibot.objective.config import VideoObjective
 from lucibot.objective.objective import Seen
 from lucibot.objective.supervision import Supervision
-from lucibot.pipeline import open_run
+from lucibot.record import open_run
 from lucibot.sim.evaluator import Evaluator
 from lucibot.sim.moment import Moment
 from lucibot.sim.scene import SimScene

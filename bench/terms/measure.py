@@ -22,7 +22,7 @@ from lucibot.objective.success import judge
 from lucibot.objective.supervision import Supervision
 from lucibot.objective.weights import PAPER_WEIGHTS
 from lucibot.optimize.clearance import Clearance
-from lucibot.pipeline import open_run
+from lucibot.record import open_run
 from lucibot.sim.evaluator import Evaluator
 from lucibot.sim.grip import grasps
 from lucibot.sim.scene import SimScene

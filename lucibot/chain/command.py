@@ -18,8 +18,9 @@ from lucibot.core.stopping import goes_on
 from lucibot.core.video import Video, read_video, write_video
 from lucibot.estimate import announce, estimate, line_of
 from lucibot.options import MOST_SEED, add_shorthands, preset, read_seed, with_settings
-from lucibot.pipeline import run_stages, start_run
+from lucibot.pipeline import run_stages
 from lucibot.preflight import ensure_models, settled_run
+from lucibot.record import start_run
 from lucibot.services.ledger import Ledger
 from lucibot.settings import Parser, listed
 from lucibot.sim.state import FinalState

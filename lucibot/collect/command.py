@@ -27,7 +27,7 @@ from lucibot.optimize.config import SearchConfig
 from lucibot.optimize.parametrization import Parametrization
 from lucibot.optimize.search import search
 from lucibot.options import read_seed
-from lucibot.pipeline import task_of
+from lucibot.record import task_of
 from lucibot.settings import Parser
 from lucibot.sim.episodes import Rolled, Studio
 from lucibot.sim.grip import grasps

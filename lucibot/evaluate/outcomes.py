@@ -13,7 +13,7 @@ import numpy as np
 from lucibot.core.errors import UserError
 from lucibot.core.scene_view import SceneView
 from lucibot.core.video import Video, read_video
-from lucibot.pipeline import task_of
+from lucibot.record import task_of
 from lucibot.sim.state import FinalState
 from lucibot.store.finished import replays, stage_folder
 from lucibot.store.run import RunDirectory
