@@ -269,7 +269,7 @@ WHERE = {
     },
     r"task\.instruction\b": {
         "providers/prompt", "providers/verifier", "providers/asking.py", "baselines", "stages/report.py",
-        "pipeline.py", "record.py", "evaluate", "chain", "collect", "task", "authoring", "checks",
+        "record.py", "evaluate", "chain", "collect", "task", "authoring", "checks",
     },
     r"storyboard\.toml": {"providers/video", "chain", "task", "authoring", "checks"},
 }  # fmt: skip
