@@ -10,6 +10,7 @@ import numpy as np
 
 from lucibot.checks import Check, checks, try_one
 from lucibot.core.errors import UserError
+from lucibot.core.folders import make_folder
 from lucibot.core.progress import Progress, silent
 from lucibot.task import Task, load_task
 from lucibot.twin import is_twin
@@ -126,7 +127,6 @@ def _thumbnail(task: Task, out_dir: Path, progress: Progress) -> str:
     spec = task.spec.model_copy(update={"camera": camera.model_copy(update=size)})
     small = Task(task.folder, spec, task.instruction)
     picture = MitsubaRenderer().create().render(small, foreground=True, progress=progress)
-    out_dir.mkdir(parents=True, exist_ok=True)
-    path = out_dir / f"{task.name}.png"
+    path = make_folder(out_dir) / f"{task.name}.png"
     cv2.imwrite(str(path), picture[..., ::-1])
     return str(path)

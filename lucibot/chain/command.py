@@ -14,6 +14,7 @@ from lucibot.chain.schema import ChainSpec, StepSpec, beside, read_chain
 from lucibot.config import PRESETS, RunConfig
 from lucibot.console import RichConsole
 from lucibot.core.errors import NoUsableVideo, RunFailed, UserError
+from lucibot.core.folders import make_folder
 from lucibot.core.stopping import goes_on
 from lucibot.core.video import Video, read_video, write_video
 from lucibot.estimate import announce, estimate, line_of
@@ -126,7 +127,7 @@ def run_chain(
     state: FinalState | None = None
     for number, step in enumerate(chain.step, 1):
         folder = out / "tasks" / f"{number}_{step.name}"
-        folder.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(folder.parent)
         task = derive(
             scene, step, state=state, folder=folder, chain=file, step_task=asked.get(step.name)
         )

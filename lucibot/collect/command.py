@@ -18,6 +18,7 @@ from lucibot.collect.correct import common, corrected, displaced_supervision, di
 from lucibot.collect.vary import Varied, groups, together, vary, vary_materials
 from lucibot.config import ExecuteConfig, RunConfig
 from lucibot.core.errors import RunFailed, UserError
+from lucibot.core.folders import make_folder
 from lucibot.core.stopping import goes_on
 from lucibot.core.video import Video, write_video
 from lucibot.evaluate.state import judge_state
@@ -162,11 +163,8 @@ def collect(solved: Solved, asked: Asked, episodes: int, out: Path) -> dict[str,
     """
     identity = _identity(solved, asked)
     _ensure_own(out, identity)
-    try:
-        for name in (TRIED, EPISODES):
-            (out / name).mkdir(parents=True, exist_ok=True)
-    except OSError as e:
-        raise UserError(f"--out {out}: cannot be written ({e.strerror}); choose another") from None
+    for name in (TRIED, EPISODES):
+        make_folder(out / name)
     with locked(out / "collection.lock", str(out)):
         _summarise(out, identity)
         moved = groups(solved.task)

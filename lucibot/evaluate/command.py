@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from lucibot.core.errors import UserError
+from lucibot.core.folders import make_folder
 from lucibot.core.stopping import goes_on
 from lucibot.evaluate.agreement import Correlation, correlation
 from lucibot.evaluate.config import EvaluateConfig
@@ -90,8 +91,7 @@ def evaluate(
     Raises:
         UserError, RunFailed: a judge cannot go on (a refused key, a cap that is reached).
     """
-    out.mkdir(parents=True, exist_ok=True)
-    lock = out / "evaluate.lock"
+    lock = make_folder(out) / "evaluate.lock"
     try:
         with locked(lock, str(out)):
             pass
