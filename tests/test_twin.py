@@ -516,8 +516,8 @@ def test_what_stands_on_something_stands_on_its_fitted_top():
     view = fit.View(fov_deg=FOV, pitch_deg=35, roll_deg=0, height_m=0.45)
     box, cup = {"length": 0.22, "width": 0.16}, {"height": 0.1, "top": 0.08, "foot": 0.06}
     pile = {
-        "low": Placed(x_m=0, y_m=0.6, z_m=0, yaw_deg=80, sizes={**box, "height": 0.14}),
-        "mid": Placed(x_m=0.01, y_m=0.6, z_m=0.14, yaw_deg=80, sizes={**box, "height": 0.04}),
+        "low": Placed(x_m=0, y_m=0.6, z_m=0, yaw_deg=10, sizes={**box, "height": 0.14}),
+        "mid": Placed(x_m=0.01, y_m=0.6, z_m=0.14, yaw_deg=10, sizes={**box, "height": 0.04}),
         "cup": Placed(x_m=0.01, y_m=0.6, z_m=0.18, yaw_deg=0, sizes=cup),
     }
     masks, below = {}, None
@@ -539,6 +539,23 @@ def test_what_stands_on_something_stands_on_its_fitted_top():
     assert found["cup"].z_m == pytest.approx(found["mid"].z_m + found["mid"].sizes["height"])
     for name in ("mid", "cup"):
         assert found[name].z_m == pytest.approx(pile[name].z_m, abs=0.01)
+
+
+BLOCK = {"length": 0.22, "width": 0.16, "height": 0.14}
+
+
+@pytest.mark.parametrize("yaw_deg", [10, 30])
+def test_a_high_box_is_not_taken_for_a_long_one(yaw_deg):
+    """Laid on the table, its outline is longest away from the viewer."""
+    view, sizes = fit.View(fov_deg=48, pitch_deg=35, roll_deg=0, height_m=0.45), BLOCK
+    shape, place = (480, 640), Placed(x_m=0, y_m=0.6, z_m=0, yaw_deg=yaw_deg, sizes=sizes)
+    pieces = SHAPES["box"].pieces(sizes)
+    mask = fit.silhouette(pieces, fit.transform(place), view.camera(shape))
+    told = {k: sizes[k] for k in ("length", "width")}
+    wanted = [fit.Wanted(name="box", shape=SHAPES["box"], mask=mask, told=told)]
+    found = fit.fit(wanted, shape, segments=np.zeros((0, 4)), fov_deg=48)
+    assert abs(found.view.pitch_deg - 35) < 2 and abs(found.view.height_m - 0.45) < 0.02
+    assert abs(found.placed["box"].sizes["height"] - 0.14) < 0.005
 
 
 def test_silhouettes_are_whole_pixels_of_what_is_inside():

@@ -25,6 +25,8 @@ TOLD = 0.004
 """Spread of the logarithm of a length that the user has measured."""
 LONGEST = "longest"
 """What a user may tell of any shape: its longest side."""
+FEW = 12
+"""Steps after which starts are compared."""
 CLOSE = 0.01
 """Nearer than this share of its width to the picture's border or another object, an outline does not
 tell where the object ends."""
@@ -172,14 +174,9 @@ def fit(
         _Problem(wanted, outlines, shape, segments, fov_deg, start, view is not None, principal)
         for start in starts
     ]
-    if len(problems) > 1:
-        # The start that leads furthest in a few steps is followed to the end.
-        tried = [(p, p.solved(p.x0, steps=12)) for p in problems]
-        problem, found = min(tried, key=lambda t: t[1].cost)
-        found = problem.solved(found.x, steps=80)
-    else:
-        problem = problems[0]
-        found = problem.solved(problem.x0, steps=80)
+    # The start that leads furthest in a few steps is followed to the end.
+    problem, found = min(((p, p.begun()) for p in problems), key=lambda t: t[1].cost)
+    found = problem.solved(found.x, steps=80)
     view_, placed = problem.unpack(found.x)
     spread = problem.spread(found.jac)
     camera, polished = view_.camera(shape, principal), {}
@@ -280,6 +277,20 @@ class _Problem:
         return least_squares(
             self.residuals, x, loss="soft_l1", f_scale=2.0, max_nfev=steps, x_scale=self.x_scale
         )
+
+    def begun(self):
+        """A few steps from the start, with each thing the way round that leads further: its outline
+        does not tell which side is the longer one, for what is high looks long away from the viewer."""
+        x0, found, i = self.x0, self.solved(self.x0, steps=FEW), self.VIEW
+        for w in self.wanted:
+            if w.shape.turns and w.shape.upright:
+                turned = x0.copy()
+                turned[i + 2] += 90.0
+                other = self.solved(turned, steps=FEW)
+                if other.cost < found.cost:
+                    x0, found = turned, other
+            i += self.PLACE + len(w.shape.sizes)
+        return found
 
     def residuals(self, x) -> np.ndarray:
         view, placed = self.unpack(x)
