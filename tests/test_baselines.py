@@ -43,7 +43,9 @@ from lucibot.objective.config import VideoObjective
 from lucibot.objective.evaluation import Evaluation
 from lucibot.objective.home import BringHome
 from lucibot.objective.objective import Picture, Seen
-from lucibot.optimize.config import RandomStart
+from lucibot.optimize.config import RandomStart, SearchConfig
+from lucibot.optimize.parametrization import Parametrization
+from lucibot.optimize.search import search
 from lucibot.optimize.start import random_start, scene_bounds
 from lucibot.providers.embedder import ClipEmbedder
 from lucibot.sandbox import CodeFailed, sandbox, walls
@@ -401,6 +403,38 @@ def test_a_model_writes_the_code_and_may_mend_it_once(given, task):
         bad.folder.mkdir()
         TextToReward(config, bad).terms(rollouts(state(task)))
     assert "\n" not in str(e.value)
+
+
+@shut_in
+def test_a_search_whose_code_is_mended_late_begins_anew_with_the_new_code(given, task, tmp_path):
+    first = ("def reward(scene):\n    x, y, z = scene.position('knife')\n"
+             "    return 100 - x if y < 2 else math.nan\n")  # fmt: skip
+    second = "def reward(scene):\n    return 1 - abs(scene.position('knife')[0] - 0.3)\n"
+    calls: list[int] = []
+
+    def evaluate(waypoints: np.ndarray) -> Evaluation:
+        """The knife ends at its waypoint; its y says how often it was asked."""
+        shown = state(task, len(waypoints))
+        shown["position/knife"][:, 0] = waypoints[:, 0, 0, 0]
+        shown["position/knife"][:, 1] = len(calls)
+        calls.append(len(waypoints))
+        return rollouts(shown)
+
+    given = replace(given, services=Writer(first, second))
+    config = T2RObjective(writer=VlmRewards(model="some"))
+    parametrization = Parametrization(
+        start=np.zeros((1, 1, 6)), free=np.ones((1, 1), bool), sigma_position_m=0.1, sigma_rotation_rad=0.1,
+        correlation=0.0,
+    )  # fmt: skip
+    found = search(
+        judged(evaluate, TextToReward(config, given)), parametrization,
+        SearchConfig(population=4, generations=3, patience=0), seed=0, checkpoints=tmp_path / "kept",
+    )  # fmt: skip
+    assert len(calls) == 3 + 3
+    for h in found.history:
+        np.testing.assert_allclose(h["loss"], abs(h["waypoints"][:, 0, 0, 0] - 0.3) - 1, atol=1e-6)
+    assert len(list((tmp_path / "kept").iterdir())) == 3
+    assert (tmp_path / "reward.py").read_text() == second
 
 
 @shut_in

@@ -47,6 +47,7 @@ class Judge(Protocol):
 
         Raises:
             UserError, RunFailed: it cannot.
+            OtherScale: asked again it can, by another measure than before.
         """
         ...
 

@@ -2,7 +2,8 @@
 
 The paper prompts a language model with the simulator's interface and lets it write a reward function of
 the final state (section 4.1, appendix A, whose words are not in its text: those here are LuciBot's). The
-code is a stranger's, so it runs in `lucibot.sandbox`. What fails is sent back once.
+code is a stranger's, so it runs in `lucibot.sandbox`. What fails is sent back once; where it had scored
+rollouts before, the search begins anew with what comes back.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from lucibot.baselines.config import FileRewards, T2RObjective, VlmRewards
 from lucibot.baselines.judge import Given
 from lucibot.core.errors import UserError
 from lucibot.core.geometry import pose_np
-from lucibot.objective.evaluation import Evaluation
+from lucibot.objective.evaluation import Evaluation, OtherScale
 from lucibot.providers.asking import Text, told, words
 from lucibot.sandbox import CodeFailed, Limits, ensure_walls, scored, walls
 from lucibot.task import Task
@@ -24,7 +25,7 @@ from lucibot.task import Task
 REWARDS = Path(__file__).with_name("rewards")
 """Code by LuciBot's authors, a file for each shipped task."""
 KEPT = "reward.py"
-"""The code that was last run."""
+"""The code that was last run; missing until then."""
 
 
 class Written(BaseModel):
@@ -50,31 +51,35 @@ class TextToReward:
         self._limits = Limits(seconds=config.seconds, memory_mib=config.memory_mib)
         self._known = known(given.task)
         self._repaired = False
-        kept = given.folder / KEPT
-        if kept.is_file():
-            self.code = kept.read_text()
-        else:
-            self.code = self._written()
-            kept.write_text(self.code)
+        self._kept = given.folder / KEPT
+        self.code = self._kept.read_text() if self._kept.is_file() else self._written()
 
     def terms(self, rollouts: Evaluation) -> dict[str, np.ndarray]:
         """See `Judge`.
 
         Raises:
             CodeFailed: the code fails, also when it has been repaired.
+            OtherScale: the code has been repaired after it had scored other rollouts.
         """
         arrays = with_joints(self._given.task, rollouts.shown)
         try:
             values = self._score(arrays, len(rollouts.loss))
         except CodeFailed as e:
             if self._repaired or not isinstance(self._config.writer, VlmRewards):
-                raise CodeFailed(f"{e} ({self._given.folder / KEPT})") from None
+                self._kept.write_text(self.code)
+                raise CodeFailed(f"{e} ({self._kept})") from None
             self._given.note(f"{e}; it is sent back once")
             self._repaired = True
             self.code = self._asked(f"{self._question()}\n\nThis was your code:\n\n{self.code}\n\nRun "
                                     f"on a scene it ended with: {e}. Mend it.")  # fmt: skip
-            (self._given.folder / KEPT).write_text(self.code)
+            if self._kept.is_file():
+                # Who is stopped before the search has begun anew finds the old code's scores with it.
+                self._kept.unlink()
+                raise OtherScale(
+                    "the reward code was mended after it had scored rollouts"
+                ) from None
             values = self._score(arrays, len(rollouts.loss))
+        self._kept.write_text(self.code)
         return {"negative_reward": -values.astype(np.float32)}
 
     def _score(self, arrays: dict[str, np.ndarray], rollouts: int) -> np.ndarray:

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from lucibot.core.errors import RunFailed
+
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
@@ -25,4 +27,9 @@ class Evaluation:
 
 
 Evaluate = Callable[[np.ndarray], Evaluation]
-"""Waypoints (P, K, A, 6) float32 to an `Evaluation`: all that `optimize` sees of a simulator."""
+"""Waypoints (P, K, A, 6) float32 to an `Evaluation`: all that `optimize` sees of a simulator. May raise
+`OtherScale`."""
+
+
+class OtherScale(RunFailed):
+    """From now on losses mean something else than those before, which can no longer be compared with them."""

@@ -21,7 +21,7 @@ import numpy as np
 
 from lucibot.core.errors import RunFailed
 from lucibot.core.progress import Progress, silent
-from lucibot.objective.evaluation import Evaluate, Evaluation
+from lucibot.objective.evaluation import Evaluate, Evaluation, OtherScale
 from lucibot.optimize.config import SearchConfig
 from lucibot.optimize.optimizer import Optimizer
 from lucibot.optimize.parametrization import Parametrization
@@ -58,7 +58,8 @@ def search(
     reached: Callable[[Mapping[str, float]], bool] = lambda terms: True,
     progress: Progress = silent,
 ) -> SearchResult:
-    """Minimise the loss; resumes at the generation after the last checkpoint in `checkpoints`.
+    """Minimise the loss; resumes at the generation after the last checkpoint in `checkpoints`. Where losses
+    come to mean something else (`OtherScale`) it begins anew.
 
     Args:
         repair: makes sampled waypoints (P, K, A, 6) possible before they are rolled out.
@@ -97,7 +98,16 @@ def search(
             # In place of the last sample: the population keeps its size, the start is told too.
             samples = np.concatenate([samples[:-1], np.zeros_like(samples[-1:])])
         waypoints = repair(parametrization.waypoints(attempt.displaced(samples)))
-        result = evaluate(waypoints)
+        try:
+            result = evaluate(waypoints)
+        except OtherScale as e:
+            progress(f"{e}: the search begins anew", 0.0)
+            for path in checkpoints.glob("generation_*.npz"):
+                path.unlink()
+            return search(
+                evaluate, parametrization, config, seed=seed, checkpoints=checkpoints,
+                repair=repair, reached=reached, progress=progress,
+            )  # fmt: skip
         seconds.update(result.seconds)
         if result.failed.all() and not (history and np.isfinite(_losses(history)).any()):
             raise RunFailed(
