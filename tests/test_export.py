@@ -6,6 +6,7 @@ import dataclasses
 import json
 import os
 import shutil
+import time
 
 import av
 import h5py
@@ -14,7 +15,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from lucibot.cli import main
+from lucibot.core.errors import UserError
 from lucibot.core.video import Video, write_video
+from lucibot.export.command import export as write
 from lucibot.export.drive import read_motion
 from lucibot.export.episode import planned, read_episode
 from lucibot.store.finished import stage_folder
@@ -297,6 +300,22 @@ def test_what_cannot_be_exported_is_said_and_leaves_nothing(make, tmp_path, caps
     assert export("lerobot", out, run, failed, failed=True) == 0
     rows = pq.read_table(out / "data").to_pydict()
     assert np.sum(rows["next.success"]) == 1 and np.sum(rows["next.done"]) == 2
+
+
+def test_a_run_that_is_given_twice_is_found_among_thousands(tmp_path):
+    collection = tmp_path / "collection"
+    for i in range(2000):
+        (collection / "episodes" / f"{i:04d}").mkdir(parents=True)
+        (collection / "episodes" / f"{i:04d}" / "episode.json").write_text("{}")
+    write_json(collection / "collection.json", {})
+    begin = time.process_time()
+    with pytest.raises(UserError, match="0007 is given twice"):
+        write(
+            [collection, collection / "episodes" / ".." / "episodes" / "0007"],
+            "hdf5",
+            tmp_path / "d",
+        )
+    assert time.process_time() - begin < 5
 
 
 def test_an_older_replay_says_how_to_make_it_anew(make, capsys):

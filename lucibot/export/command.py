@@ -71,9 +71,11 @@ def export(
     if out.exists():
         raise UserError(f"--out {out} exists; choose another name")
     runs = [r for run in runs for r in episodes_of(run) or [run]]
-    for i, run in enumerate(runs):
-        if run.resolve() in [other.resolve() for other in runs[:i]]:
+    given: set[Path] = set()
+    for run in runs:
+        if (place := run.resolve()) in given:
             raise UserError(f"{run} is given twice")
+        given.add(place)
         if (run / EPISODE).is_file():
             continue  # Of a collection, which keeps what succeeds.
         result = RunDirectory.open(run).result()
