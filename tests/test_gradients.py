@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
+import sys
 from functools import partial
 from pathlib import Path
 
@@ -302,6 +305,25 @@ def test_jax_has_the_same_values_and_gradients():
             np.testing.assert_allclose(x, y.numpy())
         for x, y in zip(jax.grad(drawn, argnums=(0, 1, 2))(*arrays), by_torch, strict=True):
             np.testing.assert_allclose(x, y.numpy())
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="no core can be chosen here")
+def test_jitted_calls_do_not_wait_for_each_other_on_one_core():
+    code = """
+import os
+os.sched_setaffinity(0, [min(os.sched_getaffinity(0))])
+import jax, jax.numpy as jnp
+from lucibot_kernels.gradients import jax as lj
+mask = jnp.ones((16, 240, 320), bool)
+slope = jax.jit(jax.value_and_grad(lambda x: lj.soft_iou(jnp.sin(x) ** 2, mask).sum()))
+x = jnp.full(mask.shape, 0.5)
+print(float(sum(found for found, _ in [slope(x + 0.01 * k) for k in range(20)])))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=100, check=True
+    )
+    wanted = 16 * sum(np.sin(0.5 + 0.01 * k) ** 2 for k in range(20))
+    assert float(done.stdout) == pytest.approx(wanted, rel=1e-4)
 
 
 def test_jax_and_torch_share_memory():

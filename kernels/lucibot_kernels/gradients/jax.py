@@ -4,6 +4,10 @@ A call shares the arrays' memory with torch by DLPack, both ways, on whatever de
 `jit`, where there are no arrays yet, XLA calls back and copies what comes out. The backward pass
 computes the forward pass again, for JAX keeps arrays alone between the two. Reverse mode only; `vmap`
 goes one after another, and a batch is what the functions take anyway.
+
+To import this turns `jax_cpu_enable_async_dispatch` off: what XLA hands to a call back is copied by the very
+threads on which others wait, and where these are few (one a core) all would wait for ever. JAX looks at that
+option as it first computes anything on a CPU, so import this before.
 """
 
 from __future__ import annotations
@@ -20,6 +24,8 @@ from lucibot_kernels import gradients
 from lucibot_kernels.clouds import Chamfer
 from lucibot_kernels.gradients.pictures import SoftPicture
 from lucibot_kernels.observe import Observer
+
+jax.config.update("jax_cpu_enable_async_dispatch", False)
 
 Torch = Callable[..., Sequence[torch.Tensor]]
 Shapes = tuple[jax.ShapeDtypeStruct, ...]
