@@ -29,7 +29,7 @@ from lucibot.store.configs import to_dict
 from lucibot.store.result import Result
 from lucibot.store.rollout import Rollout
 from lucibot.store.run import RunDirectory, StageFolder, write_json
-from lucibot.task import load_task, task_names
+from lucibot.task import Task, TaskSpec, load_task, task_names
 
 MOVED = {
     "cut_dough": [("knife",), ("dough",)],
@@ -120,6 +120,27 @@ def test_materials_differ_within_their_share():
     assert now.joint.friction == pytest.approx(was.joint.friction * told["peg.joint.friction"])
     assert now.material.mass_kg == pytest.approx(was.material.mass_kg * told["peg.mass_kg"])
     assert now.joint.upper == was.joint.upper
+
+
+def test_what_is_varied_keeps_to_the_schemas_bounds():
+    task = load_task("stack_cups")
+    spec = task.spec.model_dump(mode="json", exclude_unset=True)
+    spec["objects"][0]["material"]["friction"] = 4.5
+    spec["background"][0]["friction"] = 0.011
+    spec["light"] = {"intensity": 1000.0}
+    spec["camera"] |= {
+        "position_m": [100.0, 0, 0.05],
+        "look_at_m": [0, 0, 0.05],
+        "vertical_fov_deg": 1.0,
+    }
+    task = Task(task.folder, TaskSpec.model_validate(spec), task.instruction)
+    name, told = task.objects[0].name, []
+    for seed in range(20):
+        other, factors = vary_materials(task, np.random.default_rng(seed))
+        assert other.objects[0].material.friction == 4.5 * factors[f"{name}.friction"] <= 5
+        light = vary(other, groups(other), np.random.default_rng(seed)).task.spec.light
+        told += [factors[f"{name}.friction"] - 1, light.intensity / 1000 - 1]
+    assert 0.1 < np.abs(told).max() <= 0.2 and np.abs(told).min() > 0
 
 
 def test_a_chest_stays_out_of_the_wall_and_its_drawer_in_the_chest():

@@ -9,10 +9,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from pydantic import ValidationError
 
 from lucibot.checks.overlaps import DEEPEST_M, overlaps
 from lucibot.core.errors import UserError
 from lucibot.core.euler import euler_xyz_deg_to_matrix, matrix_to_euler_xyz_deg
+from lucibot.core.schema import Spec
 from lucibot.sim.scene import begins_elsewhere
 from lucibot.task import BackgroundSpec, ObjectSpec, Task, TaskSpec
 
@@ -86,12 +88,13 @@ def groups(task: Task) -> list[tuple[str, ...]]:
 
 
 def vary_materials(task: Task, rng: np.random.Generator) -> tuple[Task, dict]:
-    """The task with other materials, and the factors by which they differ."""
+    """The task with other materials, and the factors by which they differ: to the other side where the
+    schema's bounds are on this one."""
     share, spec, told = task.spec.collect.material_share, _given(task), {}
 
     def varied(values: dict, thing, fields: tuple[str, ...], where: str) -> None:
         for field in fields:
-            factor = 1 + share * rng.uniform(-1, 1)
+            factor = _allowed(thing, field, 1 + share * rng.uniform(-1, 1))
             values[field] = getattr(thing, field) * factor
             told[f"{where}.{field}"] = factor
 
@@ -129,15 +132,18 @@ def vary(task: Task, moved: list[tuple[str, ...]], rng: np.random.Generator) -> 
         spec["light"] = {**spec.get("light", {}), **light}
         for photo in ("photo", "photo_background"):
             spec["camera"].pop(photo, None)  # They show the scene from elsewhere.
-        drawn = _task(task, spec)
+        try:
+            drawn = _task(task, spec)
+        except ValidationError:
+            continue
         if _has_room(task, drawn) and not _in_walls(drawn, {n for g in moved for n in g}):
             return Varied(
                 task=drawn, displaced=displaced,
                 told={"objects": told, "camera": camera, "light": light},
             )  # fmt: skip
     raise UserError(
-        f"{task.name}: in {DRAWS} draws objects stood in each other, out of sight or at the border of their "
-        "domain: narrow the ranges of [collect] in its task.toml"
+        f"{task.name}: in {DRAWS} draws objects stood in each other, out of sight, out of bounds or at the "
+        "border of their domain: narrow the ranges of [collect] in its task.toml"
     )
 
 
@@ -177,8 +183,18 @@ def _light(task: Task, rng: np.random.Generator) -> dict:
     bright = 1 + ranges.light_share * rng.uniform(-1, 1, 2)
     return {
         "direction": (tilt[:3, :3] @ np.array(light.direction)).tolist(),
-        "intensity": light.intensity * bright[0], "ambient": light.ambient * bright[1],
-    }  # fmt: skip
+        "intensity": light.intensity * _allowed(light, "intensity", bright[0]),
+        "ambient": light.ambient * _allowed(light, "ambient", bright[1]),
+    }
+
+
+def _allowed(thing: Spec, field: str, factor: float) -> float:
+    """A factor on a field, or as much to the other side of 1 where the schema refuses its value."""
+    try:
+        type(thing).model_validate(thing.model_dump() | {field: getattr(thing, field) * factor})
+    except ValidationError:
+        return 2 - factor
+    return factor
 
 
 def _has_room(task: Task, drawn: Task) -> bool:
