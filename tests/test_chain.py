@@ -10,7 +10,7 @@ import pytest
 from lucibot.chain import command as chains
 from lucibot.chain.command import Link, Try, lines, run_chain
 from lucibot.chain.derive import derive
-from lucibot.chain.schema import read_chain
+from lucibot.chain.schema import StepSpec, read_chain
 from lucibot.chain.surface import surface_of
 from lucibot.cli import main
 from lucibot.config import PRESETS, RunConfig
@@ -23,7 +23,7 @@ from lucibot.services import Services
 from lucibot.services.ledger import CapReached
 from lucibot.sim.state import BodyState, FinalState, ParticleState
 from lucibot.store.lock import InUse
-from lucibot.task import load_task
+from lucibot.task import Task, TaskSpec, load_task
 
 CHAINS = Path(__file__).parents[1] / "docs/chains"
 SIZE_M = 0.0078
@@ -104,8 +104,6 @@ def test_a_joint_begins_with_the_value_at_which_it_was_left(tmp_path):
 
 
 def test_a_hinge_is_told_in_degrees(tmp_path):
-    from lucibot.chain.schema import StepSpec
-
     scene = load_task("open_door")
     (name,) = [o.name for o in scene.actuators]
     joint = scene.object(name).articulation
@@ -117,6 +115,23 @@ def test_a_hinge_is_told_in_degrees(tmp_path):
     assert task.object(name).articulation.lower == pytest.approx(joint.lower - np.deg2rad(40))
     home = task.object(name).articulation.poses(-np.deg2rad(40))
     assert np.abs(home - joint.T_world_object).max() < 1e-9
+
+
+@pytest.mark.parametrize(("lower", "upper"), [(-100, 100), (-180, 180)])
+def test_a_hinge_that_opens_both_ways_is_shut_over_more_than_half_a_turn(lower, upper, tmp_path):
+    scene = load_task("open_door")
+    spec = scene.spec.model_dump(mode="json", exclude_unset=True)
+    (told,) = [o for o in spec["objects"] if "actuator" in o["roles"]]
+    told["joint"] |= {"lower": lower, "upper": upper}
+    scene = Task(scene.folder, TaskSpec.model_validate(spec), scene.instruction)
+    state = FinalState(bodies={o.name: body(pose_np(o.T_world_object), np.deg2rad(upper + 0.01) if
+                               o.name == told["name"] else np.nan) for o in scene.objects}, particles={})  # fmt: skip
+    task = derive(scene, StepSpec(name="shut", task="open_door"), state=state, folder=tmp_path / "shut",
+                  chain=CHAINS / "x.toml", step_task=scene)  # fmt: skip
+    joint = task.object(told["name"]).articulation
+    assert np.rad2deg([joint.lower, joint.upper]) == pytest.approx([lower - upper, 0], abs=0.02)
+    for value in (-0.3, 0.7 * joint.lower, joint.lower + 0.01):
+        assert joint.values(pose_np(joint.poses(np.array(value)))) == pytest.approx(value, abs=1e-6)
 
 
 def test_the_first_step_is_the_scene_with_the_steps_roles(tmp_path):

@@ -22,6 +22,7 @@ from lucibot.core.geometry import matrix_np
 from lucibot.sim.state import BodyState, FinalState, ParticleState
 from lucibot.task import ObjectSpec, Task, load_task
 from lucibot.task.files import read_text
+from lucibot.task.schema import WHOLE_TURN_DEG
 from lucibot.twin.folder import toml
 
 LEFT_BEHIND = ("task.toml", "instruction.md", "storyboard.toml", "README.md", "picture.jpg")
@@ -113,7 +114,12 @@ def _body(obj: ObjectSpec, state: BodyState) -> dict[str, Any]:
         told = obj.joint.model_dump(mode="json", exclude_unset=True)
         # Values count from where the object begins now.
         lower, upper = ((limit - value) * unit for limit in (joint.lower, joint.upper))
-        found["joint"] = {**told, "lower": min(lower, 0.0), "upper": max(upper, 0.0)}
+        most = WHOLE_TURN_DEG if joint.is_hinge else np.inf  # It may be a little beyond a limit.
+        found["joint"] = {
+            **told,
+            "lower": max(min(lower, 0.0), -most),
+            "upper": min(max(upper, 0.0), most),
+        }
     position, rotation = matrix_to_euler_xyz_deg(T)
     return {**found, "position_m": position, "rotation_deg": rotation}
 

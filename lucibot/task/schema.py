@@ -38,6 +38,8 @@ from lucibot.core.schema import (
 CREASE_DEG = 35.0
 """Faces of a mesh that meet at less than this angle are drawn with a common, smooth normal."""
 
+WHOLE_TURN_DEG = 360.0
+
 
 class Look(Spec):
     """How a surface looks to the ray tracer and to the storyboard."""
@@ -125,8 +127,8 @@ class JointSpec(Spec):
     def _movable(self):
         if self.upper <= self.lower:
             raise ValueError(f"upper ({self.upper:g}) must be above lower ({self.lower:g})")
-        if self.kind == "hinge" and not -180 <= self.lower <= self.upper <= 180:
-            raise ValueError("a hinge's limits are degrees within -180 and 180")
+        if self.kind == "hinge" and self.upper - self.lower > WHOLE_TURN_DEG + 1e-6:
+            raise ValueError("a hinge's limits are degrees that span a whole turn at most")
         return self
 
 
