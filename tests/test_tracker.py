@@ -1,6 +1,7 @@
 """The embedded tracker and the skin hand detector on small drawn clips with known truth."""
 
 import sys
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -13,6 +14,7 @@ from lucibot.core.scene_view import SceneView
 from lucibot.core.video import Video
 from lucibot.providers.hand import OutlineHand
 from lucibot.providers.tracker import CommandSegmenter, ComposedTracker, EmbeddedTracker
+from lucibot.providers.tracker.command import read_masks
 from lucibot.providers.tracker.evidence import Evidence
 from lucibot.providers.tracker.fitting import fit_rigid
 from lucibot.providers.tracker.mesh import Mesh, face_parts
@@ -412,6 +414,18 @@ def test_a_segmenter_that_fails_is_one_clear_line(task, clip, tmp_path, body, co
     with pytest.raises(RunFailed, match=complaint) as e:
         member.segment(task, *clip[:2])
     assert "\n" not in str(e.value)
+
+
+@pytest.mark.parametrize("values", [(0, 255), (-3, 0.9), (0.4, np.nan)])
+def test_masks_that_do_not_say_how_sure_they_are_are_refused(values, tmp_path):
+    video = SimpleNamespace(frames=np.zeros((1, 1, 2, 3), np.uint8))
+    np.savez(tmp_path / "masks.npz", cup=np.array(values).reshape(1, 1, 2))
+    with pytest.raises(RunFailed, match=r"masks of 'cup' hold .* how sure"):
+        read_masks(tmp_path / "masks.npz", ("cup",), video)
+    np.savez(tmp_path / "masks.npz", cup=np.array([0.2, 0.9]).reshape(1, 1, 2))
+    found = read_masks(tmp_path / "masks.npz", ("cup",), video)
+    assert found.masks.ravel().tolist() == [False, True]
+    assert found.confidence == pytest.approx(np.float32([[0.9]]))
 
 
 @pytest.mark.parametrize(

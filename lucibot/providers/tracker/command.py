@@ -64,7 +64,7 @@ def read_masks(path: Path, names: tuple[str, ...], video: Video) -> Segments:
             it is. An object is lost in frames in which nothing of it is seen.
 
     Raises:
-        RunFailed: it is missing, no npz, lacks an object, or an array has another shape.
+        RunFailed: it is missing, no npz, lacks an object, or an array has another shape or other values.
     """
     wanted = video.frames.shape[:3]
     try:
@@ -81,6 +81,11 @@ def read_masks(path: Path, names: tuple[str, ...], video: Video) -> Segments:
         if values.shape != wanted:
             raise RunFailed(
                 f"the segmenter's masks of {name!r} have shape {values.shape}, the video has {wanted}"
+            )
+        if not ((values >= 0) & (values <= 1)).all():
+            raise RunFailed(
+                f"the segmenter's masks of {name!r} hold {values.min():g} to {values.max():g}; each pixel says "
+                "in [0, 1] how sure it is"
             )
     sure = np.stack(found, 1)
     masks = sure > 0.5
