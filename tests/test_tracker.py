@@ -1,6 +1,7 @@
 """The embedded tracker and the skin hand detector on small drawn clips with known truth."""
 
 import sys
+import time
 from types import SimpleNamespace
 
 import cv2
@@ -13,6 +14,7 @@ from lucibot.core.geometry import matrix_np
 from lucibot.core.scene_view import SceneView
 from lucibot.core.video import Video
 from lucibot.providers.hand import OutlineHand
+from lucibot.providers.programs import run_words
 from lucibot.providers.tracker import CommandSegmenter, ComposedTracker, EmbeddedTracker
 from lucibot.providers.tracker.command import read_masks
 from lucibot.providers.tracker.evidence import Evidence
@@ -426,6 +428,16 @@ def test_masks_that_do_not_say_how_sure_they_are_are_refused(values, tmp_path):
     found = read_masks(tmp_path / "masks.npz", ("cup",), video)
     assert found.masks.ravel().tolist() == [False, True]
     assert found.confidence == pytest.approx(np.float32([[0.9]]))
+
+
+def test_what_a_program_has_started_ends_with_it(tmp_path):
+    lives = tmp_path / "lives"
+    words = ["sh", "-c", f"while sleep 0.1; do echo >> '{lives}'; done & wait"]
+    with pytest.raises(RunFailed, match="longer than 1 s"):
+        run_words("--flag", "the program", words, 1.0)
+    size = lives.stat().st_size
+    time.sleep(0.5)
+    assert lives.stat().st_size == size
 
 
 @pytest.mark.parametrize(

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import shlex
 import shutil
+import signal
 import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -65,23 +68,32 @@ def _filled(command: str, at: Mapping[str, object]) -> list[str]:
 def run_words(
     flag: str, role: str, words: Sequence[str], timeout_s: float, folder: Path | None = None
 ) -> None:
-    """Run a program with its arguments; see `run_program`.
+    """Run a program with its arguments; see `run_program`. Where it is not waited for to its end, whatever it
+    has started ends with it.
 
     Args:
         folder: where it runs; this process's own if not given.
     """
     try:
-        done = subprocess.run(
-            words, capture_output=True, text=True, errors="replace", timeout=timeout_s, cwd=folder
-        )
+        process = subprocess.Popen(
+            words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, errors="replace",
+            cwd=folder, start_new_session=True,
+        )  # fmt: skip
     except OSError as e:
         raise UserError(f"{flag}: {words[0]} cannot be started ({e.strerror})") from None
-    except subprocess.TimeoutExpired:
-        raise RunFailed(f"{role} {words[0]} took longer than {timeout_s:g} s") from None
-    if done.returncode != 0:
-        said = [line for line in done.stderr.splitlines() if line.strip()]
+    with process:
+        try:
+            _, errors = process.communicate(timeout=timeout_s)
+        except BaseException as e:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            if isinstance(e, subprocess.TimeoutExpired):
+                raise RunFailed(f"{role} {words[0]} took longer than {timeout_s:g} s") from None
+            raise
+    if process.returncode != 0:
+        said = [line for line in errors.splitlines() if line.strip()]
         raise RunFailed(
-            f"{role} {words[0]} ended with status {done.returncode}: "
+            f"{role} {words[0]} ended with status {process.returncode}: "
             f"{said[-1].strip() if said else 'it said nothing'}"
         )
 
