@@ -568,6 +568,14 @@ def test_a_judge_that_never_errs_gives_the_true_order():
     assert kendall_distance(ranking.order[::-1], truth) == 1
 
 
+def test_after_a_single_sample_the_others_are_told_apart():
+    quality = [0.5, 0.9, 0.1, 0.99, 0.7]
+    ranking = Ranking(better=lambda a, b: quality[a] > quality[b])
+    scores = [*ranking.add(1, np.random.default_rng(0)), *ranking.add(4, np.random.default_rng(1))]
+    assert np.argsort(scores).tolist() == np.argsort(quality).tolist() == ranking.order
+    assert np.diff(sorted(scores)).min() > 1
+
+
 def test_the_more_a_judge_errs_the_less_its_order_is_worth(given):
     off = []
     for rate in (0.0, 0.1, 0.3):

@@ -84,9 +84,10 @@ class Ranking:
         return (scores[place - 1] + scores[place]) / 2
 
     def _step(self) -> float:
-        """Beyond the best and the worst scores go on as they are spread within."""
+        """Beyond the best and the worst scores go on as they are spread within; by the whole range where there
+        is but one."""
         scores = [self.scores[s] for s in self.order]
-        return (max(scores) - min(scores)) / max(len(scores) - 1, 1)
+        return max(max(scores) - min(scores), HIGHEST - LOWEST) / max(len(scores) - 1, 1)
 
 
 def kendall_distance(order: list[int], truth: np.ndarray) -> float:
