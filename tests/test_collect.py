@@ -414,6 +414,7 @@ def test_episodes_are_tried_kept_gone_on_with_and_exported(solved, tmp_path, cap
     "more, said",
     [
         ("", "--episodes N is missing"),
+        ("--episodes 2 --rollouts 15", "--rollouts 15: expected 16 or more"),
         ("--episodes 0", "--episodes 0: expected 1 to"),
         ("--episodes many", "many"),
         ("--episodes 3 --environments 0", "--environments 0: expected"),

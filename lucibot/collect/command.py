@@ -89,7 +89,8 @@ def command(argv: list[str]) -> int:
                    help="the collection (default: collections/TASK_RUN)")  # fmt: skip
     p.add_argument("--seed", metavar="INT", help="of what is varied (default: 0)")
     p.add_argument("--rollouts", type=int, metavar="N",
-                   help=f"of the search where a replay fails; 0: none (default: {ROLLOUTS})")  # fmt: skip
+                   help=f"of the search where a replay fails, at most, {POPULATION} at a time; 0: none "
+                        f"(default: {ROLLOUTS})")  # fmt: skip
     p.add_argument("--environments", type=int, metavar="N",
                    help=f"episodes that share a simulation and its materials (default: {ENVIRONMENTS})")  # fmt: skip
     p.add_argument(
@@ -107,6 +108,11 @@ def command(argv: list[str]) -> int:
     for name, (value, least, most) in bounds.items():
         if not least <= value <= most:
             raise UserError(f"--{name} {value}: expected {least} to {most}")
+    if 0 < asked.rollouts < POPULATION:
+        raise UserError(
+            f"--rollouts {asked.rollouts}: expected {POPULATION} or more, as many as are rolled out at a time, "
+            "or 0 for no search"
+        )
     solved = read_solved(a["run"], a.get("task"))
     out = a.get("out", Path("collections") / f"{solved.task.name}_{a['run'].resolve().name}")
     with goes_on("the same command goes on where it was"):
