@@ -246,6 +246,15 @@ def test_an_hdf5_file_has_robomimics_layout(make, tmp_path):
         assert demo["obs/particles_sand"].shape == (11, 5, 3)
         assert json.loads(demo.attrs["action_names"])[0] == "cup.x"
         assert "action_low" not in f["data"].attrs  # Their actuators are not the same.
+    assert export("hdf5", tmp_path / "e.hdf5", *runs[:1]) == 0
+    with h5py.File(tmp_path / "e.hdf5") as f:
+        low, high = (f["data"].attrs[f"action_{n}"] for n in ("low", "high"))
+        scaled = 2 * (f["data/demo_0/actions"][:] - low) / (high - low) - 1
+        y = json.loads(f["data/demo_0"].attrs["action_names"]).index("cup.y")
+        assert (
+            np.abs(scaled).max() <= 1 + 1e-6 and not scaled[:, y].any()
+        )  # It never moves along y.
+        assert scaled[:, 0].min() == -1 and scaled[:, 0].max() == pytest.approx(1)
 
 
 def test_a_trajectory_is_read_by_another_library(make, tmp_path):

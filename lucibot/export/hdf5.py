@@ -16,7 +16,8 @@ def write(episodes: Iterable[Episode], path: Path) -> int:
     """Write one file; returns how many frames it has. Episodes may be of several tasks.
 
     Actions are not scaled: `data` has the attributes `action_low` and `action_high`, by which they are
-    brought to [-1, 1], where all episodes have the same actuators.
+    brought to [-1, 1], where all episodes have the same actuators. About what never changes they are
+    1 away, so that it is brought to 0.
 
     Raises:
         UserError: h5py is missing.
@@ -42,7 +43,9 @@ def write(episodes: Iterable[Episode], path: Path) -> int:
         data.attrs["total"] = total
         if len(set(names)) == 1:
             every = np.concatenate(actions)
-            data.attrs["action_low"], data.attrs["action_high"] = every.min(0), every.max(0)
+            low, high = every.min(0), every.max(0)
+            away = np.where(high > low, 0, 1).astype(every.dtype)
+            data.attrs["action_low"], data.attrs["action_high"] = low - away, high + away
         demos = np.array([f"demo_{i}" for i in range(len(names))], dtype="S")
         valid = max(1, len(demos) // 10) if len(demos) > 1 else 0
         f.create_dataset("mask/train", data=demos[: len(demos) - valid])
