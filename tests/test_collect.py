@@ -406,6 +406,15 @@ def test_episodes_are_tried_kept_gone_on_with_and_exported(solved, tmp_path, cap
     assert f"{len(kept)} episode" in capsys.readouterr().out
     with h5py.File(data) as f:
         assert len(f["data"]) == len(kept)
+    for name in ("rollout", "trajectory"):
+        file = out / "episodes" / kept[0] / f"{name}.npz"
+        content = file.read_bytes()
+        for left, said in ((b"", "damaged"), (content[:-30], "damaged"), (None, "missing")):
+            file.unlink() if left is None else file.write_bytes(left)
+            assert main(["export", str(out), "--format", "hdf5", "--out", f"{data}2"]) == 2
+            line = capsys.readouterr().err.splitlines()[-1]
+            assert f"{file} is {said}" in line
+        file.write_bytes(content)
     assert main(["export", str(out), "--robot", "--format", "hdf5", "--out", f"{data}2"]) == 2
     assert "no arm is in an episode" in capsys.readouterr().err
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from lucibot.core.arrays import read_npz
 from lucibot.core.errors import UserError
 from lucibot.core.video import Video, read_video
 from lucibot.store.collection import EPISODE, read_record
@@ -102,17 +103,22 @@ def _collected(folder: Path, fps: int, robot: bool) -> Episode:
         raise UserError(f"{folder}: no arm is in an episode of a collection")
     told = read_record(folder / EPISODE)
     try:
-        rollout = Rollout.load(folder / "rollout.npz")
         who = {"task": told["task"], "instruction": " ".join(told["instruction"].split()),
                "seed": told["episode"], "success": told["success"]}  # fmt: skip
-    except (OSError, KeyError, TypeError, ValueError) as e:
-        raise UserError(f"{folder} is damaged or of another version ({e})") from None
-    return _episode(rollout, folder / "film.mp4", folder / "trajectory.npz", fps, run=folder, **who)
+    except (AttributeError, KeyError) as e:
+        raise UserError(f"{folder / EPISODE} is damaged or of another version ({e})") from None
+    try:
+        rollout = Rollout.load(folder / "rollout.npz")
+        return _episode(
+            rollout, folder / "film.mp4", folder / "trajectory.npz", fps, run=folder, **who
+        )
+    except FileNotFoundError as e:
+        raise UserError(f"{e.filename} is missing") from None
 
 
 def _episode(rollout: Rollout, film: Path, trajectory: Path, fps: int, **who) -> Episode:
     robot = bool(rollout.arm)
-    with np.load(trajectory) as z:
+    with read_npz(trajectory) as z:
         waypoints, held = z["waypoints"], z["held"]
     film = read_video(film)
     count = int(rollout.times_s[-1] * fps + 1e-6) + 1

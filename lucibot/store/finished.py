@@ -61,7 +61,7 @@ def replay_of(run: RunDirectory, execute: Path) -> Rollout:
     """
     try:
         return Rollout.load(execute / "rollout.npz")
-    except (FileNotFoundError, KeyError, TypeError, ValueError):
+    except (FileNotFoundError, UserError):
         raise UserError(
             f"{run.path}: its replay was kept by another version; "
             f"{resume_hint(run.path, '--from execute')} makes it anew"

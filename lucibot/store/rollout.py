@@ -7,6 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
+from lucibot.core.arrays import read_npz
+
 NAMES = ("bodies", "joints", "actuators", "arm_joints")
 """Fields that are names."""
 
@@ -76,12 +78,17 @@ class Rollout:
 
     @classmethod
     def load(cls, path: Path) -> Rollout:
-        with np.load(path) as z:
-            names = {n: tuple(z[n].tolist()) for n in NAMES if n in z.files}
-            names |= {n: str(z[n]) for n in ("arm", "arm_folder") if n in z.files}
-            arrays = {n: z[n] for n in z.files if n not in names and "/" not in n}
+        """
+        Raises:
+            FileNotFoundError: there is none.
+            UserError: it is damaged or of another version.
+        """
+        with read_npz(path) as told:
+            names = {n: tuple(told[n].tolist()) for n in NAMES if n in told}
+            names |= {n: str(told[n]) for n in ("arm", "arm_folder") if n in told}
+            arrays = {n: x for n, x in told.items() if n not in names and "/" not in n}
             of_objects = {
-                kind: {n.partition("/")[2]: z[n] for n in z.files if n.startswith(f"{kind}/")}
+                kind: {n.partition("/")[2]: x for n, x in told.items() if n.startswith(f"{kind}/")}
                 for kind in ("particles", "grasped")
             }
-        return cls(**names, **arrays, **of_objects)
+            return cls(**names, **arrays, **of_objects)

@@ -1,0 +1,45 @@
+"""Files of arrays that others have written, or that have lain on a disk since."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+
+from lucibot.core.errors import LuciBotError, UserError
+
+
+@contextmanager
+def read_npz(
+    path: Path, wrong: Callable[[str], LuciBotError] | None = None
+) -> Iterator[dict[str, np.ndarray]]:
+    """The arrays of an npz file, for a block that makes something of them.
+
+    Args:
+        wrong: the error, of what is wrong with the file, in a few words; if not given a `UserError` that
+            names it.
+
+    Raises:
+        FileNotFoundError: there is none.
+        LuciBotError: it is no npz, it is damaged, or what the block looks for is not in it.
+    """
+    wrong = wrong or (lambda why: UserError(f"{path} is damaged or of another version ({why})"))
+    try:
+        with np.load(path) as z:
+            arrays = {n: z[n] for n in z.files}
+    except FileNotFoundError:
+        raise
+    except Exception as e:  # Of zipfile, zlib and numpy, of many kinds: any byte may be another.
+        raise wrong(_why(e)) from None
+    try:
+        yield arrays
+    except KeyError as e:
+        raise wrong(f"no array {e}") from None
+    except (IndexError, TypeError, ValueError) as e:
+        raise wrong(_why(e)) from None
+
+
+def _why(e: Exception) -> str:
+    return " ".join(str(e).split())[:200] or type(e).__name__
