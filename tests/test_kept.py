@@ -7,11 +7,14 @@ import pytest
 
 from lucibot.config import PerceiveConfig
 from lucibot.core.tracks import Tracks
+from lucibot.core.video import Video
 from lucibot.providers.answerer import VlmAnswerer
 from lucibot.providers.depth import ReplayDepth
 from lucibot.providers.tracker import EmbeddedTracker
 from lucibot.stages.perceive import Readings
 from lucibot.store.kept import KeptFiles, linked
+
+VIDEO = Video(frames=np.zeros((3, 20, 30, 3), np.uint8), fps=8.0)
 
 
 class Making:
@@ -62,11 +65,11 @@ def test_tracks_outlive_what_fails_or_changes_after_the_tracker(readings, tmp_pa
 
 def test_depth_rests_on_the_tracks_as_well(readings):
     make, config, background = Making(), PerceiveConfig(), np.ones((20, 30), np.float32)
-    first = readings.depth(config, background, make.depth)
-    assert np.array_equal(readings.depth(config, background, make.depth), first)
+    first = readings.depth(config, VIDEO, background, make.depth)
+    assert np.array_equal(readings.depth(config, VIDEO, background, make.depth), first)
     assert make.made == 1 and readings.depth_file.is_file()
     other = dataclasses.replace(config, tracker=EmbeddedTracker(seed=3))
-    readings.depth(other, background, make.depth)
+    readings.depth(other, VIDEO, background, make.depth)
     assert make.made == 2
 
 
@@ -79,8 +82,8 @@ def test_what_is_damaged_or_was_not_finished_is_made_again(readings, tmp_path, n
     assert make.made == 2 and "damaged" in notes[0]
 
     with pytest.raises(ZeroDivisionError):
-        readings.depth(config, np.ones((20, 30)), lambda: 1 / 0)
-    readings.depth(config, np.ones((20, 30), np.float32), make.depth)
+        readings.depth(config, VIDEO, np.ones((20, 30)), lambda: 1 / 0)
+    readings.depth(config, VIDEO, np.ones((20, 30), np.float32), make.depth)
     assert make.made == 3
 
 

@@ -661,7 +661,8 @@ def test_a_run_without_models_replays_what_one_with_models_has_read(
     # Hands are kept by their pictures: let no two be the same.
     shades = np.arange(FRAMES, dtype=np.uint8)[:, None, None, None]
     video = replace(twin.video, frames=twin.video.frames + shades)
-    perceived.save(tmp_path)
+    assert perceived.video_sha256 == twin.video.sha256()
+    replace(perceived, video_sha256=video.sha256()).save(tmp_path)
     write_hands(tmp_path / "hands.npz", video.frames[perceived.hands_at], perceived.hands)
     config = PerceiveConfig(
         tracker=ReplayTracker(file=tmp_path / "tracks.npz"),
@@ -683,7 +684,7 @@ def test_depth_that_was_measured_leads_to_the_same_poses(
     depth = FillDepth().create().estimate(
         twin.task, twin.view, twin.video, perceived.tracks, np.arange(len(twin.video)), seed=0
     )  # fmt: skip
-    write_depth(tmp_path / "depth.npz", depth, twin.view.background_depth_m)
+    write_depth(tmp_path / "depth.npz", twin.video, depth, twin.view.background_depth_m)
     config = PerceiveConfig(depth=ReplayDepth(file=tmp_path / "depth.npz"))
     again = read_tracks(twin.task, twin.view, twin.video, twin.tracks, config, silent)
     assert errors_m(again.poses, twin.poses)[:, 1].mean() < 0.01

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -39,7 +41,7 @@ def test_depth_comes_back_to_the_bit(view, video, tmp_path):
     depth = np.repeat(view.background_depth_m[None], T, 0)
     depth[1:, 2:5, 3:9] = RNG.uniform(0.3, 1, (T - 1, 3, 6))
     depth[2:, :3, 10:] = np.nan
-    write_depth(tmp_path / "depth.npz", depth, view.background_depth_m)
+    write_depth(tmp_path / "depth.npz", video, depth, view.background_depth_m)
     assert np.array_equal(read_depth(tmp_path / "depth.npz"), depth, equal_nan=True)
     model = ReplayDepth(file=tmp_path / "depth.npz").create()
     assert not model.rests_on_poses
@@ -48,6 +50,10 @@ def test_depth_comes_back_to_the_bit(view, video, tmp_path):
     short = Video(frames=video.frames[:2], fps=8.0)
     with pytest.raises(UserError, match=r"another video, \(4, 9, 14\) in place of \(2, 9, 14\)"):
         model.estimate(None, view, short, None, np.arange(2), seed=0)
+    with pytest.raises(UserError, match=r"depth\.npz: it is of another video of the same size"):
+        model.estimate(
+            None, view, replace(video, frames=255 - video.frames), None, np.arange(2), seed=0
+        )
 
 
 def test_tracks_come_back(view, video, tmp_path):
@@ -69,6 +75,12 @@ def test_tracks_come_back(view, video, tmp_path):
     both = ReplayTracker(file=tmp_path / "both.npz").create().track(None, view, video)
     for name in kept:
         assert np.array_equal(getattr(both, name), said[f"told_{name}"])
+    with np.load(file) as z:
+        np.savez(tmp_path / "known.npz", **z, video=np.array(video.sha256()))
+    known = ReplayTracker(file=tmp_path / "known.npz").create()
+    assert np.array_equal(known.track(None, view, video).masks, masks)
+    with pytest.raises(UserError, match=r"known\.npz: it is of another video of the same size"):
+        known.track(None, view, replace(video, frames=255 - video.frames))
     other = Video(frames=video.frames[:, ::2], fps=8.0)
     with pytest.raises(UserError, match=r"--perceive\.tracker\.file .*another video or task"):
         member.track(None, view, other)

@@ -28,6 +28,10 @@ class Video:
     def duration_s(self) -> float:
         return len(self.frames) / self.fps
 
+    def sha256(self) -> str:
+        """Of its frames: what was read from a video is told from what was read from another."""
+        return hashlib.sha256(np.ascontiguousarray(self.frames)).hexdigest()
+
 
 def read_video(path: Path) -> Video:
     """Decode one of our own files: the first video stream, at a constant rate, as it is stored.

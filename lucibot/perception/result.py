@@ -36,6 +36,8 @@ class Perception:
     """(R,) the frames in which hands were looked for; not kept by `save`."""
     hands: list[list[Hand]] | None = None
     """What was found there; not kept by `save`."""
+    video_sha256: str | None = None
+    """Of the frames that it was read from; None where it was loaded."""
     told: Tracks | None = None
     """What the tracker said, before poses were refined; None where it was loaded."""
 
@@ -65,6 +67,7 @@ class Perception:
             keyframe_contact=a.contact, around=a.around,
             **({} if a.beside is None else {"contact_beside": a.beside.contact}),
             **({} if self.told is None else as_told(self.told)),
+            **({} if self.video_sha256 is None else {"video": np.array(self.video_sha256)}),
         )  # fmt: skip
         meta = {
             "first_contact": a.first_contact, "goal": a.goal, "contact_pairs": a.contact_pairs,

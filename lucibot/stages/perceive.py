@@ -95,11 +95,12 @@ class Readings:
             return unpacked({n: z[n] for n in z.files})
 
     def depth(
-        self, config: PerceiveConfig, background_m: np.ndarray, make: Callable[[], np.ndarray]
-    ) -> np.ndarray:
+        self, config: PerceiveConfig, video: Video, background_m: np.ndarray,
+        make: Callable[[], np.ndarray],
+    ) -> np.ndarray:  # fmt: skip
         self.depth_file = self._files.of(
             "depth.npz", self._by(config.tracker, config.hand, config.depth, config.seed),
-            lambda path: write_depth(path, make(), background_m),
+            lambda path: write_depth(path, video, make(), background_m),
         )  # fmt: skip
         return read_depth(self.depth_file)
 
@@ -176,7 +177,7 @@ def read_tracks(
 
         every = (
             estimate() if readings is None
-            else readings.depth(config, view.background_depth_m, estimate)
+            else readings.depth(config, video, view.background_depth_m, estimate)
         )  # fmt: skip
         depth_of = every.__getitem__
         measured = _on_grid(every, fit_camera(view.camera, config.poses.width))
@@ -242,7 +243,7 @@ def read_tracks(
     return Perception(
         tracks=tracks, scale=found.scale, fit=found.iou, events=events, answers=answers,
         depth_m=depth, supervision=supervision, hands_at=np.asarray(at),
-        hands=found_hands, told=told,
+        hands=found_hands, told=told, video_sha256=video.sha256(),
     )  # fmt: skip
 
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import zipfile
 from pathlib import Path
 
 import numpy as np
 
+from lucibot.core.arrays import read_npz
 from lucibot.core.errors import UserError
 from lucibot.core.progress import Progress, silent
 from lucibot.core.scene_view import SceneView
@@ -18,24 +18,38 @@ from lucibot.task import Task
 FLAG = "--perceive.depth.file"
 
 
-def write_depth(path: Path, depth_m: np.ndarray, background_m: np.ndarray) -> None:
+def write_depth(path: Path, video: Video, depth_m: np.ndarray, background_m: np.ndarray) -> None:
     """Keep depth (T, H, W) float32 [m] of all frames of a video, to the bit: where it is the known
     background's (H, W), once."""
     same = depth_m == background_m
     np.savez_compressed(
         path, shape=np.array(depth_m.shape), background_m=background_m, same=np.packbits(same),
-        values_m=depth_m[~same],
+        values_m=depth_m[~same], video=np.array(video.sha256()),
     )  # fmt: skip
 
 
 def read_depth(path: Path) -> np.ndarray:
-    """What `write_depth` has kept, (T, H, W) float32 [m], NaN where unknown."""
-    with np.load(path) as z:
+    """What `write_depth` has kept, (T, H, W) float32 [m], NaN where unknown.
+
+    Raises:
+        FileNotFoundError: there is none.
+        UserError: it is damaged, or is none.
+    """
+    return _read(path)[0]
+
+
+def _read(path: Path) -> tuple[np.ndarray, str | None]:
+    """Depth, and the `Video.sha256` of what it was estimated of, where that was kept."""
+
+    def none(why: str) -> UserError:
+        return UserError(f"{path}: no depth that a run has kept ({why})")
+
+    with read_npz(path, none) as z:
         shape = tuple(int(n) for n in z["shape"])
         same = np.unpackbits(z["same"], count=int(np.prod(shape))).astype(bool).reshape(shape)
         depth_m = np.broadcast_to(z["background_m"], shape).astype(np.float32)
         depth_m[~same] = z["values_m"]
-    return depth_m
+        return depth_m, str(z["video"]) if "video" in z else None
 
 
 class DepthByReplay:
@@ -49,14 +63,14 @@ class DepthByReplay:
         """
         self.config = config
         try:
-            self._depth_m = read_depth(config.file)
+            self._depth_m, self._video = _read(config.file)
         except FileNotFoundError:
             raise UserError(
                 f"{FLAG} {config.file}: no such file; runs whose depth is measured leave one in "
                 "40_perceive"
             ) from None
-        except (zipfile.BadZipFile, ValueError, KeyError, EOFError, OSError) as e:
-            raise UserError(f"{FLAG} {config.file}: no depth that a run has kept ({e})") from None
+        except UserError as e:
+            raise UserError(f"{FLAG} {e}") from None
 
     def estimate(
         self, task: Task, view: SceneView, video: Video, tracks: Tracks, frames: np.ndarray, *,
@@ -65,7 +79,7 @@ class DepthByReplay:
         """See `DepthModel`.
 
         Raises:
-            UserError: it is of a video of another length or size.
+            UserError: it is of another video.
         """
         wanted = (len(video), *view.background_depth_m.shape)
         if self._depth_m.shape != wanted:
@@ -73,4 +87,6 @@ class DepthByReplay:
                 f"{FLAG} {self.config.file}: it is of another video, {self._depth_m.shape} in place of "
                 f"{wanted} (frames, height, width)"
             )
+        if self._video not in (None, video.sha256()):
+            raise UserError(f"{FLAG} {self.config.file}: it is of another video of the same size")
         return self._depth_m[frames]

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import zipfile
-
 import numpy as np
 
+from lucibot.core.arrays import read_npz
 from lucibot.core.errors import UserError
 from lucibot.core.progress import Progress, silent
 from lucibot.core.scene_view import SceneView
@@ -26,18 +25,20 @@ class TrackByReplay:
             UserError: the file is missing, or is none.
         """
         self.config = config
+
+        def none(why: str) -> UserError:
+            return UserError(f"{FLAG} {config.file}: no tracks that a run has kept ({why})")
+
         try:
-            with np.load(config.file) as z:
-                data = {n: z[n] for n in z.files}
-            # What the tracker said; what became of it, from runs that kept no more.
-            said = {n: data.get(f"told_{n}", data[n]) for n in TOLD}
-            self._tracks = unpacked(data | said)
+            with read_npz(config.file, none) as data:
+                # What the tracker said; what became of it, from runs that kept no more.
+                said = {n: data.get(f"told_{n}", data[n]) for n in TOLD}
+                self._tracks = unpacked(data | said)
+                self._video = str(data["video"]) if "video" in data else None
         except FileNotFoundError:
             raise UserError(
                 f"{FLAG} {config.file}: no such file; runs leave one in 40_perceive"
             ) from None
-        except (zipfile.BadZipFile, ValueError, KeyError, EOFError, OSError) as e:
-            raise UserError(f"{FLAG} {config.file}: no tracks that a run has kept ({e})") from None
 
     def track(
         self, task: Task, view: SceneView, video: Video, *, progress: Progress = silent
@@ -54,6 +55,8 @@ class TrackByReplay:
                 f"{FLAG} {self.config.file}: it is of another video or task, {self._tracks.masks.shape} in "
                 f"place of {wanted} (frames, objects, height, width)"
             )
+        if self._video not in (None, video.sha256()):
+            raise UserError(f"{FLAG} {self.config.file}: it is of another video of the same size")
         return self._tracks
 
 
