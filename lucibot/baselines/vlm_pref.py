@@ -13,6 +13,7 @@ from lucibot.baselines.config import NoisyPreference, VlmPreference, VlmPrefObje
 from lucibot.baselines.judge import Given
 from lucibot.baselines.picture import Painter
 from lucibot.baselines.ranking import Ranking
+from lucibot.core.arrays import read_npz
 from lucibot.objective.evaluation import Evaluation
 from lucibot.providers.asking import Text, told, words
 
@@ -90,7 +91,7 @@ class VlmPref:
     def _load(self) -> None:
         if not self._path.is_file():
             return
-        with np.load(self._path) as z:
+        with read_npz(self._path) as z:
             self.pictures, self.hidden = list(z["pictures"]), z["hidden"].tolist()
             self.ranking.order, self.ranking.scores = z["order"].tolist(), z["scores"].tolist()
             self.ranking.asked = json.loads(str(z["meta"]))["asked"]

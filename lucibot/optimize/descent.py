@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import io
 import time
-import zipfile
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 
+from lucibot.core.arrays import read_npz
+from lucibot.core.errors import UserError
 from lucibot.core.progress import Progress, silent
 from lucibot.objective.evaluation import Evaluation
 from lucibot.optimize.clearance import Clearance
@@ -75,11 +75,11 @@ class Descended:
     def load(cls, path: Path) -> Descended | None:
         """None where there is none, or it is damaged."""
         try:
-            with np.load(path) as z:
+            with read_npz(path) as z:
                 kinds = {"rollouts": int, "slopes": int, "rollout_s": float, "slope_s": float}
                 return cls(sample=z["sample"], losses=z["losses"],
                            **{n: kind(z[n]) for n, kind in kinds.items()})  # fmt: skip
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):
+        except (FileNotFoundError, UserError):
             return None
 
 

@@ -6,14 +6,13 @@ import dataclasses
 import json
 import shutil
 import time
-import zlib
 from pathlib import Path
-from zipfile import BadZipFile
 
 import cv2
 import numpy as np
 
-from lucibot.core.errors import LuciBotError
+from lucibot.core.arrays import read_npz
+from lucibot.core.errors import LuciBotError, UserError
 from lucibot.core.geometry import matrix_np
 from lucibot.core.prompt import Prompt
 from lucibot.core.scene_view import SceneView
@@ -223,14 +222,12 @@ def _off_the_video(ctx: Context, video: str, state: FinalState) -> dict[str, flo
     if not planted.is_file():
         return {}
     try:
-        with np.load(planted) as z:
-            drawn = np.asarray(z["poses"][-1], float)
-        if drawn.shape != (len(ctx.task.objects), 6) or not np.isfinite(drawn).all():
-            raise ValueError(f"poses {drawn.shape}")
-    except (OSError, EOFError, ValueError, KeyError, IndexError, BadZipFile, zlib.error) as e:
-        ctx.note(
-            f"{planted.name} is damaged ({e}): how far joints ended from the video is not known"
-        )
+        with read_npz(planted) as told:
+            drawn = np.asarray(told["poses"][-1], float)
+            if drawn.shape != (len(ctx.task.objects), 6) or not np.isfinite(drawn).all():
+                raise ValueError(f"poses {drawn.shape}")
+    except UserError as e:
+        ctx.note(f"{e}: how far joints ended from the video is not known")
         return {}
     out = {}
     for i, o in enumerate(ctx.task.objects):

@@ -9,13 +9,13 @@ whatever comes in over it comes in over the picture's; `Video.unseen` says where
 
 from __future__ import annotations
 
-import zipfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import cv2
 import numpy as np
 
+from lucibot.core.arrays import read_npz
 from lucibot.core.errors import UserError
 from lucibot.core.scene_view import SceneView
 from lucibot.core.video import Video, read_video
@@ -101,15 +101,15 @@ class Reading:
         Raises:
             UserError: the file is damaged.
         """
-        try:
-            with np.load(path) as z:
-                told = {n: z[n] for n in z.files}
+
+        def damaged(why: str) -> UserError:
+            return UserError(f"{path} is damaged ({why}); make the candidates anew")
+
+        with read_npz(path, damaged) as told:
             return cls(
                 valid_px=tuple(int(v) for v in told["valid_px"]), camera=told.get("camera"),
                 curves=told.get("curves"),
             )  # fmt: skip
-        except (zipfile.BadZipFile, ValueError, KeyError, EOFError, OSError) as e:
-            raise UserError(f"{path} is damaged ({e}); make the candidates anew") from None
 
 
 def reading_of(clip: Path) -> Path:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import tempfile
-import zipfile
 from pathlib import Path
 
 import numpy as np
 
+from lucibot.core.arrays import read_npz
 from lucibot.core.errors import RunFailed
 from lucibot.core.video import Video, write_video
 from lucibot.providers.hand.base import KEYPOINTS, Hand
@@ -70,15 +70,16 @@ def read_hands(path: Path, frames: int) -> list[list[Hand]]:
     Raises:
         RunFailed: it is missing, no npz, lacks the key points, or an array has another shape.
     """
+
+    def unreadable(why: str) -> RunFailed:
+        return RunFailed(f"the hand model's file cannot be read as npz ({why})")
+
     try:
-        with np.load(path) as z:
-            if "keypoints_px" not in z.files:
+        with read_npz(path, unreadable) as told:
+            if "keypoints_px" not in told:
                 raise RunFailed("the hand model's file has no array 'keypoints_px'")
-            told = {n: z[n] for n in z.files}
     except FileNotFoundError:
         raise RunFailed("the hand model ended without an error but wrote no key points") from None
-    except (zipfile.BadZipFile, ValueError, EOFError, OSError) as e:
-        raise RunFailed(f"the hand model's file cannot be read as npz ({e})") from None
     most = told["keypoints_px"].shape[1] if told["keypoints_px"].ndim > 1 else 0
     shapes = {
         "keypoints_px": (frames, most, KEYPOINTS, 2), "keypoints_m": (frames, most, KEYPOINTS, 3),

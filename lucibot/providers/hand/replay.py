@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import zipfile
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
+from lucibot.core.arrays import read_npz
 from lucibot.core.errors import UserError
 from lucibot.providers.hand.base import KEYPOINTS, Hand
 from lucibot.providers.hand.command import hands_of
@@ -42,20 +42,21 @@ class HandsByReplay:
             UserError: the file is missing, or is none.
         """
         self.config = config
+
+        def none(why: str) -> UserError:
+            return UserError(f"{FLAG} {config.file}: no hands that a run has kept ({why})")
+
         try:
-            with np.load(config.file) as z:
-                told = {n: z[n] for n in z.files}
-            hands = [
-                [replace(h, box_px=box) for h, box in zip(found, boxes, strict=False)]
-                for found, boxes in zip(hands_of(told), told["box_px"], strict=True)
-            ]
-            self._kept = dict(zip(told["picture"].tolist(), hands, strict=True))
+            with read_npz(config.file, none) as told:
+                hands = [
+                    [replace(h, box_px=box) for h, box in zip(found, boxes, strict=False)]
+                    for found, boxes in zip(hands_of(told), told["box_px"], strict=True)
+                ]
+                self._kept = dict(zip(told["picture"].tolist(), hands, strict=True))
         except FileNotFoundError:
             raise UserError(
                 f"{FLAG} {config.file}: no such file; runs leave one in 40_perceive"
             ) from None
-        except (zipfile.BadZipFile, ValueError, KeyError, EOFError, OSError) as e:
-            raise UserError(f"{FLAG} {config.file}: no hands that a run has kept ({e})") from None
 
     def detect(
         self,

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import tempfile
-import zipfile
 from pathlib import Path
 
 import numpy as np
 
+from lucibot.core.arrays import read_npz
 from lucibot.core.errors import RunFailed
 from lucibot.core.progress import Progress, silent
 from lucibot.core.scene_view import SceneView
@@ -66,17 +66,19 @@ def read_masks(path: Path, names: tuple[str, ...], video: Video) -> Segments:
     Raises:
         RunFailed: it is missing, no npz, lacks an object, or an array has another shape or other values.
     """
+
+    def unreadable(why: str) -> RunFailed:
+        return RunFailed(f"the segmenter's file cannot be read as npz ({why})")
+
     wanted = video.frames.shape[:3]
     try:
-        with np.load(path) as z:
-            missing = [n for n in names if n not in z.files]
+        with read_npz(path, unreadable) as told:
+            missing = [n for n in names if n not in told]
             if missing:
                 raise RunFailed(f"the segmenter's file has no masks of {missing[0]!r}")
-            found = [np.asarray(z[n], np.float32) for n in names]
+            found = [np.asarray(told[n], np.float32) for n in names]
     except FileNotFoundError:
         raise RunFailed("the segmenter ended without an error but wrote no masks") from None
-    except (zipfile.BadZipFile, ValueError, EOFError, OSError) as e:
-        raise RunFailed(f"the segmenter's file cannot be read as npz ({e})") from None
     for name, values in zip(names, found, strict=True):
         if values.shape != wanted:
             raise RunFailed(

@@ -8,13 +8,13 @@ sRGB in [0, 1]. Nothing is simulated; vertices move on smooth curves from key to
 
 from __future__ import annotations
 
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from scipy.interpolate import PchipInterpolator
 
+from lucibot.core.arrays import read_npz
 from lucibot.core.errors import UserError
 from lucibot.core.euler import euler_xyz_deg_to_matrix
 from lucibot.providers.video.storyboard.schema import MorphKey, MorphSpec
@@ -41,13 +41,16 @@ def load_key_meshes(path: Path) -> KeyMeshes:
     Raises:
         UserError: an array is missing, of a wrong shape or not finite.
     """
+
+    def none(why: str) -> UserError:
+        return UserError(f"{path}: no key meshes can be read from it ({why})")
+
     try:
-        with np.load(path) as z:
-            arrays = {k: z[k] for k in z.files}
-        vertices = np.asarray(arrays["vertices"], float)
-        faces = np.asarray(arrays["faces"], np.int32)
-    except (KeyError, ValueError, OSError, zipfile.BadZipFile) as e:
-        raise UserError(f"{path}: no key meshes can be read from it ({e})") from None
+        with read_npz(path, none) as arrays:
+            vertices = np.asarray(arrays["vertices"], float)
+            faces = np.asarray(arrays["faces"], np.int32)
+    except FileNotFoundError:
+        raise none("no such file") from None
     if vertices.ndim != 3 or vertices.shape[2] != 3 or not np.isfinite(vertices).all():
         raise UserError(f"{path}: vertices must be finite and (K, V, 3), got {vertices.shape}")
     if faces.ndim != 2 or faces.shape[1] != 3 or not _within(faces, vertices.shape[1]):
