@@ -13,7 +13,7 @@ import trimesh
 
 from lucibot.authoring import check_task, command, list_tasks, new_task
 from lucibot.core.errors import UserError
-from lucibot.task import Rigid, load_task, task_names, tasks_folder
+from lucibot.task import Rigid, find_task, load_task, task_names, tasks_folder
 
 TASKS = task_names()
 
@@ -171,3 +171,15 @@ def test_the_package_links_to_the_shipped_tasks_so_that_a_wheel_holds_them():
 
     link = Path(lucibot.__file__).parent / "tasks"
     assert link.resolve() == tasks_folder().resolve()
+
+
+def test_a_shipped_name_is_found_from_where_its_runs_lie(tmp_path, monkeypatch):
+    """`runs/cut_dough` is no task, and none is asked for."""
+    shipped = find_task("cut_dough")
+    (tmp_path / "cut_dough" / "20260101-000000_abcd").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    assert find_task("cut_dough") == shipped
+    with pytest.raises(UserError, match=r"holds no task\.toml"):
+        find_task("./cut_dough/20260101-000000_abcd")
+    shutil.copy(shipped / "task.toml", tmp_path / "cut_dough")
+    assert find_task("cut_dough") == tmp_path / "cut_dough"

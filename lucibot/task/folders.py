@@ -36,16 +36,17 @@ def task_names() -> list[str]:
 
 
 def find_task(name_or_folder: str | Path) -> Path:
-    """The folder of a shipped task by name, or of any task by path.
+    """The folder of a shipped task by name, or of any task by path; what lies here under a shipped
+    task's name counts if it is a task.
 
     Raises:
         UserError: there is no such task.
     """
     folder = Path(name_or_folder)
-    if not (folder / "task.toml").is_file():
-        if folder.is_dir():
-            raise UserError(f"{folder} holds no task.toml; `lucibot tasks new` makes a task folder")
-        if folder.name != str(name_or_folder) or str(name_or_folder) not in task_names():
-            raise unknown_name("task", str(name_or_folder), task_names())
-        folder = tasks_folder() / folder.name
-    return folder.resolve()
+    if (folder / "task.toml").is_file():
+        return folder.resolve()
+    if str(name_or_folder) in task_names():
+        return (tasks_folder() / folder.name).resolve()
+    if folder.is_dir():
+        raise UserError(f"{folder} holds no task.toml; `lucibot tasks new` makes a task folder")
+    raise unknown_name("task", str(name_or_folder), task_names())
