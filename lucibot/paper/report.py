@@ -181,7 +181,9 @@ CHOSEN = (
     "`least_target_iou`) on seed 0 of all tasks; `target_lasts` was made for what seed 3 of lift_mochi had shown, a mochi "
     "that was thrown; that the tracker drew half-hidden tools too far away, that sand's grain parted its mask, and "
     "that its domain was too narrow, came to light on seed 0 of scoop_sand; that a knife was lost as it was laid down, and "
-    "that what it had grown by was taken for depth, came to light on seed 0 of cut_dough."
+    "that what it had grown by was taken for depth, came to light on seed 0 of cut_dough; how sure a hand is where one was was "
+    "settled on a video of cut_dough's seed 0 with hands in other colours, and that what an arm moves against at the "
+    "border was taken for the arm came to light on seed 0 of lift_mochi."
 )
 """On what was settled what the tables rest on; README.md says the same."""
 
