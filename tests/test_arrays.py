@@ -34,6 +34,14 @@ NAMES = ("cup", "keypoints_px", "confidence", "box_px", "shape", "valid_px", "ve
 """What each of them reads first."""
 
 
+def test_what_is_not_asked_for_is_not_read(tmp_path):
+    np.savez(tmp_path / "some.npz", a=np.arange(3), notes=np.array({"by": "me"}, dtype=object))
+    with read_npz(tmp_path / "some.npz", names=("a", "b")) as told:
+        assert list(told) == ["a"]
+    with pytest.raises(UserError, match=r"some\.npz is damaged"), read_npz(tmp_path / "some.npz"):
+        pass
+
+
 def test_any_byte_may_be_another(tmp_path):
     path = tmp_path / "some.npz"
     np.savez_compressed(path, a=np.arange(40.0), b=np.array("words"))

@@ -62,6 +62,17 @@ def test_a_hinge_that_opens_far_is_not_read_as_shut(limits_deg):
     np.testing.assert_allclose(outside, [lower, upper], atol=1e-7)
 
 
+@pytest.mark.parametrize("limits_deg", [(-360, 0), (0, 360), (0, 355)])
+def test_about_the_first_pose_no_hinge_is_read_as_a_turn_away(limits_deg):
+    lower, upper = np.deg2rad(limits_deg)
+    joint = replace(some_joint("hinge"), lower=lower, upper=upper)
+    about = np.array([0, 1e-6, -1e-6, 0.01, -0.01])
+    found = joint.values(pose_np(joint.poses(about)))
+    np.testing.assert_allclose(found, np.clip(about, lower, upper), atol=1e-9)
+    values = np.linspace(lower, upper, 41)[1:-1]
+    np.testing.assert_allclose(joint.values(pose_np(joint.poses(values))), values, atol=1e-7)
+
+
 SCENE = """
 title = "Open"
 [camera]
@@ -104,7 +115,7 @@ def written(folder, joint: str = HINGE, material: str = "rigid"):
             "axis: a direction must not be zero",
         ),
         ('{ kind = "hinge", axis = [0, 0, 1], upper = 0.0 }', "rigid", "above lower"),
-        ('{ kind = "hinge", axis = [0, 0, 1], upper = 270.0 }', "rigid", "within -180 and 180"),
+        ('{ kind = "hinge", axis = [0, 0, 1], upper = 400.0 }', "rigid", "span a whole turn"),
         ('{ kind = "slider", axis = [1, 0, 0], lower = 0.1, upper = 0.2 }', "rigid", "joint.lower"),
         (
             '{ kind = "hinge", axis = [0, 0, 1], upper = 90.0, parent = "wall" }',

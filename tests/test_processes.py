@@ -148,3 +148,42 @@ def test_processes_end_with_their_parent(end):
         assert said.count("Traceback") <= (end == signal.SIGINT), said  # The parent's own.
     finally:
         parent.kill()
+
+
+WAITS = """
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from lucibot.core.stopping import Stopped, listening
+from lucibot.providers.programs import run_words
+lives = '''
+import sys, time
+while True:
+    open(sys.argv[1], "a").write(".")
+    time.sleep(0.05)
+'''
+try:
+    with listening(), ThreadPoolExecutor() as pool:
+        pool.submit(run_words, "--flag", "the model", [sys.executable, "-c", lives, sys.argv[1]], 60.0).result()
+except Stopped as e:
+    sys.exit(e.status)
+"""
+
+
+@pytest.mark.parametrize("end", [signal.SIGHUP, signal.SIGINT, signal.SIGTERM])
+def test_a_users_program_ends_with_who_waits_for_it_in_a_thread(tmp_path, end):
+    lives = tmp_path / "lives"
+    parent = subprocess.Popen(
+        [sys.executable, "-c", WAITS, str(lives)], stderr=subprocess.PIPE, text=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    )  # fmt: skip
+    try:
+        deadline = time.monotonic() + 60
+        while not lives.exists() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        parent.send_signal(end)
+        parent.communicate(timeout=20)
+        size = lives.stat().st_size
+        time.sleep(0.3)
+        assert lives.stat().st_size == size and parent.returncode == 128 + end
+    finally:
+        parent.kill()

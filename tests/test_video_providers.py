@@ -182,6 +182,12 @@ def test_what_stays_is_drawn_and_lit_as_if_it_were_drawn_anew(scene):
     for t in range(len(p)):
         anew._last = anew._standing = None
         assert np.array_equal(kept.frame(t).rgb, anew.frame(t).rgb), t
+    # Of other things at rest the sun's shadows may be the same, and the sky's not.
+    maps = all_at_rest.rest_maps
+    kept._shadow_maps([], maps)
+    other = maps[0], all_at_rest.lights.shadow_maps([])[1]
+    assert not np.array_equal(maps[1], other[1])
+    assert np.array_equal(kept._shadow_maps([], other)[1], other[1])
     lights, surface, maps = all_at_rest.lights, all_at_rest.surface["empty"], all_at_rest.rest_maps
     added = light.LitImage(lights, *surface, lights.shadow_maps([])).under(maps)
     assert np.array_equal(added, light.LitImage(lights, *surface, maps).under(maps))

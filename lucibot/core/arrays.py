@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -13,13 +13,16 @@ from lucibot.core.errors import LuciBotError, UserError
 
 @contextmanager
 def read_npz(
-    path: Path, wrong: Callable[[str], LuciBotError] | None = None
+    path: Path,
+    wrong: Callable[[str], LuciBotError] | None = None,
+    names: Collection[str] | None = None,
 ) -> Iterator[dict[str, np.ndarray]]:
     """The arrays of an npz file, for a block that makes something of them.
 
     Args:
         wrong: the error, of what is wrong with the file, in a few words; if not given a `UserError` that
             names it.
+        names: of the arrays that are read, where the rest is somebody else's; all if not given.
 
     Raises:
         FileNotFoundError: there is none.
@@ -28,8 +31,8 @@ def read_npz(
     wrong = wrong or (lambda why: UserError(f"{path} is damaged or of another version ({why})"))
     try:
         with np.load(path) as z:
-            arrays = {n: z[n] for n in z.files}
-    except FileNotFoundError:
+            arrays = {n: z[n] for n in z.files if names is None or n in names}
+    except (FileNotFoundError, MemoryError):
         raise
     except Exception as e:  # Of zipfile, zlib and numpy, of many kinds: any byte may be another.
         raise wrong(_why(e)) from None

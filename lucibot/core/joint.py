@@ -11,6 +11,9 @@ from typing import Literal
 
 import numpy as np
 
+_NEAR = 3e-3
+"""What a turn away from the first pose counts for, as a share of as much beyond the limits."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Joint:
@@ -70,9 +73,12 @@ class Joint:
             x, y, z, w = turn.as_quat().T
             # The part of the turn about the axis (swing and twist).
             twist = 2 * np.arctan2(np.stack([x, y, z], -1) @ self.world_axis, w)
-            # Of the turns that look alike, the one nearest to the limits.
-            least = 0.5 * (self.lower + self.upper) - np.pi
-            value = (least + (twist - least) % (2 * np.pi)).reshape(poses.shape[:-1])
+            # Of the turns that look alike, the one nearest to the limits; where those leave no gap, a
+            # little beyond the first pose is more likely than a whole turn away from it.
+            alike = twist.reshape(poses.shape[:-1])[..., None] + 2 * np.pi * np.arange(-2, 3)
+            beyond = np.maximum(np.maximum(self.lower - alike, alike - self.upper), 0)
+            away = beyond + _NEAR * np.abs(alike)
+            value = np.take_along_axis(alike, away.argmin(-1)[..., None], -1)[..., 0]
         else:
             value = (poses[..., :3] - self.T_world_object[:3, 3]) @ self.world_axis
         return np.clip(value, self.lower, self.upper)

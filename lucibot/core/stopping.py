@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: work is unwound, and what does not unwind soon is ended.
+"""Ctrl-C, SIGTERM and a terminal that is closed: work is unwound, and what does not unwind soon is ended.
 
 Whatever is written is renamed into place, so a process may end anywhere; what must not happen is
 that threads and children go on burning cores after the user has said stop.
@@ -6,6 +6,7 @@ that threads and children go on burning cores after the user has said stop.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
@@ -17,7 +18,10 @@ from types import FrameType
 GRACE_S = 4.0
 """How long work may take to unwind."""
 
+_SIGNALS = signal.SIGINT, signal.SIGTERM, signal.SIGHUP
 _how_to_go_on: list[str] = []
+_groups: set[int] = set()
+"""Of programs that run in sessions of their own, where no terminal reaches them."""
 
 
 class Stopped(KeyboardInterrupt):
@@ -43,13 +47,32 @@ def goes_on(how: str) -> Iterator[None]:
 
 
 @contextmanager
+def ending_too(group: int) -> Iterator[None]:
+    """A process group that a stop ends as well, from whichever thread it was started."""
+    _groups.add(group)
+    try:
+        yield
+    finally:
+        _groups.discard(group)
+
+
+def _tell(number: int) -> None:
+    for group in list(_groups):
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(group, number)
+
+
+@contextmanager
 def listening() -> Iterator[None]:
-    """Turn both signals into `Stopped`, in the main thread; elsewhere they stay what they are."""
+    """Turn these signals into `Stopped`, in the main thread; elsewhere they stay what they are, and so
+    does a hang-up that is to be ignored (nohup)."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
     _how_to_go_on.clear()
-    before = {n: signal.signal(n, _hear) for n in (signal.SIGINT, signal.SIGTERM)}
+    ignored = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    heard = [n for n in _SIGNALS if not (ignored and n == signal.SIGHUP)]
+    before = {n: signal.signal(n, _hear) for n in heard}
     told, sys.unraisablehook = sys.unraisablehook, _unraisable
     try:
         yield
@@ -64,6 +87,7 @@ def _hear(number: int, frame: FrameType | None) -> None:
     # A second one ends everything at once, as does time.
     for n in (signal.SIGINT, signal.SIGTERM):
         signal.signal(n, lambda *_: _end(stop.status))
+    _tell(number)
     timer = threading.Timer(GRACE_S, _end, [stop.status])
     timer.daemon = True
     timer.start()
@@ -92,6 +116,7 @@ def _end(status: int) -> None:
     """End this process and its children, whatever they are at."""
     import psutil
 
+    _tell(signal.SIGKILL)
     for child in psutil.Process().children(recursive=True):
         try:
             child.kill()

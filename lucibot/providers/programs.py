@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from lucibot.core.errors import RunFailed, UserError
+from lucibot.core.stopping import ending_too
 
 
 def ensure_place_holders(
@@ -81,7 +82,7 @@ def run_words(
         )  # fmt: skip
     except OSError as e:
         raise UserError(f"{flag}: {words[0]} cannot be started ({e.strerror})") from None
-    with process:
+    with process, ending_too(process.pid):
         try:
             _, errors = process.communicate(timeout=timeout_s)
         except BaseException as e:

@@ -222,7 +222,7 @@ def _off_the_video(ctx: Context, video: str, state: FinalState) -> dict[str, flo
     if not planted.is_file():
         return {}
     try:
-        with read_npz(planted) as told:
+        with read_npz(planted, names=("poses",)) as told:
             drawn = np.asarray(told["poses"][-1], float)
             if drawn.shape != (len(ctx.task.objects), 6) or not np.isfinite(drawn).all():
                 raise ValueError(f"poses {drawn.shape}")

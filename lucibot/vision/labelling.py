@@ -152,7 +152,7 @@ def erode(mask: np.ndarray, radius: int) -> np.ndarray:
 def warp(image: np.ndarray, flow: np.ndarray, at=...) -> np.ndarray:
     """Carry an image (H, W) along a forward flow (h, w, 2) [px], taken as locally constant, to the pixels
     `at` an index: all, (H, W), by default."""
-    return cv2.remap(image.astype(np.float32), _places(image.shape)[at] - flow, None,
+    return cv2.remap(image.astype(np.float32), _places(image.shape)[at] - flow.astype(np.float32, copy=False), None,
                      cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)  # fmt: skip
 
 

@@ -451,6 +451,8 @@ _TO_BYTES = np.float32([[2.55, 0, 0, 0], [0, 1, 0, 128], [0, 0, 1, 128]])
 
 def as_bytes(lab: np.ndarray) -> np.ndarray:
     """CIE Lab (..., 3) as 8-bit Lab, as the colour models have it."""
+    if not lab.size:
+        return np.zeros(lab.shape, np.uint8)
     scaled = np.rint(cv2.transform(lab.reshape(-1, 1, 3), _TO_BYTES))
     return np.clip(scaled, 0, 255).astype(np.uint8).reshape(lab.shape)
 

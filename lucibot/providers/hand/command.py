@@ -19,6 +19,8 @@ CRF = 8
 """Quality of the video that the program is given: no loss that one sees."""
 RATE = 24.0
 """Its pictures a second; they need not follow one another in the clip."""
+ARRAYS = ("keypoints_px", "keypoints_m", "score", "side")
+"""What is read of a hand model's file."""
 SIDES = ("left", "right")
 
 
@@ -75,7 +77,7 @@ def read_hands(path: Path, frames: int) -> list[list[Hand]]:
         return RunFailed(f"the hand model's file cannot be read as npz ({why})")
 
     try:
-        with read_npz(path, unreadable) as told:
+        with read_npz(path, unreadable, ARRAYS) as told:
             if "keypoints_px" not in told:
                 raise RunFailed("the hand model's file has no array 'keypoints_px'")
     except FileNotFoundError:

@@ -72,7 +72,7 @@ def read_masks(path: Path, names: tuple[str, ...], video: Video) -> Segments:
 
     wanted = video.frames.shape[:3]
     try:
-        with read_npz(path, unreadable) as told:
+        with read_npz(path, unreadable, names) as told:
             missing = [n for n in names if n not in told]
             if missing:
                 raise RunFailed(f"the segmenter's file has no masks of {missing[0]!r}")

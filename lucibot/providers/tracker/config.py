@@ -71,7 +71,8 @@ class CommandSegmenter(Config):
     kind: Literal["command"] = "command"
     command: str = ""
     """What is run, with the place holders {video} (an mp4), {first} (an npz with a mask (H, W) for each
-    object by name) and {masks} (the npz to write, with masks (T, H, W) by name)."""
+    object by name) and {masks} (the npz to write, with masks (T, H, W) by name: bool,
+    or in [0, 1] how sure each pixel is)."""
     timeout_s: Positive = 3600.0
 
     def create(self) -> Segmenter:

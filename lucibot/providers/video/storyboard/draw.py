@@ -113,7 +113,7 @@ class Drawer:
         before = self._last[0][1] if self._last else []
         stay = [any(np.array_equal(i.vertices, v) for v in before) for i in items]
         standing = [i for i, stays in zip(items, stay, strict=True) if stays]
-        drawn = [onto[0], *(i.vertices for i in standing)]
+        drawn = [*onto, *(i.vertices for i in standing)]
         if self._standing is None or not _same(self._standing[0], drawn):
             self._standing = drawn, self.scenery.lights.shadow_maps(_casters(standing), onto)
         moving = [i for i, stays in zip(items, stay, strict=True) if not stays]
