@@ -429,7 +429,7 @@ def test_episodes_are_tried_kept_gone_on_with_and_exported(solved, tmp_path, cap
         ("--episodes 3 --environments 0", "--environments 0: expected"),
         ("--episodes 3 --out OTHER", "holds another collection (its seed is 5, not 0)"),
         ("--episodes 3 --out RUN", "holds something else"),
-        ("--episodes 3 --out RUN/run.json/a", "cannot be written"),
+        ("--episodes 3 --out RUN/run.json/a", "run.json is a file"),
     ],
 )
 def test_bad_input_is_one_line(more, said, solved, tmp_path, capsys):

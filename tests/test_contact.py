@@ -103,7 +103,7 @@ def in_a_video(task: Task, gaps_m, other: str) -> list[bool]:
     poses[:, :, 2] = 0.05
     poses[:, 0, 0] = np.repeat([-(SIDE_M + g) for g in gaps_m], held)
     found = _contact(
-        task, _Frames(camera, T), masks, poses, SimpleNamespace(masks=masks), (("tool", other),),
+        task, _Frames(camera, T), camera, masks, poses, SimpleNamespace(masks=masks), (("tool", other),),
         lambda frames: [depth] * len(frames), 2,
     )  # fmt: skip
     return found[held // 2 :: held, 0].tolist()
