@@ -151,7 +151,7 @@ def test_processes_end_with_their_parent(end):
 
 
 WAITS = """
-import sys
+import signal, sys
 from concurrent.futures import ThreadPoolExecutor
 from lucibot.core.stopping import Stopped, listening
 from lucibot.providers.programs import run_words
@@ -161,6 +161,7 @@ while True:
     open(sys.argv[1], "a").write(".")
     time.sleep(0.05)
 '''
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # These tests may run under nohup.
 try:
     with listening(), ThreadPoolExecutor() as pool:
         pool.submit(run_words, "--flag", "the model", [sys.executable, "-c", lives, sys.argv[1]], 60.0).result()
