@@ -10,7 +10,7 @@ import pytest
 
 from lucibot.core.video import Video
 from lucibot.task import load_task
-from lucibot.vision.hands import border_of, covered_by, held_from_outside
+from lucibot.vision.hands import border_of, covered_by, held_from_outside, still_held
 from lucibot.vision.regions import classify
 from lucibot.vision.scene_model import HAND, UNKNOWN
 from lucibot.vision.standing import within_reach
@@ -233,3 +233,34 @@ def test_the_reach_of_a_joint_covers_the_thing_wherever_it_comes():
         inside = (x >= 0) & (x < 160) & (y >= 0) & (y < 120)
         assert inside.any() and reach[y[inside], x[inside]].all()
     assert reach.mean() < 0.6
+
+
+@pytest.mark.parametrize("leads", [True, False])
+def test_a_hand_whose_arm_passes_for_shade_is_one_as_long_as_that_leads_out(leads):
+    size = 60, 80
+    hand, before, differs = (np.zeros(size, bool) for _ in range(3))
+    hand[25:35, 30:40] = before[24:34, 31:41] = True
+    new = np.zeros(size, bool)
+    new[45:55, 10:20] = True
+    differs[28:31, 40 : 80 if leads else 70] = differs[new] = True
+    found = still_held(hand | new, before, differs, border_of(size))
+    assert found[hand].all() == leads and not found[~hand].any()
+
+
+def test_what_a_hand_holds_comes_out_on_its_other_side_however_fast_it_came(scene):
+    """A blue rod lies above and is carried down between two samples by a grey arm, broad as half of it.
+    A shorter blue thing stands beside it from then on, and no hand holds that."""
+    labels = np.zeros(SIZE, np.uint8)
+    labels[12:16, 20:80] = 1
+    first, empty = scene.background_frame.copy(), scene.background_frame
+    first[labels > 0] = (30, 60, 200)
+    carried = empty.copy()
+    carried[64:68, 20:80] = carried[50:54, 90:105] = (30, 60, 200)
+    carried[56:, 36:64] = (120, 122, 125)
+    frames = np.stack([first] * 3 + [carried] * 3)
+    view = View(first_frame=first, background_frame=empty, labels=labels)
+    found = classify(view, Video(frames=frames, fps=8), width=SIZE[1], step=1, rigid=(True,)).labels
+    sides = np.zeros(SIZE, bool)
+    sides[65:67, 22:33] = sides[65:67, 67:78] = True
+    assert (found[3:, sides] == 1).all()
+    assert (found[3:, 51:53, 92:103] == UNKNOWN).all()

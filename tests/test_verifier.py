@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 import shutil
 from dataclasses import replace
@@ -14,10 +15,11 @@ from lucibot.core.errors import UserError
 from lucibot.core.video import Video, read_video, write_video
 from lucibot.providers.verifier import PixelVerifier
 from lucibot.providers.verifier.goals import count_parts, relations
+from lucibot.providers.verifier.hues import Hues
 from lucibot.providers.verifier.motion import exchanged, shifted, untouched
 from lucibot.task import Task, load_task, tasks_folder
 from lucibot.vision.regions import Regions, classify
-from lucibot.vision.scene_model import HAND, grown
+from lucibot.vision.scene_model import HAND, UNKNOWN, grown
 from lucibot.vision.steady import follow_camera
 
 
@@ -207,8 +209,57 @@ def test_a_disc_that_turns_moves_though_its_region_does_not():
     lab[..., 0] = np.stack(lightness) / 2.55
     regions = Regions(frames=np.arange(8), labels=np.repeat(disc[None], 8, 0), lab=lab, noise=0.0)
     assert exchanged(regions, 0, 3, 7) == 0
-    assert shifted(regions, 0, 0, 3) < 0.002
-    assert shifted(regions, 0, 3, 7) > 0.02
+    hues = Hues(regions, 1)
+    assert shifted(regions, 0, 0, 3, hues) < 0.002
+    assert shifted(regions, 0, 3, 7, hues) > 0.02
+
+
+def test_what_two_objects_both_look_like_tells_of_neither_that_it_moves():
+    """Through a red cup's region a white pattern is seen that shifts: the other cup's inside."""
+    rng = np.random.default_rng(1)
+    pattern = cv2.GaussianBlur(rng.normal(size=(120, 160)).astype(np.float32), (0, 0), 2)
+    pattern *= 20 / pattern.std()
+    labels = np.zeros((120, 160), np.uint8)
+    labels[20:60, 20:70], labels[70:110, 90:140] = 1, 2
+    outside = np.zeros((120, 160), bool)
+    outside[45:60, 20:70] = outside[95:110, 90:140] = True
+
+    def lab(way: int) -> np.ndarray:
+        out = np.zeros((120, 160, 3), np.float32)
+        out[..., 0] = 60 + np.where(outside, pattern, np.roll(pattern, way, 1))
+        out[outside] += np.where(labels[outside, None] == 1, (0, 50, 30), (0, -5, 60))
+        return out
+
+    both, seen = np.stack([labels] * 2), np.stack([lab(0), lab(3)])
+    regions = Regions(frames=np.arange(2), labels=both, lab=seen, noise=0.0)
+    hues = Hues(regions, 2)
+    assert shifted(regions, 0, 0, 1, hues) < 0.002
+    # The red one alone: nothing else can be white.
+    alone = dataclasses.replace(regions, labels=np.where(both == 1, both, 0))
+    assert shifted(alone, 0, 0, 1, Hues(alone, 1)) > 0.015
+    # Its outside shifts as well.
+    moved = dataclasses.replace(regions, lab=np.stack([lab(0), np.roll(lab(0), 3, 1)]))
+    assert shifted(moved, 0, 0, 1, hues) > 0.015
+
+
+@pytest.mark.parametrize(
+    ("light", "tint", "is_new"),
+    [((0.6, 0.6), 0, False), ((0.6, 0.8), 0, True), ((0.6, 0.6), 9, True)],
+)
+def test_what_is_darkened_evenly_in_its_own_hue_is_in_a_shadow(light, tint, is_new):
+    """On a plain grey table; the halves of a box are in two lights, and paint has its own hue."""
+    lab = np.zeros((12, 60, 80, 3), np.float32)
+    lab[...] = 60, 1, 4
+    for half, of in zip((slice(30, 40), slice(40, 50)), light, strict=True):
+        lab[4:, 20:40, half] *= of
+    lab[4:, 20:40, 30:50, 1] += tint
+    labels = np.zeros(lab.shape[:3], np.uint8)
+    labels[4:, 20:40, 30:50] = UNKNOWN
+    regions = Regions(frames=np.arange(12), labels=labels, lab=lab, noise=0.0)
+    evidence: dict[str, float] = {}
+    judge = PixelVerifier().create()
+    found = judge._new_object(regions, [], 0.125 * np.arange(12), [], evidence, [])
+    assert found == is_new, evidence
 
 
 def test_only_moments_without_a_touch_between_are_compared():

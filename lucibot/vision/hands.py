@@ -20,6 +20,8 @@ FINGER = 0.00016
 """Least share of the picture of a part that is cut off from its arm."""
 GAP = 0.1
 """How far from its arm the rest of a hand may lie [picture widths]."""
+KEPT = 0.5
+"""Share of a part that a hand covered a moment ago from which on it may go on being one."""
 PALM = (0, 1, 5, 9, 13, 17)
 """Key points around the palm, the wrist first."""
 FINGER_WIDTH = 0.2
@@ -91,3 +93,25 @@ def held_from_outside(
         beside[np.unique(labels[dilate(arms[labels], round(GAP * foreign.shape[1]))])] = True
         keep |= (beside & apart)[labels]
     return foreign & keep
+
+
+def still_held(
+    foreign: np.ndarray, before: np.ndarray, differs: np.ndarray, border: np.ndarray
+) -> np.ndarray:
+    """(H, W) bool: the parts of `foreign` (H, W) bool that go on being hands where no arm is seen any more.
+
+    An arm may get the colours of what is behind it, in the shade. What it held stays held as long as it hangs
+    together with the border by whatever `differs` (H, W) bool from the first frame.
+
+    Args:
+        before: (H, W) bool, the hand a moment ago, after its motion.
+    """
+    n, labels, stats, _ = cv2.connectedComponentsWithStats(foreign.astype(np.uint8), connectivity=8)
+    stays = np.bincount(labels[before], minlength=n) > KEPT * stats[:, cv2.CC_STAT_AREA]
+    stays &= stats[:, cv2.CC_STAT_AREA] >= ARM * foreign.size
+    stays[0] = False
+    if not stays.any():
+        return np.zeros_like(foreign)
+    together = cv2.connectedComponents((foreign | differs).astype(np.uint8))[1]
+    reached = np.unique(together[border])
+    return stays[labels] & np.isin(together, reached[reached > 0])

@@ -22,7 +22,7 @@ from lucibot.vision.appearance import (
 )
 from lucibot.vision.exposure import same_light
 from lucibot.vision.grain import REACH, WINDOW, Grain
-from lucibot.vision.hands import border_of, held_from_outside
+from lucibot.vision.hands import border_of, held_from_outside, still_held
 from lucibot.vision.labelling import (
     box_around,
     distance_to,
@@ -151,6 +151,8 @@ class SceneModel:
         ]
         self.most = np.full(self.objects, np.inf)
         """(N,) pixels that each object may cover."""
+        self.span = [0.0] * self.objects
+        """Of each object how far apart its parts may be seen [pixels]; 0 where that is not known."""
         self.reach: tuple[np.ndarray | None, ...] = (None,) * self.objects
         """Of each object where it can be seen at all."""
         self.hand = any_colour()
@@ -164,6 +166,10 @@ class SceneModel:
         if rigid is not None:
             area = np.bincount(self.labels0.ravel(), minlength=self.objects + 1)[1:]
             self.most = np.where(rigid[: self.objects], SPREADS * area, np.inf)
+            self.span = [
+                np.sqrt(SPREADS) * _across(self.labels0 == i + 1) if rigid[i] else 0.0
+                for i in range(self.objects)
+            ]
         if reach is not None:
             self.reach = reach
 
@@ -279,7 +285,7 @@ class SceneModel:
         label[certain[ys, xs]] = HAND
         labels[ys, xs] = label
         labels = self._kept_small(_filled(labels, kept), seen.bins)
-        return self._clean(labels, before, certain)
+        return self._clean(labels, before, certain, seen.differs)
 
     def classify(
         self, seen: Look, before: np.ndarray, near: np.ndarray, certain: np.ndarray
@@ -307,7 +313,7 @@ class SceneModel:
         seam = cv2.morphologyEx((known > 0).astype(np.uint8), cv2.MORPH_CLOSE, np.ones((5, 5))) > 0
         seam &= changed & ((labels == 0) | (labels == UNKNOWN))
         labels[seam] = cv2.dilate(known, np.ones((5, 5)))[seam]
-        return self._clean(labels, before, certain)
+        return self._clean(labels, before, certain, seen.differs)
 
     def _evidence(self, seen: Look, before, near, certain, at) -> np.ndarray:
         """(3 + N, P) log-likelihoods and log-priors of background, hand, objects and anything else at P
@@ -388,14 +394,18 @@ class SceneModel:
         differs = (np.abs(delta[..., 0]) > part * self.light) | (chroma > part * self.chroma)
         return differs | _gone(kept)
 
-    def _clean(self, labels: np.ndarray, before: np.ndarray, certain: np.ndarray) -> np.ndarray:
+    def _clean(
+        self, labels: np.ndarray, before: np.ndarray, certain: np.ndarray, differs: np.ndarray
+    ) -> np.ndarray:
         """Continuity: what is no object and no background is a hand where it is held from outside
-        the picture, an object's colours count where they touch its region
-        before, a hand, or what it lay in or on at first, from which it may come out again; anything
-        else in those colours is unknown."""
+        the picture, by what looks like shade where it was so held before; an object's colours count where they touch its region
+        before, a hand that is near that or holds it, or what it lay in or on at first, from which it
+        may come out again; anything else in those colours is unknown."""
         known = (before > 0) & (before < HAND)
         self._within(labels, certain)
         hands = held_from_outside(labels == HAND, self.border, known, certain & (labels == HAND))
+        if not hands.any():
+            hands = still_held(labels == HAND, before == HAND, differs, self.border)
         labels[(labels == HAND) & ~hands] = UNKNOWN
         hand = grown(labels == HAND, 7)
         for i in range(1, self.objects + 1):
@@ -403,7 +413,13 @@ class SceneModel:
             seed = grown(before == i, 9) | (hand & grown(before == i, 41)) | (self.labels0 == i)
             for j in self.beside[i]:
                 seed |= grown(labels == j, 7)
-            labels[mine & ~_touching(mine.astype(np.uint8), seed)] = UNKNOWN
+            own = _touching(mine.astype(np.uint8), seed)
+            rest = mine & ~own
+            if self.span[i - 1] and (rest & hand).any():
+                # What a hand holds comes out on its other side, and may have moved too fast to follow.
+                near = distance_to(own) <= self.span[i - 1] if own.any() else hand
+                own |= _touching(rest.astype(np.uint8), hand & near)
+            labels[mine & ~own] = UNKNOWN
         return labels
 
     def _within(self, labels: np.ndarray, certain: np.ndarray) -> None:
@@ -455,6 +471,11 @@ def as_bytes(lab: np.ndarray) -> np.ndarray:
         return np.zeros(lab.shape, np.uint8)
     scaled = np.rint(cv2.transform(lab.reshape(-1, 1, 3), _TO_BYTES))
     return np.clip(scaled, 0, 255).astype(np.uint8).reshape(lab.shape)
+
+
+def _across(mask: np.ndarray) -> float:
+    """The longest side of the narrowest box, however turned, around `mask` (h, w) bool [pixels]."""
+    return max(cv2.minAreaRect(np.argwhere(mask).astype(np.float32))[1]) if mask.any() else 0.0
 
 
 def grown(mask: np.ndarray, size: int) -> np.ndarray:

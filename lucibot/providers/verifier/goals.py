@@ -16,6 +16,7 @@ from pydantic import Field
 from lucibot.core.scene_view import SceneView
 from lucibot.core.schema import Count, Fraction, Positive, Spec, parse_kind
 from lucibot.core.video import Video
+from lucibot.providers.verifier.hues import Hues
 from lucibot.task import Task
 from lucibot.task.references import ObjectName, SolidName, ensure_named
 from lucibot.vision.around import Posts
@@ -152,7 +153,8 @@ def inside(task, view, video, regions: Regions, relation: Inside) -> np.ndarray:
     stands = pixels_of((vessel | thing) & vessel[0]) >= STANDS * vessel[0].sum()
     stands &= pixels_of(vessel & ~grown(vessel[0], 7)) <= (1 - STANDS) * vessel[0].sum()
     slender, opened = _slenderness(_main(thing[0])), _main(vessel[0]).sum()
-    own, others = _distinctive(regions, i, j), _distinctive(regions, j, i)
+    hues = Hues(regions, len(task.objects))
+    own, others = hues.only(i, [j], regions.lab), hues.only(j, [i], regions.lab)
     out = np.zeros(len(thing))
     for k in range(len(thing)):
         a, b = _main(thing[k], own[k]), _main(vessel[k], others[k])
@@ -190,23 +192,6 @@ def _inside_still(task: Task, regions: Regions, i: int, vessel) -> np.ndarray:
     held = task.objects[i].is_rigid & _hidden(regions, region)
     out[held | (pixels_of(regions.hand & where) > COVERED * where.sum())] = np.nan
     return out
-
-
-def _distinctive(regions: Regions, i: int, j: int) -> np.ndarray:
-    """(K, h, w) bool: pixels in a hue that object i has and object j has not; two cups that are
-    both white inside are told apart by their outsides."""
-
-    def bins(lab: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        at = np.clip((lab[..., 1:] + 100) / 8, 0, 24).astype(int)
-        return at[..., 0], at[..., 1]
-
-    density = []
-    for n in (i, j):
-        hist = np.zeros((25, 25), np.float32)
-        np.add.at(hist, bins(regions.lab[0][regions.object(n)[0]]), 1.0)
-        hist = cv2.GaussianBlur(hist, (0, 0), 0.7)
-        density.append(hist / max(hist.sum(), 1e-9))
-    return (density[0] > 4 * density[1] + 1e-4)[bins(regions.lab)]
 
 
 def _main(mask: np.ndarray, marks: np.ndarray | None = None) -> np.ndarray:

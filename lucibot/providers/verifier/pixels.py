@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 
 import cv2
 import numpy as np
@@ -19,6 +20,7 @@ from lucibot.providers.hand import key_points_by
 from lucibot.providers.verifier import goals
 from lucibot.providers.verifier.base import NO_GOAL, Shown, Verdict
 from lucibot.providers.verifier.config import PixelVerifier
+from lucibot.providers.verifier.hues import Hues
 from lucibot.providers.verifier.motion import carried, exchanged, shifted, untouched
 from lucibot.task import Task
 from lucibot.vision.clip import seen_background
@@ -30,12 +32,16 @@ from lucibot.vision.regions import (
     pixels_of,
     step_of,
 )
-from lucibot.vision.scene_model import HAND, UNKNOWN, grown
+from lucibot.vision.scene_model import CHROMA, HAND, SHADED, UNKNOWN, grown, relit
 from lucibot.vision.standing import outlines
 from lucibot.vision.steady import FREE, CameraMotion, follow_camera, taken_out
 
 HAND_SEEN = 0.004
 """Share of the picture from which on a hand counts as seen."""
+
+EVEN, MOSTLY = 0.08, 0.7
+"""How far light that is even may lie from its median, as a share of it; and the share of a shadow that is
+lit evenly: the rest is its soft edge."""
 
 
 class Judge:
@@ -124,10 +130,14 @@ class Judge:
 
         It moves when its region does, or what is seen on it: a block that turns keeps its outline.
         """
-        c = self.config
+        c, hues = self.config, Hues(regions, len(task.objects))
         measures = {
             "self_motion": (exchanged, c.self_motion, "{:.0%} of its region changes"),
-            "self_shift": (shifted, c.self_shift, "it shifts by {:.1%} of the picture's width"),
+            "self_shift": (
+                partial(shifted, hues=hues),
+                c.self_shift,
+                "it shifts by {:.1%} of the picture's width",
+            ),
         }
         worst = {name: (0.0, -1, 0, 0) for name in measures}
         w = regions.labels.shape[2]
@@ -235,6 +245,7 @@ class Judge:
         delta = np.linalg.norm(regions.lab - regions.lab[0], axis=-1)
         run = np.zeros((h, w), np.float32)
         longest, contrast = run.copy(), run.copy()
+        when = np.zeros((h, w), int)
         for k in range(1, len(regions.labels)):
             covered = regions.labels[k] == HAND
             gap = seconds[k] - seconds[k - 1]
@@ -242,14 +253,16 @@ class Judge:
             run = np.where(odd[k], run + gap, np.where(covered, run, 0)).astype(np.float32)
             better = run > longest
             longest[better], contrast[better] = run[better], delta[k][better]
+            when[better] = k
         stays = (longest >= c.new_object_s).astype(np.uint8)
         stays = cv2.morphologyEx(stays, cv2.MORPH_OPEN, np.ones((5, 5)))
         _, parts, stats, _ = cv2.connectedComponentsWithStats(stays)
         for p in range(1, len(stats)):
-            differs = float(contrast[parts == p].mean()) / c.new_object_contrast
-            if differs >= 1:
+            part = parts == p
+            differs = float(contrast[part].mean()) / c.new_object_contrast
+            if differs >= 1 and not _shadow(regions, part, when):
                 share = float(stats[p, cv2.CC_STAT_AREA] / (h * w))
-                yield _Stays(share=share, differs=differs, where=parts == p)
+                yield _Stays(share=share, differs=differs, where=part)
 
     def _goal(self, task, view, video, regions, seconds, reasons, evidence) -> float:
         c = self.config
@@ -326,6 +339,20 @@ def _unexplained(labels: np.ndarray) -> np.ndarray:
         if _enclosed(part, something) and _enclosed(grown(part, 5), something):
             out[part] = False
     return out
+
+
+def _shadow(regions: Regions, part: np.ndarray, when: np.ndarray) -> bool:
+    """Whether `part` (h, w) bool is what it was at first, darkened at the samples `when` (h, w), in most
+    of it alike and in its own hue. A thing shows sides in more than one light."""
+    inner = np.nonzero(cv2.erode(part.astype(np.uint8), np.ones((3, 3))))
+    if not len(inner[0]):
+        return False
+    ratio, hue = relit(regions.lab[when[inner], *inner], regions.lab[0][inner])
+    middle = np.median(ratio)
+    even = np.abs(ratio / middle - 1) < EVEN
+    return bool(
+        SHADED < middle < 1 and even.mean() >= MOSTLY and np.quantile(hue[even], 0.9) < CHROMA
+    )
 
 
 def _clear_of(something: np.ndarray, odd: np.ndarray) -> np.ndarray:
