@@ -220,7 +220,3 @@ def write_details(e: BaseException, args: Sequence[str]) -> str:
         f.write(f"lucibot {hidden(' '.join(args))}\n{versions()}\n{machine()}\n\n")
         f.write(hidden("".join(traceback.format_exception(e))))
     return path
-
-
-if __name__ == "__main__":
-    sys.exit(main())

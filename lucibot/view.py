@@ -20,6 +20,7 @@ from typing import Any
 import cv2
 import numpy as np
 
+from lucibot.core.arrays import read_npz
 from lucibot.core.errors import UserError, resume_hint
 from lucibot.core.geometry import rotvec_to_quat
 from lucibot.core.scene_view import SceneView
@@ -357,10 +358,9 @@ class _Shown:
     def plans(self) -> None:
         """Arms that were planned for this run (`lucibot robot`)."""
         for path in sorted(self.run.path.glob("robot/*/*.npz")):
-            with np.load(path) as z:
-                if "simulated_s" not in z.files:
+            with read_npz(path) as plan:
+                if "simulated_s" not in plan:
                     continue
-                plan = {n: z[n] for n in z.files}
             name = str(plan["arm"])
             world = self._arm_world(name, str(plan.get("arm_folder", "")), plan["T_world_base"],
                                     opening_m=float(plan["width_m"]))  # fmt: skip

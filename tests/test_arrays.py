@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from lucibot.core.arrays import read_npz
+from lucibot.core.arrays import read_npy, read_npz
 from lucibot.core.errors import LuciBotError, UserError
 from lucibot.providers.depth import ReplayDepth
 from lucibot.providers.hand import ReplayHand
@@ -61,6 +61,29 @@ def test_any_byte_may_be_another(tmp_path):
     path.write_bytes(content)
     with pytest.raises(UserError, match=r"some\.npz .*no array 'c'"), read_npz(path) as told:
         told["c"]
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [(b"", "no npy file"), (b"PK no zip", "no npy file"), (np.array(["a"]), "holds <U1"),
+     (np.array([None]), "no npy file"), (np.array([1j]), "holds complex128"), ({"a": np.ones(2)}, "npz")],
+)  # fmt: skip
+def test_what_is_no_npy_file_of_numbers_is_one_line(content, why, tmp_path):
+    path = tmp_path / "some.npy"
+    with path.open("wb") as f:
+        if isinstance(content, bytes):
+            f.write(content)
+        elif isinstance(content, dict):
+            np.savez(f, **content)
+        else:
+            np.save(f, content)
+    with pytest.raises(UserError, match=why) as e:
+        read_npy(path)
+    assert str(e.value).startswith(str(path)) and "\n" not in str(e.value)
+    np.save(path, np.arange(3))
+    assert read_npy(path).tolist() == [0, 1, 2]
+    with pytest.raises(FileNotFoundError):
+        read_npy(tmp_path / "none.npy")
 
 
 @pytest.mark.parametrize("read", READERS.values(), ids=READERS)

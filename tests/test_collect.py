@@ -473,7 +473,7 @@ def test_what_cannot_be_shown_is_refused(solved, tmp_path, capsys):
 @pytest.mark.slow
 def test_a_killed_collection_goes_on_to_the_same_episodes(solved, tmp_path):
     def words(out: Path) -> list[str]:
-        return [sys.executable, "-m", "lucibot.cli", "collect", str(solved), "--out", str(out),
+        return [sys.executable, "-m", "lucibot", "collect", str(solved), "--out", str(out),
                 "--episodes", "6", "--environments", "3", "--rollouts", "0"]  # fmt: skip
 
     assert subprocess.run(words(tmp_path / "whole")).returncode == 0

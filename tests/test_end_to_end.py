@@ -19,7 +19,7 @@ SETTINGS = [
 
 def lucibot(*argv: str, wait: bool = True) -> subprocess.Popen:
     process = subprocess.Popen(
-        [sys.executable, "-m", "lucibot.cli", *argv], stdout=subprocess.PIPE,
+        [sys.executable, "-m", "lucibot", *argv], stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT, text=True, start_new_session=True,
     )  # fmt: skip
     if wait:

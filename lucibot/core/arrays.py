@@ -44,5 +44,29 @@ def read_npz(
         raise wrong(_why(e)) from None
 
 
+def read_npy(path: Path, wrong: Callable[[str], LuciBotError] | None = None) -> np.ndarray:
+    """The numbers in an npy file.
+
+    Args:
+        wrong: as for `read_npz`.
+
+    Raises:
+        FileNotFoundError: there is none.
+        LuciBotError: it is no npy file, it is damaged, or it holds no real numbers.
+    """
+    wrong = wrong or (lambda why: UserError(f"{path} is no npy file of numbers ({why})"))
+    try:
+        found = np.load(path, allow_pickle=False)
+    except (FileNotFoundError, MemoryError):
+        raise
+    except Exception as e:  # See above.
+        raise wrong(_why(e)) from None
+    if not isinstance(found, np.ndarray):
+        raise wrong("it is an npz file")
+    if not np.issubdtype(found.dtype, np.floating) and not np.issubdtype(found.dtype, np.integer):
+        raise wrong(f"it holds {found.dtype}")
+    return found
+
+
 def _why(e: Exception) -> str:
     return " ".join(str(e).split())[:200] or type(e).__name__

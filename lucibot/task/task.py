@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from lucibot.core.arrays import read_npy
 from lucibot.core.camera import Camera
 from lucibot.core.errors import UserError, unknown_name
 from lucibot.task import digests
@@ -111,9 +112,9 @@ class Task:
             return None
         path = self.path(name)
         try:
-            points = np.load(path, allow_pickle=False)
-        except (OSError, ValueError, EOFError) as e:
-            raise UserError(f"{path} is no npy file of numbers ({e})") from None
+            points = read_npy(path)
+        except OSError as e:
+            raise UserError(f"{path} cannot be read: {e.strerror}") from None
         if points.ndim != 2 or points.shape[1] != 3 or not len(points):
             raise UserError(f"{path} holds {points.shape}, not the places (N, 3) of particles")
         if not np.issubdtype(points.dtype, np.floating) or not np.isfinite(points).all():

@@ -10,6 +10,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from lucibot.core.arrays import read_npy
 from lucibot.core.errors import UserError
 from lucibot.twin.request import number
 from lucibot.vision.footage import Footage
@@ -131,13 +132,13 @@ def read_depth(path: Path, shape: tuple[int, int], unit_m: float) -> np.ndarray:
         UserError: it cannot be read, or has another shape than the photo.
     """
     path = Path(path)
-    try:
-        raw = (
-            np.load(path, allow_pickle=False) if path.suffix == ".npy"
-            else cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
-        )  # fmt: skip
-    except (OSError, ValueError) as e:
-        raise UserError(f"--depth {path} cannot be read: {e}") from None
+    if path.suffix == ".npy":
+        try:
+            raw = read_npy(path)
+        except OSError as e:
+            raise UserError(f"--depth {path} cannot be read: {e.strerror}") from None
+    else:
+        raw = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
     if raw is None or raw.ndim != 2:
         raise UserError(f"--depth {path} is no depth map: one channel is wanted, not a picture")
     h, w = raw.shape

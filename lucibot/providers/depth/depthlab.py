@@ -12,6 +12,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from lucibot.core.arrays import read_npy
 from lucibot.core.errors import RunFailed
 from lucibot.core.progress import Progress, silent
 from lucibot.core.scene_view import SceneView
@@ -111,13 +112,13 @@ class DepthByDepthLab:
 
 def _read(path: Path, size: tuple[int, int]) -> np.ndarray:
     try:
-        depth = np.load(path)
+        depth = read_npy(
+            path, lambda why: RunFailed(f"DepthLab's {path.name} cannot be read: {why}")
+        )
     except FileNotFoundError:
         raise RunFailed(
             f"DepthLab ended without an error but wrote no {path.name} into depth_npy"
         ) from None
-    except (ValueError, OSError, EOFError) as e:
-        raise RunFailed(f"DepthLab's {path.name} cannot be read as npy ({e})") from None
-    if depth.shape != size or not np.issubdtype(depth.dtype, np.number):
+    if depth.shape != size:
         raise RunFailed(f"DepthLab's {path.name} has shape {depth.shape}, not {size}")
     return depth.astype(np.float32)
