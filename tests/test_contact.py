@@ -121,7 +121,7 @@ class _Frames:
 
 
 @pytest.mark.parametrize("other", ["block", "lump"])
-@pytest.mark.parametrize("told", [None, 0.015])
+@pytest.mark.parametrize("told", [None, 0.015, 0.08])
 @pytest.mark.parametrize("size", [0.005, 0.010])
 def test_a_gap_touches_in_both_or_in_neither(other, told, size, tmp_path):
     contact = "" if told is None else f"contact_m = {told}"

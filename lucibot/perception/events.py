@@ -17,7 +17,7 @@ from lucibot.vision.draw import DrawMesh, draw_depth
 from lucibot.vision.grid import Grid
 from lucibot.vision.rest import picture_points, touched_by_hand
 from lucibot.vision.spans import drop_short, fill_gaps, runs
-from lucibot.vision.touching import contact_pairs, nearest_m, posed, surface_points
+from lucibot.vision.touching import contact_pairs, nearer, posed, surface_points
 from lucibot.vision.trajectory import Trajectory
 
 UNSEEN_TOUCHES = 6
@@ -169,7 +169,7 @@ def _contact(task, grid, camera, masks, poses, tracks, pairs, depth_of, steady) 
         for part in np.array_split(todo, max(1, -(-len(todo) // 16))):
             depth = depth_of(part) if soft and len(part) else [None] * len(part)
             for t, d in zip(part, depth, strict=True):
-                out[t, k] = nearest_m(cloud(i, t, d), cloud(j, t, d)) < task.spec.contact_m
+                out[t, k] = nearer(cloud(i, t, d), cloud(j, t, d), task.spec.contact_m)
         out[:, k] = drop_short(fill_gaps(out[:, k], steady), steady)
         if len(soft) == 1 and out[:, k].any():
             rigid = j if soft == [i] else i

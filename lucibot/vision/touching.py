@@ -49,12 +49,10 @@ def posed(points: np.ndarray, pose: np.ndarray) -> np.ndarray:
     return points @ T[:3, :3].T + T[:3, 3]
 
 
-def nearest_m(a: np.ndarray, b: np.ndarray) -> float:
-    """Smallest distance [m] between two clouds (P, 3) and (Q, 3); inf if one is empty."""
+def nearer(a: np.ndarray, b: np.ndarray, than_m: float) -> bool:
+    """Whether two clouds (P, 3) and (Q, 3) come nearer to each other; an empty one is near to nothing."""
     if len(a) == 0 or len(b) == 0:
-        return float("inf")
-    low, high = b.min(0) - 0.05, b.max(0) + 0.05
+        return False
+    low, high = b.min(0) - than_m, b.max(0) + than_m
     a = a[((a >= low) & (a <= high)).all(1)]
-    if len(a) == 0:
-        return float("inf")
-    return float(cKDTree(b).query(a)[0].min())
+    return bool((cKDTree(b).query(a)[0] < than_m).any())
