@@ -8,7 +8,6 @@ from typing import Annotated
 from pydantic import Field
 
 from lucibot.core.config import Config
-from lucibot.core.errors import UserError
 from lucibot.core.schema import Count, Fraction, Positive
 
 
@@ -108,22 +107,8 @@ class AffordanceConfig(Config):
     """Radius of the area around a finger tip that counts as gripped [m]."""
     points: Count = 256
     """Points of each actuator, of all its holds together."""
-    look_s: float = 0.25
+    look_s: Positive = 0.25
     """Tips are read in so many seconds from the moment that a hand takes hold."""
     hand_m: tuple[Positive, Positive, Positive] = (0.10, 0.06, 0.15)
     """Width, thickness and length [m] of the hand or gripper that needs room at the area, going
     outwards from it: a human hand by default; Franka's gripper is 0.20 x 0.06 x 0.13."""
-
-    def check(self) -> None:
-        """Raises a `UserError` where a number cannot be meant."""
-        for name in ("area_m", "points", "look_s"):
-            if not 0 < getattr(self, name) < float("inf"):
-                raise UserError(
-                    f"perceive.affordance.{name}: expected a positive number, got "
-                    f"{getattr(self, name)}"
-                )
-        if not all(0 < side < float("inf") for side in self.hand_m):
-            raise UserError(
-                "perceive.affordance.hand_m: expected width, thickness and length in metres, got "
-                f"{self.hand_m}"
-            )

@@ -122,7 +122,6 @@ def perceive(
         UserError: a model lacks what it needs; told before the first of them begins.
         RunFailed: a model did not find what it is there for.
     """
-    config.affordance.check()
     tracker = config.tracker.create(config.hand)
     models = Models.of(config, services)
 
