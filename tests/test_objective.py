@@ -166,7 +166,7 @@ def test_what_is_not_there_is_said(task, package):
     ):
         with pytest.raises(UserError, match=words):
             VideoObjective(own_terms=told).create(task, supervision(task), {}, "cpu")
-    for told in ("rows", "=1", "rows=many", "rows=nan", "target_iou=1"):
+    for told in ("rows", "=1", "rows=many", "rows=nan", "target_iou=1", "file=1", "rows=1,rows=2"):
         with pytest.raises(UserError, match="own loss term"):
             VideoObjective(own_terms=told)
     with pytest.raises(UserError, match="unknown entry point"):

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from lucibot.objective.supervision import Supervision
     from lucibot.task import Task
 
+TAKEN = ("waypoints", "loss", "failed", "file", "allow_pickle")
+"""What lies beside terms in a search's files, and what NumPy, which writes them, calls its own arguments."""
+
 
 class Scored(Protocol):
     """What simulation workers are given."""
@@ -118,13 +121,15 @@ class VideoObjective(ObjectiveMember):
         out: dict[str, float] = {}
         for told in filter(None, (t.strip() for t in self.own_terms.split(","))):
             name, _, weight = (part.strip() for part in told.rpartition("="))
+            if name in out:
+                raise UserError(f"own loss term {name!r}: it is given twice")
             try:
                 out[name] = float(weight)
             except ValueError:
                 out[name] = math.nan
             if not name or not math.isfinite(out[name]):
                 raise UserError(f"own loss term {told!r}: expected NAME=WEIGHT")
-            if name in TERMS or name in ("waypoints", "loss", "failed"):
+            if name in (*TERMS, *TAKEN):
                 raise UserError(f"own loss term {name!r}: that name is taken")
         return out
 
