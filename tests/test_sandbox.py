@@ -265,6 +265,18 @@ def test_where_code_cannot_be_shut_in_it_is_refused(monkeypatch):
     assert "\n" not in str(e.value)
 
 
+def test_a_process_that_ends_before_it_has_read_is_one_line(monkeypatch):
+    monkeypatch.setattr(sandbox, "_command", lambda within: ["false"])
+    with pytest.raises(CodeFailed, match=r"without an answer \(status 1\)"):
+        scored(body("return 1"), 1, {"position/cup": np.zeros((1, 500_000))}, {}, within=())
+
+
+def test_a_process_that_stays_after_its_answer_is_ended():
+    stays = body("import os, time\nos.close(1)\nwhile True: time.sleep(1)")
+    with pytest.raises(CodeFailed, match=r"without an answer \(SIGKILL\)|no answer within"):
+        scored(stays, 1, {}, {}, within=(), limits=Limits(seconds=3))
+
+
 def test_trusted_code_is_limited_all_the_same(tmp_path):
     begin = time.monotonic()
     with pytest.raises(CodeFailed, match=r"within|more than"):

@@ -9,6 +9,7 @@ memory hold in any case. What comes back is a fixed number of floats, or one lin
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib.util
 import json
@@ -173,7 +174,8 @@ def _answer(process: subprocess.Popen, until: float, most: int) -> bytes:
                 )
             data = os.read(process.stdout.fileno(), 65536)
             if not data:
-                process.wait(timeout=5)
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.wait(timeout=left)
                 return found
             found += data
             if len(found) > most:
@@ -187,7 +189,8 @@ def _end(process: subprocess.Popen) -> None:
         pass
     process.wait()
     process.stdout.close()
-    process.stdin.close()
+    with contextlib.suppress(BrokenPipeError):  # Of what it ended without having read.
+        process.stdin.close()
 
 
 def _command(within: tuple[str, ...]) -> list[str]:
