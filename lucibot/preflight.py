@@ -64,8 +64,9 @@ def ensure_possible(task: Task, config: RunConfig) -> None:
     """What would stop a stage later on stops the run before the first.
 
     Raises:
-        UserError: the task is not sound, or this machine lacks the device.
+        UserError: the task is not sound, the objective is not for it, or this machine lacks the device.
     """
+    config.optimize.objective.ensure_suits(task)
     if config.optimize.device != "cpu" and config.optimize.cluster is None:
         from lucibot.sim.engine import ensure_device
 
@@ -86,6 +87,8 @@ def _ensure_slopes(task: Task, config: OptimizeConfig) -> None:
     from lucibot.sim.gradient import refused
 
     why = refused(task)
+    if why is None and all(o.is_rigid for o in task.targets):
+        why = "the smooth loss is that of a target of particles"
     if why is None and not isinstance(config.objective, VideoObjective):
         why = "gradients are those of the objective video"
     if why is None and (config.device != "cpu" or config.cluster):

@@ -18,6 +18,7 @@ from werkzeug import Response
 from lucibot.baselines import vlm_pref
 from lucibot.baselines.avdc import FEWEST, dense_flow, follow, rigid_by_ransac
 from lucibot.baselines.config import (
+    REWARDS,
     AuthorsRewards,
     AvdcObjective,
     FileRewards,
@@ -33,9 +34,9 @@ from lucibot.baselines.config import (
 from lucibot.baselines.judge import Given, judged, with_verdict
 from lucibot.baselines.picture import Painter
 from lucibot.baselines.ranking import HIGHEST, Ranking, kendall_distance
-from lucibot.baselines.t2r import REWARDS, TextToReward, described, known, unfenced
+from lucibot.baselines.t2r import TextToReward, described, known, unfenced
 from lucibot.baselines.vlm_rm import VlmRm, regularised_reward, squared
-from lucibot.config import OptimizeConfig
+from lucibot.config import OptimizeConfig, RunConfig
 from lucibot.core.camera import Camera
 from lucibot.core.errors import RunFailed, UserError
 from lucibot.core.scene_view import SceneView
@@ -48,6 +49,7 @@ from lucibot.optimize.parametrization import Parametrization
 from lucibot.optimize.search import search
 from lucibot.optimize.start import random_start, scene_bounds
 from lucibot.providers.embedder import ClipEmbedder
+from lucibot.record import start_run
 from lucibot.sandbox import CodeFailed, sandbox, walls
 from lucibot.services import Services, ServicesConfig, VlmConfig
 from lucibot.services.estimate import Outlook
@@ -548,6 +550,18 @@ def test_ransac_finds_the_motion_that_most_points_agree_on():
 def test_avdc_leaves_out_what_is_not_rigid(given):
     with pytest.raises(UserError, match="'band' of task 'rubber_band' is not"):
         AvdcObjective().followed(replace(given, task=load_task("rubber_band")))
+
+
+def test_an_objective_that_does_not_suit_a_task_is_said_before_a_run(tmp_path, small_task):
+    mine = small_task("cut_dough", tmp_path / "mine", width=160, height=120, fps=10)
+    for objective, task, words in (
+        (AvdcObjective(), load_task("rubber_band"), "follows rigid actuators"),
+        (T2RObjective(), mine, "nobody has written reward code for task 'mine'"),
+    ):
+        config = RunConfig(optimize=OptimizeConfig(objective=objective))
+        with pytest.raises(UserError, match=words):
+            start_run(task, config, seed=0, out=tmp_path / "runs")
+    assert not (tmp_path / "runs").exists()
 
 
 # Preferences --------------------------------------------------------------------------------------

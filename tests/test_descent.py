@@ -11,12 +11,15 @@ import pytest
 import torch
 
 from lucibot.cli import main
+from lucibot.config import OptimizeConfig, RunConfig
+from lucibot.core.errors import UserError
 from lucibot.core.geometry import matrix_np, pose_np
 from lucibot.objective.evaluation import Evaluation
 from lucibot.objective.supervision import Affordance, Supervision
 from lucibot.objective.weights import LossWeights
 from lucibot.optimize.config import DescentStart
 from lucibot.optimize.descent import Descended, descend
+from lucibot.preflight import ensure_possible
 from lucibot.sim.gradient import refused
 from lucibot.sim.moment import Moment
 from lucibot.sim.smooth import SmoothLoss
@@ -125,6 +128,17 @@ def test_a_task_that_has_none_is_told_before_anything_is_made(tmp_path, capsys):
     other = ["--optimize.start", "descent", "--optimize.objective", "t2r", "--out", str(out)]
     assert main(["run", "cut_dough", *other]) == 2
     assert "objective video" in capsys.readouterr().err and not out.exists()
+
+
+def test_a_rigid_target_is_told_before_anything_is_made():
+    """It is the tool itself, which meets dough that is only there."""
+    task = load_task("cut_dough")
+    objects = [o.model_copy(update={"roles": ["actuator", "target"] if o.is_rigid else []})
+               for o in task.objects]  # fmt: skip
+    task = Task(task.folder, task.spec.model_copy(update={"objects": objects}), task.instruction)
+    config = RunConfig(optimize=OptimizeConfig(start=DescentStart()))
+    with pytest.raises(UserError, match="a target of particles"):
+        ensure_possible(task, config)
 
 
 # The smooth loss ----------------------------------------------------------------------------------

@@ -17,7 +17,6 @@ import numpy as np
 from lucibot.baselines.config import AvdcObjective
 from lucibot.baselines.judge import Given
 from lucibot.core.camera import Camera
-from lucibot.core.errors import UserError
 from lucibot.core.geometry import pose_np
 from lucibot.providers.depth.replay import read_depth
 from lucibot.providers.tracker.replay import unpacked
@@ -39,12 +38,7 @@ def poses_by_flow(config: AvdcObjective, given: Given) -> np.ndarray:
     Raises:
         UserError: the task has an actuator that is not rigid.
     """
-    for o in given.task.actuators:
-        if not o.is_rigid:
-            raise UserError(
-                f"--optimize.objective avdc follows rigid actuators, and {o.name!r} of task "
-                f"{given.task.name!r} is not (the paper leaves it out, too)"
-            )
+    config.ensure_suits(given.task)
     frames = read_clip(chosen_video(given.inputs["imagine"], given.inputs["select"])).frames
     with np.load(given.inputs["perceive"] / "tracks.npz") as z:
         masks = unpacked({n: z[n] for n in z.files}).masks

@@ -29,6 +29,10 @@ if TYPE_CHECKING:
     from lucibot.baselines.judge import Given, Judge
     from lucibot.objective.supervision import Supervision
     from lucibot.services.estimate import Outlook, Planned
+    from lucibot.task import Task
+
+REWARDS = Path(__file__).with_name("rewards")
+"""Code by LuciBot's authors, a file for each shipped task."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,6 +90,19 @@ class AuthorsRewards(Config):
 
     kind: Literal["authors"] = "authors"
 
+    def path(self, task: Task) -> Path:
+        """
+        Raises:
+            UserError: nobody has written code for this task.
+        """
+        path = REWARDS / f"{task.name}.py"
+        if not path.is_file():
+            raise UserError(
+                f"nobody has written reward code for task {task.name!r}; let a model write it "
+                "(--optimize.objective.writer vlm), or give a file (--optimize.objective.writer.path)"
+            )
+        return path
+
 
 @dataclass(frozen=True, kw_only=True)
 class FileRewards(Config):
@@ -133,6 +150,11 @@ class T2RObjective(ObjectiveMember):
         if not self.trust_reward_code:
             ensure_walls()
 
+    def ensure_suits(self, task: Task) -> None:
+        """See `ObjectiveMember`."""
+        if isinstance(self.writer, AuthorsRewards):
+            self.writer.path(task)
+
     def asked(self) -> tuple[Config, ...]:
         """See `ObjectiveMember`."""
         return (self.writer,)
@@ -168,6 +190,15 @@ class AvdcObjective(ObjectiveMember):
     """A point agrees with a motion if it comes as near as this to where flow and depth have it [m]."""
     trials: Count = 256
     """Motions of three points that are tried for each frame."""
+
+    def ensure_suits(self, task: Task) -> None:
+        """See `ObjectiveMember`."""
+        for o in task.actuators:
+            if not o.is_rigid:
+                raise UserError(
+                    f"--optimize.objective avdc follows rigid actuators, and {o.name!r} of task "
+                    f"{task.name!r} is not (the paper leaves it out, too)"
+                )
 
     def in_workers(self) -> Scored:
         """How like the video it came out, for the record."""

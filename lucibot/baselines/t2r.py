@@ -8,22 +8,17 @@ rollouts before, the search begins anew with what comes back.
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 from pydantic import BaseModel, Field
 
 from lucibot.baselines.config import FileRewards, T2RObjective, VlmRewards
 from lucibot.baselines.judge import Given
-from lucibot.core.errors import UserError
 from lucibot.core.geometry import pose_np
 from lucibot.objective.evaluation import Evaluation, OtherScale
 from lucibot.providers.asking import Text, told, words
 from lucibot.sandbox import CodeFailed, Limits, ensure_walls, scored, walls
 from lucibot.task import Task
 
-REWARDS = Path(__file__).with_name("rewards")
-"""Code by LuciBot's authors, a file for each shipped task."""
 KEPT = "reward.py"
 """The code that was last run; missing until then."""
 
@@ -93,13 +88,7 @@ class TextToReward:
             return writer.path.read_text()
         if isinstance(writer, VlmRewards):
             return self._asked(self._question())
-        path = REWARDS / f"{task.name}.py"
-        if not path.is_file():
-            raise UserError(
-                f"nobody has written reward code for task {task.name!r}; let a model write it "
-                "(--optimize.objective.writer vlm), or give a file (--optimize.objective.writer.path)"
-            )
-        return path.read_text()
+        return writer.path(task).read_text()
 
     def _question(self) -> str:
         return f"{told(self._given.task)}\n\nThe scene:\n{described(self._given.task)}"

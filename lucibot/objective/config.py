@@ -68,6 +68,12 @@ class ObjectiveMember(Config):
             UserError: what it needs is not there, which is better said before a run begins.
         """
 
+    def ensure_suits(self, task: Task) -> None:
+        """
+        Raises:
+            UserError: it has nothing to say of this task.
+        """
+
     def supervised(self, supervision: Supervision) -> Supervision:
         """What of the video it works with."""
         return supervision
