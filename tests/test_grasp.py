@@ -110,6 +110,33 @@ def test_what_is_let_go_is_as_far_away_as_what_stands_beside_it(task):
     np.testing.assert_allclose(task.camera.project(path)[0], pixels, atol=0.5)
 
 
+@pytest.mark.parametrize("height_m", [0.02, 0.031, 0.05])
+def test_a_low_camera_sees_what_stands_beside_it_as_well(task, height_m):
+    """Its lines of sight come down far behind the sticks, or never."""
+    stick = task.solid("right_stick")
+    beside = np.array(stick.position_m) + np.array([0.045, 0.0, 0.03])
+    start = np.array([0.0, -0.2, 0.006])
+    camera = Camera.look_at(
+        position=(0, -0.6, height_m), target=(0, 0, height_m), vertical_fov_deg=48, width=320, height=240
+    )
+    pixels = np.linspace(camera.project(start)[0], camera.project(beside)[0], 10)
+    path = _in_space(task, camera, pixels, start)
+    np.testing.assert_allclose(path[0], start, atol=1e-3)
+    np.testing.assert_allclose(path[-1], beside, atol=0.02)
+
+
+def test_what_is_taken_from_above_the_camera_stays_in_sight(task):
+    start = np.array([0.0, -0.1, 0.2])
+    camera = Camera.look_at(
+        position=(0, -0.6, 0.1), target=(0, 0, 0.2), vertical_fov_deg=48, width=320, height=240
+    )
+    pixels = camera.project(start)[0] + np.linspace([0, 0], [10, 4], 5)
+    path = _in_space(task, camera, pixels, start)
+    np.testing.assert_allclose(camera.project(path)[0], pixels, atol=1e-6)
+    # It would be lower than where it lay: it is farther away instead.
+    np.testing.assert_allclose(path[1:, 2], start[2])
+
+
 @pytest.mark.parametrize("aside_m", [0.0, 0.05, 0.15])
 def test_a_grasp_seen_from_above_stays_on_the_table(task, aside_m):
     camera = Camera.look_at(

@@ -190,29 +190,43 @@ def _in_space(task: Task, camera: Camera, pixels: np.ndarray, start: np.ndarray)
     """(P, 3) [m, world] of pixels (P, 2) on the way from `start`."""
     facing = _facing(camera)
     eye, ray = _rays(camera, pixels)
-    down = (start[2] - eye[2]) / np.minimum(ray[:, 2], -1e-6)
+    lower = start[2] - eye[2]
+    meets = lower * ray[:, 2] > 0
+    down = np.divide(lower, ray[:, 2], out=np.zeros(len(ray)), where=meets)
     ground = eye + down[:, None] * ray
     if (ray @ facing < PLUMB * np.linalg.norm(ray, axis=1)).any():
         return ground
-    beside = _beside(task, np.linspace(eye, ground[-1], 200)[60:], start[2])
+    beside = _beside(task, eye, ray[-1], down[-1] if meets[-1] else np.inf, start)
     begin = facing @ start
     end = begin if beside is None else facing @ beside
     steps = np.linalg.norm(np.diff(pixels, axis=0), axis=1)
     done = np.r_[0.0, steps.cumsum()] / max(steps.sum(), 1e-9)
     along = (begin + done * (end - begin) - facing @ eye) / np.maximum(ray @ facing, 1e-6)
     points = eye + along[:, None] * ray
-    return np.where((points[:, 2] < start[2])[:, None], ground, points)
+    return np.where((meets & (points[:, 2] < start[2]))[:, None], ground, points)
 
 
-def _beside(task: Task, sight_m: np.ndarray, ground_m: float) -> np.ndarray | None:
-    """(3,) middle of what stands nearest to a line of sight (S, 3) [m, world]; None where nothing
-    is near."""
-    found = []
+def _beside(
+    task: Task, eye: np.ndarray, ray: np.ndarray, down: float, start: np.ndarray
+) -> np.ndarray | None:
+    """(3,) middle of what stands nearest to a line of sight, from `eye` (3,) [m, world] along `ray` (3,),
+    which is as low as `start` (3,) at `down` times its length; None where nothing is near."""
+    things = []
     for item in task.spec.background:
         T = item.T_world_object
-        corners = np.asarray(task.mesh(item).vertices) @ T[:3, :3].T + T[:3, 3]
-        if item.solid and corners[:, 2].max() > ground_m:
-            away = float(cKDTree(corners).query(sight_m)[0].min())
+        things.append((item, np.asarray(task.mesh(item).vertices) @ T[:3, :3].T + T[:3, 3]))
+    length = np.linalg.norm(ray)
+    far = max((np.linalg.norm(c - eye, axis=1).max() for _, c in things), default=0.0) / length
+    # What is near to the eye is not meant. A line that comes down behind all things, if ever, ends with them.
+    end, skip = down, 0.3
+    if down > far:
+        end, skip = far, min(0.5 * np.linalg.norm(start - eye) / max(far * length, 1e-9), 0.9)
+    count = max(200, int(np.ceil(2 * end * length / NEAR_M)))
+    sight = np.linspace(eye, eye + end * ray, count)[int(skip * count) :]
+    found = []
+    for item, corners in things:
+        if item.solid and corners[:, 2].max() > start[2]:
+            away = float(cKDTree(corners).query(sight)[0].min())
             found.append((away, tuple(0.5 * (corners.min(0) + corners.max(0)))))
     if not found or min(found)[0] > NEAR_M:
         return None
