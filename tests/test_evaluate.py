@@ -25,7 +25,7 @@ from lucibot.evaluate.picture import PictureJudge
 from lucibot.evaluate.ranking import RankingJudge, heats, ranks
 from lucibot.evaluate.vqa import VqaJudge
 from lucibot.services import Services, ServicesConfig, VlmConfig
-from lucibot.task import load_task
+from lucibot.task import Task, load_task
 
 CHAT = "/v1/chat/completions"
 pytest.importorskip("openai", reason="pip install 'lucibot[vlm]'")
@@ -308,6 +308,20 @@ def test_the_last_frame_is_measured_by_the_goal_relation(small_task, tmp_path):
 
     found = PictureJudge().judge([left(12), left(0)])
     assert [(j.score, j.success) for j in found.each] == [(1.0, True), (0.0, False)]
+
+
+def test_of_two_relations_of_one_kind_and_object_the_weaker_one_counts(monkeypatch):
+    task = load_task("cut_dough")
+    goal = [{**task.spec.goal[0], "count": 3}, *task.spec.goal]
+    task = Task(task.folder, task.spec.model_copy(update={"goal": goal}), task.instruction)
+    monkeypatch.setattr("lucibot.evaluate.picture.as_filmed", lambda outcome: (None, None))
+    monkeypatch.setattr("lucibot.evaluate.picture.classify_task", lambda *_, **__: None)
+    monkeypatch.setattr(
+        "lucibot.providers.verifier.goals.measure", lambda *told: [float(told[-1].count == 2)]
+    )
+    (found,) = PictureJudge().judge([SimpleNamespace(task=task)]).each
+    assert (found.score, found.success) == (0.0, False)
+    assert found.told == {"pieces dough": 0.0, "pieces dough (2)": 1.0}
 
 
 def test_two_that_judge_in_one_folder_do_so_one_after_the_other(tmp_path, monkeypatch, capsys):

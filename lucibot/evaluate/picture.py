@@ -41,7 +41,9 @@ class PictureJudge:
         shares = {}
         for kind, relation in goals.relations(task):
             held = goals.measure(task, view, film, regions, kind, relation)
-            shares[f"{kind} {relation.object}"] = float(held[-1])
+            name = f"{kind} {relation.object}"
+            alike = sum(n.startswith(f"{name} (") or n == name for n in shares)
+            shares[f"{name} ({alike + 1})" if alike else name] = float(held[-1])
         hidden = [n for n, v in shares.items() if math.isnan(v)]
         if hidden:
             return Judged(
