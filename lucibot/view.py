@@ -334,7 +334,9 @@ class _Shown:
                     )
                     self.log(path, place, **{line: float(t)})
             for s, cloud in zip(r.particle_steps, r.particles.get(obj.name, ()), strict=False):
-                points = rr.Points3D(cloud, colors=colour, radii=0.5 * obj.material.particle_size_m)
+                points = rr.Points3D(
+                    cloud, colors=colour, radii=0.5 * self.task.particle_size_m(obj)
+                )
                 self.log(path, points, **{line: float(r.times_s[s])})
 
     def performed(self) -> None:

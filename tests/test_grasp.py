@@ -117,7 +117,11 @@ def test_a_low_camera_sees_what_stands_beside_it_as_well(task, height_m):
     beside = np.array(stick.position_m) + np.array([0.045, 0.0, 0.03])
     start = np.array([0.0, -0.2, 0.006])
     camera = Camera.look_at(
-        position=(0, -0.6, height_m), target=(0, 0, height_m), vertical_fov_deg=48, width=320, height=240
+        position=(0, -0.6, height_m),
+        target=(0, 0, height_m),
+        vertical_fov_deg=48,
+        width=320,
+        height=240,
     )
     pixels = np.linspace(camera.project(start)[0], camera.project(beside)[0], 10)
     path = _in_space(task, camera, pixels, start)

@@ -1,7 +1,9 @@
 """Steps that are too long for what is simulated are told, without building anything."""
 
+import numpy as np
 import pytest
 
+from lucibot.sim.memory import environment_bytes
 from lucibot.sim.regime import sound_cells, warnings
 from lucibot.task import Task, load_task, task_names
 
@@ -34,6 +36,32 @@ def test_what_is_said_can_be_done():
 
 def test_a_viscous_liquid_needs_shorter_steps():
     assert any("viscosity" in w for w in warnings(changed("pour_liquid", substeps=4)))
+
+
+def test_of_two_sizes_of_particles_the_smaller_one_is_everybodys():
+    task = load_task("lift_mochi")
+    larger = {
+        "material": task.object("brown_mochi").material.model_copy(
+            update={"particle_size_m": 0.012}
+        )
+    }
+    objects = [o.model_copy(update=larger) if o.name == "brown_mochi" else o for o in task.objects]
+    two = Task(task.folder, task.spec.model_copy(update={"objects": objects}), task.instruction)
+    (said,) = warnings(two)
+    assert said.startswith("brown_mochi: particle_size_m = 0.012 is not used") and "0.006" in said
+    assert environment_bytes(two) == environment_bytes(task)
+
+
+def test_the_particles_of_a_cloud_are_counted(small_task, tmp_path):
+    task = small_task("cut_dough", tmp_path / "cut_dough", width=160, height=120, fps=10)
+    np.save(task.folder / "dough.npy", np.zeros((12_345, 3), np.float32))
+    text = (task.folder / "task.toml").read_text()
+    text = text.replace('kind = "elastoplastic",', 'kind = "elastoplastic", cloud = "dough.npy",')
+    (task.folder / "task.toml").write_text(text)
+    filled, kept = task, load_task(task.folder)
+    assert kept.particle_count(kept.object("dough")) == 12_345
+    more = 12_345 - filled.particle_count(filled.object("dough"))
+    assert environment_bytes(kept) - environment_bytes(filled) == pytest.approx(1024 * more)
 
 
 @pytest.mark.parametrize("name", task_names())

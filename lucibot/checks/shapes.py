@@ -42,14 +42,18 @@ def object_mesh(task: Task, obj: ObjectSpec) -> str:
         raise UserError(f"{where}: its inertia is not positive; is it flat?")
     words = f"watertight, {_cm(size)}, {mesh.volume * 1e6:.0f} cm3, {len(mesh.faces)} faces"
     if not obj.is_rigid:
-        count = mesh.volume / obj.material.particle_size_m**3
+        count = task.particle_count(obj)
         if not 8 <= count <= MOST_PARTICLES:
-            raise UserError(
-                f"object {obj.name!r}: particle_size_m = {obj.material.particle_size_m:g} makes "
-                f"{count:.3g} particles of {mesh.volume * 1e6:.3g} cm3; between 8 and "
-                f"{MOST_PARTICLES} can be simulated"
+            how = (
+                f"particle_size_m = {task.particle_size_m(obj):g} makes {count} particles of "
+                f"{mesh.volume * 1e6:.3g} cm3"
+                if obj.material.cloud is None
+                else f"{obj.material.cloud} holds {count} particles"
             )
-        return f"{words}, {count:.0f} particles"
+            raise UserError(
+                f"object {obj.name!r}: {how}; between 8 and {MOST_PARTICLES} can be simulated"
+            )
+        return f"{words}, {count} particles"
     for piece in obj.material.collision:
         hull = task.read_mesh(piece, process=True)
         _ensure_plain(hull, f"object {obj.name!r}: {piece}")

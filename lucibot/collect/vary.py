@@ -209,7 +209,7 @@ def _has_room(task: Task, drawn: Task) -> bool:
             continue
         domain = sim.sph if o.is_liquid else sim.mpm
         now, first = (_margin(t, t.object(o.name), domain) for t in (drawn, task))
-        if (now < np.minimum(first, MARGIN_SIZES * o.material.particle_size_m)).any():
+        if (now < np.minimum(first, MARGIN_SIZES * drawn.particle_size_m(o))).any():
             return False
     try:
         overlaps(drawn)

@@ -135,24 +135,24 @@ def _options(gs, task: Task, *, armed: bool) -> dict[str, Any]:
         "vis_options": _vis_options(gs, task),
         "profiling_options": gs.options.ProfilingOptions(show_FPS=False),
     }
-    sizes = {o.material.particle_size_m for o in particles if not o.is_liquid}
+    sizes = [task.particle_size_m(o) for o in particles if not o.is_liquid]
     if sim.mpm is not None and sizes:
         # A task's bounds are those that particles can reach.
         pad = PAD_CELLS / sim.mpm.grid_density
         options["mpm_options"] = gs.options.MPMOptions(
-            particle_size=min(sizes), grid_density=sim.mpm.grid_density,
+            particle_size=sizes[0], grid_density=sim.mpm.grid_density,
             enable_CPIC=sim.mpm.cpic,
             lower_bound=tuple(v - pad for v in sim.mpm.lower_m),
             upper_bound=tuple(v + pad for v in sim.mpm.upper_m),
         )  # fmt: skip
-    sizes = {o.material.particle_size_m for o in particles if o.is_liquid}
+    sizes = [task.particle_size_m(o) for o in particles if o.is_liquid]
     if sim.sph is not None and sizes:
         # Neighbours are found through a grid of cells two particles wide that repeats in
         # space. A small one only adds a few candidates, while each cell costs 50 ns a substep.
         options["sph_options"] = gs.options.SPHOptions(
-            particle_size=min(sizes), pressure_solver="WCSPH",
+            particle_size=sizes[0], pressure_solver="WCSPH",
             lower_bound=sim.sph.lower_m, upper_bound=sim.sph.upper_m,
-            hash_grid_res=(HASH_CELLS * 2 * min(sizes),) * 3,
+            hash_grid_res=(HASH_CELLS * 2 * sizes[0],) * 3,
         )  # fmt: skip
     return options
 

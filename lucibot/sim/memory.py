@@ -35,8 +35,9 @@ def environment_bytes(task: Task) -> float:
     sim, total = task.spec.simulation, RIGID_BYTES + OBSERVED_BYTES
     soft = [o for o in task.objects if not o.is_rigid]
     for o in soft:
-        count = task.mesh(o).volume / o.material.particle_size_m**3
-        total += count * (SPH_PARTICLE_BYTES if o.is_liquid else MPM_PARTICLE_BYTES)
+        total += task.particle_count(o) * (
+            SPH_PARTICLE_BYTES if o.is_liquid else MPM_PARTICLE_BYTES
+        )
     if sim.mpm is not None and any(not o.is_liquid for o in soft):
         sides = np.subtract(sim.mpm.upper_m, sim.mpm.lower_m) * sim.mpm.grid_density
         total += float(np.prod(sides + 2 * PAD_CELLS + 1)) * CELL_BYTES + COUPLED_BYTES

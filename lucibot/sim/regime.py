@@ -35,7 +35,7 @@ def sound_cells(task: Task) -> dict[str, float]:
     substep_s = sim.dt_s / sim.substeps
     return {
         o.name: sound_m_s(o) * substep_s
-        / (o.material.particle_size_m if o.is_liquid else 1 / sim.mpm.grid_density)
+        / (task.particle_size_m(o) if o.is_liquid else 1 / sim.mpm.grid_density)
         for o in task.objects if not o.is_rigid
     }  # fmt: skip
 
@@ -50,10 +50,17 @@ def warnings(task: Task) -> list[str]:
                 f"{name}: sound crosses {cells:.2f} cells in a substep, at most {MOST_CELLS:g} are "
                 f"safe: simulation.substeps = {needed}, or a softer material"
             )
+    for o in (o for o in task.objects if not o.is_rigid):
+        own, used = o.material.particle_size_m, task.particle_size_m(o)
+        if own > used:
+            found.append(
+                f"{o.name}: particle_size_m = {own:g} is not used: a solver has one size, and another object "
+                f"asks for {used:g}"
+            )
     for o in task.objects:
         if o.is_rigid or not o.is_liquid or not o.material.viscosity_m2_s:
             continue
-        support = SUPPORT_SIZES * o.material.particle_size_m
+        support = SUPPORT_SIZES * task.particle_size_m(o)
         most_s = 0.01 * support**2 / o.material.viscosity_m2_s
         if sim.dt_s / sim.substeps > most_s:
             found.append(

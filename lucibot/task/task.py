@@ -121,6 +121,24 @@ class Task:
             raise UserError(f"{path} holds what are no finite numbers")
         return (points * obj.scale).astype(np.float32)
 
+    def particle_size_m(self, obj: ObjectSpec) -> float:
+        """[m] of an object's particles: a solver has one size, the smallest that any of its objects gives."""
+        return min(
+            o.material.particle_size_m
+            for o in self.objects
+            if not o.is_rigid and o.is_liquid == obj.is_liquid
+        )
+
+    def particle_count(self, obj: ObjectSpec) -> int:
+        """About how many particles an object has.
+
+        Raises:
+            UserError: its cloud is missing, or holds something else.
+        """
+        if (cloud := self.cloud(obj)) is not None:
+            return len(cloud)
+        return round(self.mesh(obj).volume / self.particle_size_m(obj) ** 3)
+
     def digest_of(self, *parts: str) -> str:
         """sha256 over parts of the task, by content: of its values and of all files behind them.
 
