@@ -531,6 +531,9 @@ def test_a_moving_square_is_followed_by_flow(task, with_depth):
     # What is hidden stands still.
     hidden = follow(points, flows, np.zeros_like(masks), cam, AvdcObjective())
     np.testing.assert_array_equal(hidden[-1], np.eye(4))
+    # So does what is out of sight as the video begins.
+    unseen = follow(points[:0], flows, masks, cam, AvdcObjective())
+    np.testing.assert_array_equal(unseen, np.tile(np.eye(4), (len(masks), 1, 1)))
 
 
 def test_ransac_finds_the_motion_that_most_points_agree_on():

@@ -108,7 +108,7 @@ def follow(
     """
     rng = np.random.default_rng([seed, 11])
     motions = np.tile(np.eye(4), (len(flows) + 1, 1, 1))
-    if not len(flows):
+    if not len(flows) or len(points_m) < FEWEST:
         return motions
     h, w = flows[0][0].shape[:2]
     grid = camera.resized(w, h)
