@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import h5py
 import numpy as np
@@ -17,14 +18,19 @@ import pytest
 import trimesh
 
 from lucibot.cli import main
+from lucibot.collect.command import POPULATION, _Batch
 from lucibot.collect.correct import common, corrected, displaced_supervision, displacements
 from lucibot.collect.vary import groups, together, vary, vary_materials
 from lucibot.config import PRESETS
 from lucibot.core.camera import Camera
+from lucibot.core.errors import RunFailed
 from lucibot.core.euler import euler_xyz_deg_to_matrix, matrix_to_euler_xyz_deg
 from lucibot.core.geometry import matrix_np, pose_np
 from lucibot.core.video import read_video
+from lucibot.objective.config import VideoObjective
 from lucibot.objective.supervision import Affordance, Supervision
+from lucibot.optimize.config import SearchConfig
+from lucibot.optimize.search import AllDiverged
 from lucibot.store.configs import to_dict
 from lucibot.store.result import Result
 from lucibot.store.rollout import Rollout
@@ -443,6 +449,34 @@ def test_bad_input_is_one_line(more, said, solved, tmp_path, capsys):
     assert main(["collect", str(solved), *words]) == 2
     error = capsys.readouterr().err
     assert error.count("\n") == 1 and said in error
+
+
+def test_a_simulation_that_dies_in_a_search_is_no_episode_that_missed(monkeypatch):
+    """What diverges is one: then no trajectory is found."""
+    task = load_task("cut_dough")
+    told = supervision(task, [[True]], waypoints=[[pose_np(task.actuators[0].T_world_object)]])
+    batch = SimpleNamespace(
+        solved=SimpleNamespace(
+            task=task, supervision=told, objective=VideoObjective(), search=SearchConfig()
+        ),
+        first=0, asked=SimpleNamespace(rollouts=POPULATION, seed=0), _C=[np.eye(4)[None, None]],
+        _varied=[SimpleNamespace(task=task)], _waypoints=told.waypoints[None],
+        _supervision=lambda b, C: told,
+    )  # fmt: skip
+
+    clear = SimpleNamespace(repaired=lambda waypoints, held: waypoints)
+    monkeypatch.setattr("lucibot.collect.command.Clearance", SimpleNamespace(of=lambda *_: clear))
+
+    def ends_with(error: Exception):
+        def search(*_, **__):
+            raise error
+
+        monkeypatch.setattr("lucibot.collect.command.search", search)
+        return _Batch._search(batch, None, 0)
+
+    assert ends_with(AllDiverged("generation 1: all 16 rollouts diverged")) is None
+    with pytest.raises(RunFailed, match="died"):
+        ends_with(RunFailed("the simulation died"))
 
 
 def test_what_cannot_be_shown_is_refused(solved, tmp_path, capsys):

@@ -11,13 +11,12 @@ import numpy as np
 import pytest
 
 from lucibot.config import RunConfig
-from lucibot.core.errors import RunFailed
 from lucibot.core.geometry import pose_np
 from lucibot.objective.evaluation import Evaluation
 from lucibot.optimize.clearance import Clearance
 from lucibot.optimize.config import CEM, Evosax, Pycma, SearchConfig
 from lucibot.optimize.parametrization import Parametrization
-from lucibot.optimize.search import _load_checkpoint, evaluate_once, search
+from lucibot.optimize.search import AllDiverged, _load_checkpoint, evaluate_once, search
 from lucibot.optimize.strategies import strict_ranks
 from lucibot.stages import optimize as stage
 from lucibot.task import load_task
@@ -214,7 +213,7 @@ def test_what_is_only_evaluated_is_one_rollout_of_the_estimate():
     def diverged(waypoints):
         return Evaluation(loss=np.ones(1), terms={}, failed=np.ones(1, bool))
 
-    with pytest.raises(RunFailed, match="diverged"):
+    with pytest.raises(AllDiverged, match="diverged"):
         evaluate_once(diverged, start)
 
 
@@ -284,7 +283,7 @@ def test_all_rollouts_diverged_is_one_clear_error(tmp_path):
         P = len(waypoints)
         return Evaluation(loss=np.full(P, 9, np.float32), terms={}, failed=np.ones(P, bool))
 
-    with pytest.raises(RunFailed, match="diverged"):
+    with pytest.raises(AllDiverged, match="diverged"):
         search(diverge, parametrization(), SearchConfig(population=8), seed=0, checkpoints=tmp_path)
 
 

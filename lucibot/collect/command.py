@@ -26,7 +26,7 @@ from lucibot.objective.supervision import Supervision
 from lucibot.optimize.clearance import Clearance
 from lucibot.optimize.config import SearchConfig
 from lucibot.optimize.parametrization import Parametrization
-from lucibot.optimize.search import search
+from lucibot.optimize.search import AllDiverged, search
 from lucibot.options import read_seed
 from lucibot.record import task_of
 from lucibot.settings import Parser
@@ -287,7 +287,7 @@ class _Batch:
                     repair=lambda w: clear.repaired(w, supervision.held),
                     reached=s.objective.reached,
                 )  # fmt: skip
-            except RunFailed:  # All of the first generation diverged.
+            except AllDiverged:
                 return None
         return found.waypoints, found.rollouts
 

@@ -31,6 +31,10 @@ RESTARTED = 1_000_003
 """Added to the seed of a search for each time that it begins again."""
 
 
+class AllDiverged(RunFailed):
+    """No rollout has a loss."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class SearchResult:
     waypoints: np.ndarray
@@ -67,7 +71,7 @@ def search(
             begins again where its best does not.
 
     Raises:
-        RunFailed: every rollout of a generation diverged, and none before it had a loss. Where one had,
+        AllDiverged: every rollout of a generation diverged, and none before it had a loss. Where one had,
             the search goes on: it stalls there, and may begin again about its best.
     """
     checkpoints.mkdir(parents=True, exist_ok=True)
@@ -110,7 +114,7 @@ def search(
             )  # fmt: skip
         seconds.update(result.seconds)
         if result.failed.all() and not (history and np.isfinite(_losses(history)).any()):
-            raise RunFailed(
+            raise AllDiverged(
                 f"generation {g + 1}: all {len(waypoints)} rollouts diverged; "
                 "lower simulation.dt_s or raise simulation.substeps in task.toml"
             )
@@ -205,11 +209,11 @@ def evaluate_once(evaluate: Evaluate, waypoints: np.ndarray) -> SearchResult:
     """The result of rolling out (K, A, 6) waypoints as they are.
 
     Raises:
-        RunFailed: the rollout diverged.
+        AllDiverged: the rollout diverged.
     """
     result = evaluate(waypoints[None])
     if result.failed.all():
-        raise RunFailed("the rollout of the estimated trajectory diverged")
+        raise AllDiverged("the rollout of the estimated trajectory diverged")
     return _best([
         {"waypoints": waypoints[None], "loss": result.loss, "failed": result.failed, **result.terms}
     ], result.seconds)  # fmt: skip
