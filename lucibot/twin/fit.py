@@ -25,7 +25,9 @@ TOLD = 0.004
 """Spread of the logarithm of a length that the user has measured."""
 LONGEST = "longest"
 """What a user may tell of any shape: its longest side."""
-FEW = 12
+LONGER = 0.02
+"""Spread of the logarithm by which a width may be larger than its length, which is the longer side."""
+FEW = 30
 """Steps after which starts are compared."""
 CLOSE = 0.01
 """Nearer than this share of its width to the picture's border or another object, an outline does not
@@ -348,6 +350,10 @@ def _prior(w: Wanted, p: Placed, points: np.ndarray) -> np.ndarray:
     for k in w.shape.sizes:
         e = w.expected(k)
         out.append(np.log(p.sizes[k] / e.typical) / e.spread)
+    sides = {"length", "width"}
+    if sides <= set(w.shape.sizes) and not sides <= set(w.told):
+        # Turned by a quarter it would look the same with the two exchanged.
+        out.append(max(np.log(p.sizes["width"] / p.sizes["length"]), 0.0) / LONGER)
     if LONGEST in w.told:
         longest = max(np.ptp(points[:, 2]), _diameter(points[:, :2], w.shape.turns))
         out.append(np.log(longest / w.told[LONGEST]) / TOLD)
