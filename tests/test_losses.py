@@ -128,6 +128,15 @@ def test_a_missed_contact_and_a_vanished_target_cost():
     assert gone["part_distance"] == pytest.approx(FAR_M)
 
 
+def test_how_far_a_part_lies_whose_depth_is_not_known_is_not_asked():
+    clouds = np.full((2, M, 3), np.nan, np.float32)
+    clouds[0] = supervision().part_clouds[0]
+    losses = Losses(LABELS, replace(supervision(), part_clouds=clouds))
+    slid = blocks(TOOL, HALVES[0], (2, 20, 36, 35, 54))
+    assert float(losses.at_goal(picture(slid))["part_distance"][0]) == 0
+    assert goal_terms(slid)["part_distance"] > 0.01
+
+
 def test_what_follows_the_goal_counts_only_where_the_video_shows_it():
     """What is still held in the goal frame will be dropped, of which the video says nothing."""
     fallen = blocks((2, 30, 10, 45, 28), (2, 30, 32, 45, 50))

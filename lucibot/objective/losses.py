@@ -133,7 +133,9 @@ class Losses:
         )
         centres = torch.stack([c.nanmean(dim=1) for c in clouds], 1)  # (P, Q, 3)
         wanted = torch.stack([c.mean(0) for c in self._part_clouds])  # (Q, 3)
-        pairs = [(i, j) for i in range(Q) for j in range(i)]
+        # Where the video does not show how far away a part is, nothing is asked of it.
+        shown = [q for q in range(Q) if len(self._part_clouds[q])]
+        pairs = [(i, j) for i in shown for j in shown if j < i]
         gaps = [
             ((centres[:, i] - centres[:, j]).norm(dim=1) - (wanted[i] - wanted[j]).norm())
             .abs()

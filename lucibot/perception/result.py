@@ -80,9 +80,10 @@ class Perception:
             }  # fmt: skip
         (folder / "answers.json").write_text(json.dumps(meta, indent=1))
         for k, depth in enumerate(self.depth_m):
-            # Tenths of a millimetre in 16 bits; 0 is unknown.
-            tenths = np.nan_to_num(np.clip(depth * 1e4, 0, 65535), nan=0.0)
-            cv2.imwrite(str(folder / f"depth_{k:02d}.png"), tenths.round().astype(np.uint16))
+            # Tenths of a millimetre in 16 bits; 0 is unknown, or farther than 6.55 m.
+            tenths = np.round(depth * 1e4)
+            tenths = np.where((tenths > 0) & (tenths <= 65535), tenths, 0)
+            cv2.imwrite(str(folder / f"depth_{k:02d}.png"), tenths.astype(np.uint16))
 
     @classmethod
     def load(cls, folder: Path) -> Perception:
