@@ -57,12 +57,13 @@ class Trajectory:
     def poses(self, anchor_m: np.ndarray) -> np.ndarray:
         """Object pose vectors (T, 6)."""
         position = self.position_m - self.rotation @ anchor_m
-        return np.concatenate([position, Rotation.from_matrix(self.rotation).as_rotvec()], axis=1)
+        turn = Rotation.from_matrix(self.rotation, assume_valid=True).as_rotvec()
+        return np.concatenate([position, turn], axis=1)
 
     def moved(self, step: np.ndarray) -> Trajectory:
         """After a step (T, 7) of world translation [m], world rotation [rad] and log size."""
         turn = Rotation.from_rotvec(step[:, 3:6])
-        R = (turn * Rotation.from_matrix(self.rotation)).as_matrix()
+        R = (turn * Rotation.from_matrix(self.rotation, assume_valid=True)).as_matrix()
         return Trajectory(
             position_m=self.position_m + step[:, :3], rotation=R,
             log_scale=self.log_scale + step[:, 6],
@@ -90,7 +91,9 @@ class Smoothness:
 
 def rotvec_between(Ra: np.ndarray, Rb: np.ndarray) -> np.ndarray:
     """Rotation vectors (T, 3) of Rb Ra^T."""
-    return Rotation.from_matrix(Rb @ np.swapaxes(Ra, -1, -2)).as_rotvec()
+    between = Rb @ np.swapaxes(Ra, -1, -2)
+    # To ask whether these are rotations would take most of the time.
+    return Rotation.from_matrix(between, assume_valid=True).as_rotvec()
 
 
 def solve(
@@ -128,14 +131,14 @@ def solve(
         return 1 / (sigma**2 * (1 + square / 9))
 
     every = np.ones(max(n - 1, 0))
-    if n > 2:
+    if n > 1:
         spin = rotvec_between(R[:-1], R[1:])
+    if n > 2:
         bend = position[2:] - 2 * position[1:-1] + position[:-2]
         add((1, -2, 1), bend, slice(0, 3), robust(bend, smoothness.acceleration_m))
         bend = spin[1:] - spin[:-1]
         add((1, -2, 1), bend, slice(3, 6), robust(bend, smoothness.acceleration_rad))
     if n > 1:
-        spin = rotvec_between(R[:-1], R[1:])
         add((-1, 1), np.diff(position, axis=0), slice(0, 3), every / smoothness.velocity_m**2)
         add((-1, 1), spin, slice(3, 6), every / smoothness.velocity_rad**2)
         drift = np.diff(trajectory.log_scale)[:, None]
