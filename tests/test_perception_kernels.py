@@ -156,6 +156,9 @@ def test_outlines_are_those_of_opencv(camera, name):
     assert same.mean() > 0.995
     for a, b in zip(ours, plain, strict=True):
         assert np.allclose(a[same], b[same], atol=1e-12)
+    again = outlines(drawn[np.repeat(np.arange(len(drawn)), 2)], COUNT)
+    for a, b in zip(again, ours, strict=True):
+        assert (a == np.repeat(b, 2, 0)).all()
 
 
 @pytest.fixture(scope="module")
@@ -218,6 +221,58 @@ def test_offsets_do_not_depend_on_how_pictures_are_kept(picture):
         swapped = depths[[1, 2, 0]].exchanged(0, depths[i])
         assert (swapped[0].pictures() == depths[i].pictures()).all()
         assert (swapped[1].pictures() == depths[2].pictures()).all()
+
+
+def plain_offset(mine, label, other_m, i, point, normal, z, weight, reach):
+    """`edge_offsets` of one point: (H, W) is object i drawn, and the labels; (N, H, W) [m] all."""
+    half = int(2 * reach)
+    o = 0.5 * np.arange(-half, half + 1)
+    u, v = np.floor(point[:, None] + o * normal[:, None]).astype(int)
+    within = (u >= 0) & (v >= 0) & (u < W) & (v < H)
+    u, v = np.where(within, u, 0), np.where(within, v, 0)
+    what, mine = np.where(within, label[v, u], UNSURE), within & mine[v, u]
+    says = np.where(what == i + 1, 1.0, np.where(what == 0, -1.0, 0.0))
+    for j in {0, 1, 2} - {i}:
+        behind = against(other_m[j, v, u], z, MARGINS_M[j])
+        says = np.where(what == j + 1, -behind, says)
+    empty = np.flatnonzero(within & ~mine)
+    if weight == 0 or not (empty >= half).any():
+        return 0.0, 0.0
+    own_edge = empty[empty >= half][0]
+    for again in np.flatnonzero(mine[own_edge:])[:1]:
+        says[own_edge + again :] = 0
+    for thick in np.flatnonzero(~mine[:half])[-1:]:
+        says[: thick + 1] = 0
+    cost = (says > 0).sum() - np.concatenate([[0.0], np.cumsum(says)])
+    least = np.flatnonzero(cost < cost.min() + 1e-6)
+    nearest = least[np.abs(least - own_edge).argmin()]
+    runs = np.split(least, np.flatnonzero(np.diff(least) > 1) + 1)
+    (width,) = (0.5 * (len(r) - 1) for r in runs if nearest in r)
+    loose = 1 + width**2 if nearest == own_edge else 1
+    return 0.5 * (nearest - own_edge), weight / loose
+
+
+@pytest.mark.parametrize("reach_px", [2.0, 8.0])
+def test_offsets_are_those_of_a_plain_search(picture, reach_px):
+    depths, grid, frames = picture
+    label = grid.label.copy()
+    label[frames[1]] = 0  # no mask
+    label[frames[2]][label[frames[2]] == 2] = 0
+    label[frames[2], 45, 60] = 2  # one pixel
+    every = np.stack([depths[j].pictures() for j in range(3)])
+    for i in range(3):
+        points, normals, z, weight = outlines(depths[i], COUNT)
+        offset, w = edge_offsets(
+            points, normals, z, weight, depths, label, frames, i + 1, MARGINS_M, reach_px
+        )
+        plain = np.array([
+            [
+                plain_offset(np.isfinite(every[i, b]), label[t], every[:, b], i, *at, reach_px)
+                for at in zip(points[b], normals[b], z[b], weight[b], strict=True)
+            ] for b, t in enumerate(frames)
+        ])  # fmt: skip
+        assert (offset == plain[..., 0]).all() and np.allclose(w, plain[..., 1], atol=1e-12)
+        assert (offset != 0).any() and (w[offset == 0] > 0).any()
 
 
 def test_normal_equations_follow_the_outline(camera):

@@ -13,6 +13,8 @@ import numpy as np
 from lucibot.vision.draw import Windows, depth_at
 from lucibot.vision.jit import compiled, inlined
 
+UNSURE = 255
+"""Label of pixels that speak neither for nor against any object."""
 MOVING_MARGIN_M = (0.04, 0.12)
 """Another object that is seen less than the first behind an outline may hide it after all, for the
 depth of what is carried errs; farther than the second, nothing can lie before it; between, in
@@ -26,6 +28,10 @@ DOWN, RIGHT = np.array([0, -1, -1, -1, 0, 1, 1, 1]), np.array([1, 1, 0, -1, -1, 
 """Steps to the eight neighbours of a pixel, from the right one on against the clock."""
 LEFT_SIDE, RIGHT_SIDE = 2, -1
 """Marks of outlines, see `longest_outline`."""
+BESIDE = 4
+"""An outline's direction is that of so many points before and after."""
+DIAGONAL_PX = np.sqrt(2.0)
+FAR = np.float32(np.inf)
 
 
 def outlines(drawn: Windows, count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
@@ -51,37 +57,44 @@ def outlines(drawn: Windows, count: int) -> tuple[np.ndarray, np.ndarray, np.nda
 @compiled
 def _outlines(first, end, depth, start, box, height, width, points, normals, z, weight):
     count = z.shape[1]
+    nothing = np.empty((0, 2), np.int64)
     for b in range(first, end):
+        if b > first and start[b] == start[b - 1] and (box[b] == box[b - 1]).all():
+            # The same picture, to be compared with another frame.
+            points[b], normals[b] = points[b - 1], normals[b - 1]
+            z[b], weight[b] = z[b - 1], weight[b - 1]
+            continue
         v0, v1, u0, u1 = box[b]
         wide = u1 - u0
         # An empty rim spares the search the question whether a neighbour is in the window.
         mark = np.zeros((v1 - v0 + 2, wide + 2), np.int8)
         for v in range(v1 - v0):
             for u in range(wide):
-                mark[v + 1, u + 1] = np.isfinite(depth[start[b] + v * wide + u])
-        v, u, n = longest_outline(mark)
+                mark[v + 1, u + 1] = depth[start[b] + v * wide + u] < FAR
+        v, u, n = longest_outline(mark, nothing)
         if n < FEWEST_PX:
             continue
-        line = np.empty((n, 2), np.int64)
-        walk_outline(mark, v, u, line)
+        # Closed: the last points come before the first, too, and the first after the last.
+        line = np.empty((n + 2 * BESIDE + 1, 2), np.int64)
+        walk_outline(mark, v, u, line[BESIDE : BESIDE + n])
+        line[:BESIDE] = line[n : BESIDE + n]
+        line[BESIDE + n :] = line[BESIDE : 2 * BESIDE + 1]
         turns, length = 0, 0.0
-        for k in range(n):
-            after = (k + 1) % n
-            turns += line[k, 0] * line[after, 1] - line[after, 0] * line[k, 1]
+        for k in range(BESIDE, BESIDE + n):
+            turns += line[k, 0] * line[k + 1, 1] - line[k, 1] * line[k + 1, 0]
             length += step_px(line, k)
         outwards = 1 if turns > 0 else -1
-        k, along = 0, 0.0
+        k, along = BESIDE, 0.0
         for c in range(count):
-            while k < n and along < (c + 0.5) / count * length:
+            while k < BESIDE + n and along < (c + 0.5) / count * length:
                 along += step_px(line, k)
                 k += 1
-            at = k % n
             du, dv = 0, 0
-            for m in range(1, 5):
-                du += line[(at + m) % n, 0] - line[at - m, 0]
-                dv += line[(at + m) % n, 1] - line[at - m, 1]
+            for m in range(1, BESIDE + 1):
+                du += line[k + m, 0] - line[k - m, 0]
+                dv += line[k + m, 1] - line[k - m, 1]
             # The rim is one pixel wide.
-            u, v = line[at, 0] - 1, line[at, 1] - 1
+            u, v = line[k, 0] - 1, line[k, 1] - 1
             norm = np.sqrt(float(du**2 + dv**2))
             points[b, c, 0], points[b, c, 1] = u0 + u + 0.5, v0 + v + 0.5
             z[b, c] = depth[start[b] + v * wide + u]
@@ -95,13 +108,13 @@ def _outlines(first, end, depth, start, box, height, width, points, normals, z, 
 
 @inlined
 def step_px(line, k):
-    """Length [px] of the step from point k of a closed line (n, 2) to the next."""
-    after = (k + 1) % len(line)
-    return np.sqrt(float((line[after, 0] - line[k, 0]) ** 2 + (line[after, 1] - line[k, 1]) ** 2))
+    """Length [px] of the step from point k of an outline (n, 2) to the next, one of its neighbours."""
+    straight = line[k + 1, 0] == line[k, 0] or line[k + 1, 1] == line[k, 1]
+    return 1.0 if straight else DIAGONAL_PX
 
 
 @inlined
-def longest_outline(mark):
+def longest_outline(mark, nothing):
     """Row, column and number of points of the longest outer outline (of equals the lowest); 0 points
     if there is none.
 
@@ -111,14 +124,16 @@ def longest_outline(mark):
     Args:
         mark: (h, w) int8: 1 where drawn, 0 elsewhere and all along the border. Pixels of outlines
             are marked: RIGHT_SIDE where an outline has its outside on the right, else LEFT_SIDE.
+        nothing: (0, 2) int64, room for no points.
     """
-    nothing = np.empty((0, 2), np.int64)
     best_v, best_u, most = 0, 0, 0
     for v in range(1, mark.shape[0] - 1):
         inside = False
         before = 0
         for u in range(1, mark.shape[1] - 1):
             now = mark[v, u]
+            if now == before:
+                continue
             if now == 1 and before == 0 and not inside:
                 n = walk_outline(mark, v, u, nothing)
                 if n >= most:
@@ -180,7 +195,7 @@ def edge_offsets(
     Args:
         points, normals, z, weight: as from `outlines`, (B, C, ...).
         depths: (N, B), every object drawn alone.
-        label: (T, H, W) uint8: 0 background, i + 1 for object i, 255 where nothing can be said.
+        label: (T, H, W) uint8: 0 background, i + 1 for object i, UNSURE where nothing can be said.
         frames: (B,) of the label images to compare with.
         own_label: of the object whose outlines these are.
         margins_m: (N, 2) [m], MOVING_MARGIN_M or KNOWN_MARGIN_M for every object.
@@ -206,79 +221,96 @@ def speaks_against(other_m, own_m, margin_m):
     return min(1.0, max(0.0, (behind - margin_m[0]) / (margin_m[1] - margin_m[0])))
 
 
+@inlined
+def covered(depth, start, v0, v1, u0, u1, v, u):
+    """Whether something is drawn at a pixel of a picture: see `Windows`."""
+    return v0 <= v < v1 and u0 <= u < u1 and depth[start + (v - v0) * (u1 - u0) + u - u0] < FAR
+
+
+@inlined
+def argument(what, own, own_m, depth, start, box, b, v, u, margins_m):
+    """What a pixel labelled `what` says: 1 that object `own` - 1 is there, -1 that it is not, and
+    anything between."""
+    if what == own:
+        return 1.0
+    if what == 0:
+        return -1.0
+    if what == UNSURE:
+        return 0.0
+    other_m = depth_at(depth, start[what - 1, b], box[what - 1, b], v, u)
+    return -speaks_against(other_m, own_m, margins_m[what - 1])
+
+
 @compiled
 def _edges(
     first, end, points, normals, z, weight, depth, start, box, label, frames, own, margins_m, reach, offset,
     out_weight,
 ):  # fmt: skip
-    count = z.shape[1]
     h, w = label.shape[1:]
     step = 0.5
     half = int(reach / step)
     n = 2 * half + 1
+    says, cost = np.zeros(n), np.zeros(n + 1)
     for b in range(first, end):
         t, own_start = frames[b], start[own - 1, b]
         v0, v1, u0, u1 = box[own - 1, b]
-        says, cost, mine = np.zeros(n), np.zeros(n + 1), np.zeros(n, np.bool_)
-        for c in range(count):
+        for c in range(z.shape[1]):
             if weight[b, c] == 0:
                 continue
             x, y, n_x, n_y = points[b, c, 0], points[b, c, 1], normals[b, c, 0], normals[b, c, 1]
-            own_edge = -1
-            leaving = True
-            says[:] = 0
-            for k in range(n):
-                o = (k - half) * step
+            # Outwards until the line leaves the picture or enters another part of the object: from
+            # there on it tells nothing.
+            own_edge, k_end = -1, half
+            while k_end < n:
+                o = (k_end - half) * step
                 u, v = int(np.floor(x + o * n_x)), int(np.floor(y + o * n_y))
-                mine[k] = (
-                    v >= v0 and v < v1 and u >= u0 and u < u1
-                    and np.isfinite(depth[own_start + (v - v0) * (u1 - u0) + u - u0])
-                )  # fmt: skip
                 if u < 0 or v < 0 or u >= w or v >= h:
-                    continue
-                if o >= 0 and leaving and not mine[k]:
-                    own_edge = k
-                    leaving = False
-                if o > 0 and not leaving and mine[k]:
-                    # The line has entered another part of the object: it tells nothing from there.
                     break
-                what = label[t, v, u]
-                if what == own:
-                    says[k] = 1
-                elif what == 0:
-                    says[k] = -1
-                elif what != 255:
-                    other = depth_at(depth, start[what - 1, b], box[what - 1, b], v, u)
-                    says[k] = -speaks_against(other, z[b, c], margins_m[what - 1])
+                if not covered(depth, own_start, v0, v1, u0, u1, v, u):
+                    if own_edge < 0:
+                        own_edge = k_end
+                elif own_edge >= 0:
+                    break
+                says[k_end] = argument(
+                    label[t, v, u], own, z[b, c], depth, start, box, b, v, u, margins_m
+                )
+                k_end += 1
             if own_edge < 0:
                 continue
             # Inwards, only as far as the object is thick here.
-            k = half
-            while k >= 0 and mine[k]:
-                k -= 1
-            for m in range(k + 1):
-                says[m] = 0
+            k_first = half
+            while k_first > 0:
+                o = (k_first - 1 - half) * step
+                u, v = int(np.floor(x + o * n_x)), int(np.floor(y + o * n_y))
+                if not covered(depth, own_start, v0, v1, u0, u1, v, u):
+                    break
+                k_first -= 1
+                says[k_first] = argument(
+                    label[t, v, u], own, z[b, c], depth, start, box, b, v, u, margins_m
+                )
             against = 0.0
-            for k in range(n):
+            for k in range(k_first, k_end):
                 if says[k] > 0:
                     against += 1
-            cost[0] = against
+            cost[k_first] = against
             best = against
-            for k in range(n):
+            for k in range(k_first, k_end):
                 against -= says[k]
                 cost[k + 1] = against
                 best = min(best, against)
             nearest = -1
-            for k in range(n + 1):
+            for k in range(k_first, k_end + 1):
                 if cost[k] < best + 1e-6 and (
                     nearest < 0 or abs(k - own_edge) < abs(nearest - own_edge)
                 ):
                     nearest = k
             lo, hi = nearest, nearest
-            while lo > 0 and cost[lo - 1] < best + 1e-6:
+            while lo > k_first and cost[lo - 1] < best + 1e-6:
                 lo -= 1
-            while hi < n and cost[hi + 1] < best + 1e-6:
+            while hi < k_end and cost[hi + 1] < best + 1e-6:
                 hi += 1
+            # Where the line tells nothing, anything is as good.
+            lo, hi = 0 if lo == k_first else lo, n if hi == k_end else hi
             offset[b, c] = (nearest - own_edge) * step
             width = (hi - lo) * step
             if nearest == own_edge:

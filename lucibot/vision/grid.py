@@ -10,12 +10,9 @@ import numpy as np
 from lucibot.core.camera import Camera
 from lucibot.core.scene_view import SceneView
 from lucibot.core.tracks import Tracks
-from lucibot.vision.contour import speaks_against
+from lucibot.vision.contour import UNSURE, speaks_against
 from lucibot.vision.draw import Windows, depth_at, fit_camera
 from lucibot.vision.jit import compiled
-
-UNSURE = 255
-"""Label of pixels that speak neither for nor against any object."""
 
 CARRIED = 0.25
 """How far around an object its depth is carried, as a share of its size in the picture."""

@@ -12,8 +12,9 @@ import numba
 import numpy as np
 from lucibot_kernels.jit import digest_of, stamped
 
-inlined = numba.njit(error_model="numpy")
-"""For what kernels call for one picture, point or pixel."""
+inlined = numba.njit(forceinline=True, error_model="numpy", _nrt=False)
+"""For what kernels call for one picture, point or pixel. Nothing is allocated in it, so references are not
+counted: to count them for each array that it is given would cost more than most of it."""
 
 
 def compiled(kernel: Callable) -> Callable:
