@@ -13,7 +13,7 @@ from lucibot.core.heights import HeightMap
 from lucibot.perception.problem import lowest_points
 from lucibot.vision.contour import KNOWN_MARGIN_M, MOVING_MARGIN_M, edge_offsets, outlines
 from lucibot.vision.draw import DrawMesh, Windows, draw_depth, draw_windows
-from lucibot.vision.grid import UNSURE, Grid, visible_iou
+from lucibot.vision.grid import UNSURE, Grid, resize_masks, visible_iou
 from lucibot.vision.trajectory import Trajectory, normal_equations
 
 H, W, COUNT = 90, 120, 48
@@ -159,6 +159,18 @@ def test_outlines_are_those_of_opencv(camera, name):
     again = outlines(drawn[np.repeat(np.arange(len(drawn)), 2)], COUNT)
     for a, b in zip(again, ours, strict=True):
         assert (a == np.repeat(b, 2, 0)).all()
+
+
+@pytest.mark.parametrize(
+    "size", [(75, 56), (64, 90), (119, 60), (60, 45), (60, 44), (120, 50), (150, 112)]
+)
+def test_masks_are_resized_as_by_opencv(size):
+    drawn = np.isfinite(scribbles())
+    drawn[1:6] = False
+    drawn[2], drawn[3, 0, 0], drawn[4, -1, -1], drawn[5, 20:61, 30:71] = True, True, True, True
+    how = cv2.INTER_AREA if size[0] <= W else cv2.INTER_LINEAR
+    plain = [cv2.resize(255 * m.astype(np.uint8), size, interpolation=how) > 127 for m in drawn]
+    assert (resize_masks(drawn, size) == np.stack(plain)).all()
 
 
 @pytest.fixture(scope="module")
