@@ -264,3 +264,27 @@ def test_what_a_hand_holds_comes_out_on_its_other_side_however_fast_it_came(scen
     sides[65:67, 22:33] = sides[65:67, 67:78] = True
     assert (found[3:, sides] == 1).all()
     assert (found[3:, 51:53, 92:103] == UNKNOWN).all()
+
+
+@pytest.mark.parametrize("expected", [True, False])
+def test_an_arm_in_the_colours_of_the_shaded_table_leads_to_its_hand_where_one_is_expected(
+    expected,
+):
+    """A plain grey table hides a grey forearm all along; its hand is lighter, and is seen."""
+    empty = np.full((*SIZE, 3), 150, np.uint8)
+    labels = np.zeros(SIZE, np.uint8)
+    labels[20:32, 20:40] = 1
+    first = empty.copy()
+    first[labels > 0] = (190, 30, 30)
+    frames = [first] * 3
+    for reach in (50, 60, 70, 70, 70, 70):
+        frame = first.copy()
+        cv2.line(frame, (SIZE[1] + 20, 60), (SIZE[1] - reach + 16, 60), (108, 108, 108), 14)
+        cv2.circle(frame, (SIZE[1] - reach, 60), 9, (225, 225, 225), -1)
+        frames.append(frame)
+    view = View(first_frame=first, background_frame=empty, labels=labels)
+    video = Video(frames=np.stack(frames), fps=8)
+    found = classify(view, video, width=SIZE[1], step=1, hand_expected=expected).labels
+    hand = found[5:, 57:64, 47:54]
+    assert (hand == (HAND if expected else UNKNOWN)).mean() > 0.9
+    assert (found[:3] != HAND).all() and (found[:, labels > 0] == 1).all()

@@ -112,6 +112,12 @@ def still_held(
     stays[0] = False
     if not stays.any():
         return np.zeros_like(foreign)
+    return stays[labels] & held_through(foreign, differs, border)
+
+
+def held_through(foreign: np.ndarray, differs: np.ndarray, border: np.ndarray) -> np.ndarray:
+    """(H, W) bool: the parts of `foreign` (H, W) bool that hang together with the border by whatever `differs`
+    (H, W) bool from the first frame: an arm or its shadow."""
     together = cv2.connectedComponents((foreign | differs).astype(np.uint8))[1]
     reached = np.unique(together[border])
-    return stays[labels] & np.isin(together, reached[reached > 0])
+    return foreign & np.isin(together, reached[reached > 0])

@@ -32,6 +32,9 @@ REMEMBERED = 8
 """Videos whose layers a process keeps, 6 MB each."""
 HEAD = 24
 """Samples from which a video's noise is read."""
+SEEN, HARDLY = 0.004, 0.33
+"""Share of the picture from which on something counts as seen; share of the samples with anything strange in
+them below which a hand is hardly seen."""
 REACH = 0.04
 """How far beyond what its joint allows a thing may be seen, for a joint is known but roughly where
 a task was made from a photo [picture widths]."""
@@ -106,6 +109,7 @@ def classify_task(
             i for i, o in enumerate(task.objects, 1) if o.material.kind in ("sand", "liquid")
         ),
         vessels=outlines(task, camera), key_points=key_points,
+        hand_expected=task.spec.hands == "expected",
     )  # fmt: skip
     layers = Layers(frames=regions.frames, labels=regions.labels, hand_colours=regions.hand_colours)
     _remembered[_asked(task, view, video, width, samples_per_s, key_points)] = layers
@@ -143,7 +147,7 @@ def classify(
     view: SceneView, video: Video, *, width: int, step: int,
     rigid: tuple[bool, ...] | None = None, reach: tuple[np.ndarray | None, ...] | None = None,
     fluids: Sequence[int] = (), vessels: Sequence[np.ndarray] = (),
-    key_points: KeyPoints | None = None,
+    key_points: KeyPoints | None = None, hand_expected: bool = False,
 ) -> Regions:  # fmt: skip
     """Classify every `step`-th frame and the last ten at `width` pixels across. The camera stands
     still, or what it did was taken out.
@@ -154,6 +158,7 @@ def classify(
         fluids: labels of objects that flow.
         vessels: (h, w) bool each, what stands still and may hold them.
         key_points: where there is a hand model, every other of these frames is shown to it.
+        hand_expected: where none is seen, what hangs together with the border through shade is one.
     """
     h0, w0 = view.labels.shape
     size = (width, round(width * h0 / w0))
@@ -170,6 +175,12 @@ def classify(
         looks.append(model.look(model.same_light(frame, before)))
         before = model.foreign(looks[-1], model.moved(before, flow), known)
         labels.append(before)
+    if hand_expected and _hardly_seen(labels):
+        model.hidden_arm = True
+        labels, before = [], labels0
+        for look, flow, known in zip(looks, flows, certain, strict=True):
+            before = model.foreign(look, model.moved(before, flow), known)
+            labels.append(before)
     model.learn_hand(looks, labels, certain)
     hands = np.stack([x == HAND for x in labels])
     labels, before = [], labels0
@@ -184,6 +195,13 @@ def classify(
         frames=frames, lab=lab, hand_colours=model.hand, noise=noise,
         labels=with_poured(labels, lab, certain, seconds, fluids, vessels),
     )  # fmt: skip
+
+
+def _hardly_seen(labels: Sequence[np.ndarray]) -> bool:
+    """Whether in most of labels (h, w) that show something strange no hand is seen."""
+    hand = np.array([(x == HAND).mean() > SEEN for x in labels])
+    strange = np.array([(x >= HAND).mean() > SEEN for x in labels])
+    return bool(strange.any() and hand.sum() < HARDLY * strange.sum())
 
 
 def _certain(

@@ -22,7 +22,7 @@ from lucibot.vision.appearance import (
 )
 from lucibot.vision.exposure import same_light
 from lucibot.vision.grain import REACH, WINDOW, Grain
-from lucibot.vision.hands import border_of, held_from_outside, still_held
+from lucibot.vision.hands import border_of, held_from_outside, held_through, still_held
 from lucibot.vision.labelling import (
     box_around,
     distance_to,
@@ -155,6 +155,8 @@ class SceneModel:
         """Of each object how far apart its parts may be seen [pixels]; 0 where that is not known."""
         self.reach: tuple[np.ndarray | None, ...] = (None,) * self.objects
         """Of each object where it can be seen at all."""
+        self.hidden_arm = False
+        """Whether an arm may be in the colours of what is behind it, in the shade, in all of the video."""
         self.hand = any_colour()
         """The hand's colours; any before they were learned."""
 
@@ -406,6 +408,8 @@ class SceneModel:
         hands = held_from_outside(labels == HAND, self.border, known, certain & (labels == HAND))
         if not hands.any():
             hands = still_held(labels == HAND, before == HAND, differs, self.border)
+        if not hands.any() and self.hidden_arm:
+            hands = held_through(labels == HAND, differs, self.border)
         labels[(labels == HAND) & ~hands] = UNKNOWN
         hand = grown(labels == HAND, 7)
         for i in range(1, self.objects + 1):
