@@ -78,8 +78,8 @@ def _one(name: str, recipe: dict, a: argparse.Namespace) -> dict:
         measured |= _run(folder, a.clips / recipe["video"], a)
     for thing, value in measured["iou"].items():
         print(f"twins.{name}.{thing} {value:.3f}")
-    if "success" in measured:
-        print(f"twins.{name}.score {measured['score']:.2f}")
+    if a.run:
+        print(f"twins.{name} {measured['verdict']}")
     return measured
 
 
@@ -91,7 +91,6 @@ def _run(folder: Path, video: Path, a: argparse.Namespace) -> dict:
     try:
         done = lucibot.run(folder, video=video, settings=settings, out=a.out / "runs").result()
     except LuciBotError as e:
-        print(f"{folder.name}: {e}")
-        return {"success": False, "score": 0.0, "failed": str(e)}
-    return {"success": done.success, "score": done.score, "metrics": done.metrics,
-            "rollouts": done.rollouts}  # fmt: skip
+        return {"success": False, "score": 0.0, "verdict": f"no result ({e})"}
+    return {"success": done.success, "score": done.score, "verdict": done.verdict,
+            "metrics": done.metrics, "rollouts": done.rollouts}  # fmt: skip
