@@ -10,7 +10,7 @@ import pytest
 
 from lucibot.core.video import Video
 from lucibot.task import load_task
-from lucibot.vision.hands import border_of, covered_by, held_from_outside, still_held
+from lucibot.vision.hands import border_of, covered_by, held_from_outside, narrow, still_held
 from lucibot.vision.regions import classify
 from lucibot.vision.scene_model import HAND, UNKNOWN
 from lucibot.vision.standing import within_reach
@@ -288,3 +288,18 @@ def test_an_arm_in_the_colours_of_the_shaded_table_leads_to_its_hand_where_one_i
     hand = found[5:, 57:64, 47:54]
     assert (hand == (HAND if expected else UNKNOWN)).mean() > 0.9
     assert (found[:3] != HAND).all() and (found[:, labels > 0] == 1).all()
+
+
+def test_a_hand_goes_on_beyond_a_narrow_thing_that_its_arm_is_at():
+    size = 120, 160
+    foreign, post, board = (np.zeros(size, bool) for _ in range(3))
+    foreign[50:70, 100:] = foreign[55:65, 50:60] = True
+    post[40:80, 70:98] = board[85:115, 20:140] = True
+    nothing = np.zeros(size, bool)
+    posts = narrow([post, board, nothing])
+    assert len(posts) == 1 and (posts[0] == post).all()
+    assert held_from_outside(foreign, border_of(size), nothing, posts=posts)[foreign].all()
+    far = np.roll(post, -40, 1)
+    for others in ((), (far,)):
+        found = held_from_outside(foreign, border_of(size), nothing, posts=others)
+        assert found[50:70, 100:].all() and not found[:, :100].any()

@@ -6,6 +6,8 @@ of the picture. Nothing here knows what one looks like.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
+
 import cv2
 import numpy as np
 
@@ -20,6 +22,8 @@ FINGER = 0.00016
 """Least share of the picture of a part that is cut off from its arm."""
 GAP = 0.1
 """How far from its arm the rest of a hand may lie [picture widths]."""
+EDGE_PX = 6
+"""How far an arm may end before what hides the rest of it: edges are blurred, and there is shade."""
 KEPT = 0.5
 """Share of a part that a hand covered a moment ago from which on it may go on being one."""
 PALM = (0, 1, 5, 9, 13, 17)
@@ -27,6 +31,11 @@ PALM = (0, 1, 5, 9, 13, 17)
 FINGER_WIDTH = 0.2
 """Width to which fingers are drawn, as a share of the palm's."""
 _OPENING = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (5, 5))
+
+
+def narrow(things: Iterable[np.ndarray]) -> list[np.ndarray]:
+    """Those of `things` (H, W) bool that are narrow enough for a hand to show on both sides."""
+    return [m for m in things if 0 < np.count_nonzero(m.any(0)) <= 2 * GAP * m.shape[1]]
 
 
 def border_of(size: tuple[int, int], width_px: int = 3) -> np.ndarray:
@@ -56,6 +65,7 @@ def held_from_outside(
     border: np.ndarray,
     objects: np.ndarray,
     certain: np.ndarray | None = None,
+    posts: Sequence[np.ndarray] = (),
 ) -> np.ndarray:
     """(H, W) bool: the parts of `foreign` (H, W) bool that are hands.
 
@@ -66,6 +76,7 @@ def held_from_outside(
     Args:
         border: (H, W) bool, where an arm may come in.
         certain: (H, W) bool, what a hand model takes for one: it needs no arm.
+        posts: (H, W) bool each, narrow things that stand still: a hand goes on beyond one that its arm is at.
     """
     # Mixed colours along an object's edge can pass for a hand, but only as a line.
     core = cv2.morphologyEx(foreign.astype(np.uint8), cv2.MORPH_OPEN, _OPENING) > 0
@@ -89,8 +100,13 @@ def held_from_outside(
     apart = ~arms & (area >= ARM)
     apart[0] = False
     if apart.any():
+        reach = round(GAP * foreign.shape[1])
+        near, at = dilate(arms[labels], reach), dilate(arms[labels], EDGE_PX)
+        for post in posts:
+            if (post & at).any():
+                near |= dilate(post, reach)
         beside = np.zeros(n, bool)
-        beside[np.unique(labels[dilate(arms[labels], round(GAP * foreign.shape[1]))])] = True
+        beside[np.unique(labels[near])] = True
         keep |= (beside & apart)[labels]
     return foreign & keep
 

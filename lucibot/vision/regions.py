@@ -23,7 +23,7 @@ from lucibot.task import Task
 from lucibot.vision.appearance import ColourModel, any_colour
 from lucibot.vision.bystanders import without_bystanders
 from lucibot.vision.exposure import same_light
-from lucibot.vision.hands import covered_by
+from lucibot.vision.hands import covered_by, narrow
 from lucibot.vision.poured import with_poured
 from lucibot.vision.scene_model import CHROMA, HAND, SOFT, SPREAD, SceneModel, grown
 from lucibot.vision.standing import outlines, within_reach
@@ -156,7 +156,7 @@ def classify(
         rigid: of each object whether it keeps its size and is not drawn out of another one.
         reach: of each object (h, w) bool where it can be seen at all; None: anywhere.
         fluids: labels of objects that flow.
-        vessels: (h, w) bool each, what stands still and may hold them.
+        vessels: (h, w) bool each, what stands still and may hold them, or hide a hand.
         key_points: where there is a hand model, every other of these frames is shown to it.
         hand_expected: where none is seen, what hangs together with the border through shade is one.
     """
@@ -168,6 +168,7 @@ def classify(
 
     noise, model = _quiet_model(small, _empty(view, small[0], labels0), labels0)
     model.limit(rigid, reach)
+    model.posts = narrow(vessels)
     flows = _flows(small)
     certain = _certain(video.frames, frames, labels0.shape, key_points)
     looks, labels, before = [], [], labels0

@@ -7,6 +7,7 @@ light from what lies in front, see `grain`.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -155,6 +156,8 @@ class SceneModel:
         """Of each object how far apart its parts may be seen [pixels]; 0 where that is not known."""
         self.reach: tuple[np.ndarray | None, ...] = (None,) * self.objects
         """Of each object where it can be seen at all."""
+        self.posts: Sequence[np.ndarray] = ()
+        """(h, w) bool each, narrow things that stand still: a hand may be on both sides of one."""
         self.hidden_arm = False
         """Whether an arm may be in the colours of what is behind it, in the shade, in all of the video."""
         self.hand = any_colour()
@@ -405,7 +408,9 @@ class SceneModel:
         may come out again; anything else in those colours is unknown."""
         known = (before > 0) & (before < HAND)
         self._within(labels, certain)
-        hands = held_from_outside(labels == HAND, self.border, known, certain & (labels == HAND))
+        hands = held_from_outside(
+            labels == HAND, self.border, known, certain & (labels == HAND), self.posts
+        )
         if not hands.any():
             hands = still_held(labels == HAND, before == HAND, differs, self.border)
         if not hands.any() and self.hidden_arm:
