@@ -233,7 +233,8 @@ def test_what_two_objects_both_look_like_tells_of_neither_that_it_moves():
     both, seen = np.stack([labels] * 2), np.stack([lab(0), lab(3)])
     regions = Regions(frames=np.arange(2), labels=both, lab=seen, noise=0.0)
     hues = Hues(regions, 2)
-    assert shifted(regions, 0, 0, 1, hues) < 0.002
+    # Where both meet, corners of the outside have some of the inside about them.
+    assert shifted(regions, 0, 0, 1, hues) < 0.005
     # The red one alone: nothing else can be white.
     alone = dataclasses.replace(regions, labels=np.where(both == 1, both, 0))
     assert shifted(alone, 0, 0, 1, Hues(alone, 1)) > 0.015
