@@ -29,13 +29,8 @@ def read_npz(
         LuciBotError: it is no npz, it is damaged, or what the block looks for is not in it.
     """
     wrong = wrong or (lambda why: UserError(f"{path} is damaged or of another version ({why})"))
-    try:
-        with np.load(path) as z:
-            arrays = {n: z[n] for n in z.files if names is None or n in names}
-    except (FileNotFoundError, MemoryError):
-        raise
-    except Exception as e:  # Of zipfile, zlib and numpy, of many kinds: any byte may be another.
-        raise wrong(_why(e)) from None
+    with _one_line(wrong), np.load(path) as z:
+        arrays = {n: z[n] for n in z.files if names is None or n in names}
     try:
         yield arrays
     except KeyError as e:
@@ -55,17 +50,24 @@ def read_npy(path: Path, wrong: Callable[[str], LuciBotError] | None = None) -> 
         LuciBotError: it is no npy file, it is damaged, or it holds no real numbers.
     """
     wrong = wrong or (lambda why: UserError(f"{path} is no npy file of numbers ({why})"))
-    try:
+    with _one_line(wrong):
         found = np.load(path, allow_pickle=False)
-    except (FileNotFoundError, MemoryError):
-        raise
-    except Exception as e:  # See above.
-        raise wrong(_why(e)) from None
     if not isinstance(found, np.ndarray):
         raise wrong("it is an npz file")
     if not np.issubdtype(found.dtype, np.floating) and not np.issubdtype(found.dtype, np.integer):
         raise wrong(f"it holds {found.dtype}")
     return found
+
+
+@contextmanager
+def _one_line(wrong: Callable[[str], LuciBotError]) -> Iterator[None]:
+    """What goes wrong as a file is read becomes the error `wrong`, but that there is no file, or no memory."""
+    try:
+        yield
+    except (FileNotFoundError, MemoryError):
+        raise
+    except Exception as e:  # Of zipfile, zlib and numpy, of many kinds: any byte may be another.
+        raise wrong(_why(e)) from None
 
 
 def _why(e: Exception) -> str:
