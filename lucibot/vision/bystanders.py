@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 
 from lucibot.vision.appearance import UNIFORM, ColourModel, colour_bins
-from lucibot.vision.hands import border_of, held_from_outside
+from lucibot.vision.hands import HAND_SEEN, border_of, held_from_outside
 from lucibot.vision.scene_model import HAND, LIT, SHADED, UNKNOWN, as_bytes, grown, relit
 
 STILL_S = 0.6
@@ -29,8 +29,6 @@ WITHOUT = 0.3
 """Share of the samples with a hand in which that comes in without it and is at an object."""
 TOUCHES = 12
 """Least pixels of a hand that are at an object."""
-OTHERS = 0.004
-"""Least share of the picture from which on a hand counts as seen."""
 SEEN = 0.1
 """Share of it that a hand model may take for a hand, as it reaches over it."""
 
@@ -148,7 +146,7 @@ def _is_hand(
     if (certain[:, still] & seen).sum(1).max() > SEEN * area:
         return True
     others = (labels == HAND) & ~around
-    enough = others.sum((1, 2)) >= OTHERS * still.size
+    enough = others.sum((1, 2)) >= HAND_SEEN * still.size
     if not enough.any():
         # All that is seen of a hand: the rest of it may look like the shaded table.
         return True

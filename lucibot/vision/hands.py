@@ -18,6 +18,8 @@ STRETCH = 0.03
 noise only touches it."""
 ARM = 0.0005
 """Least share of the picture that an arm covers."""
+HAND_SEEN = 0.004
+"""Share of the picture from which on a hand counts as seen."""
 FINGER = 0.00016
 """Least share of the picture of a part that is cut off from its arm."""
 GAP = 0.1

@@ -23,7 +23,7 @@ from lucibot.task import Task
 from lucibot.vision.appearance import ColourModel, any_colour
 from lucibot.vision.bystanders import without_bystanders
 from lucibot.vision.exposure import same_light
-from lucibot.vision.hands import covered_by, narrow
+from lucibot.vision.hands import HAND_SEEN, covered_by, narrow
 from lucibot.vision.poured import with_poured
 from lucibot.vision.scene_model import CHROMA, HAND, SOFT, SPREAD, SceneModel, grown
 from lucibot.vision.standing import outlines, within_reach
@@ -32,9 +32,8 @@ REMEMBERED = 8
 """Videos whose layers a process keeps, 6 MB each."""
 HEAD = 24
 """Samples from which a video's noise is read."""
-SEEN, HARDLY = 0.004, 0.33
-"""Share of the picture from which on something counts as seen; share of the samples with anything strange in
-them below which a hand is hardly seen."""
+HARDLY = 0.33
+"""Share of the samples with anything strange in them below which a hand is hardly seen."""
 REACH = 0.04
 """How far beyond what its joint allows a thing may be seen, for a joint is known but roughly where
 a task was made from a photo [picture widths]."""
@@ -200,8 +199,8 @@ def classify(
 
 def _hardly_seen(labels: Sequence[np.ndarray]) -> bool:
     """Whether in most of labels (h, w) that show something strange no hand is seen."""
-    hand = np.array([(x == HAND).mean() > SEEN for x in labels])
-    strange = np.array([(x >= HAND).mean() > SEEN for x in labels])
+    hand = np.array([(x == HAND).mean() > HAND_SEEN for x in labels])
+    strange = np.array([(x >= HAND).mean() > HAND_SEEN for x in labels])
     return bool(strange.any() and hand.sum() < HARDLY * strange.sum())
 
 

@@ -24,6 +24,7 @@ from lucibot.providers.verifier.hues import Hues
 from lucibot.providers.verifier.motion import carried, exchanged, shifted, untouched
 from lucibot.task import Task
 from lucibot.vision.clip import seen_background
+from lucibot.vision.hands import HAND_SEEN
 from lucibot.vision.regions import (
     Regions,
     classify_task,
@@ -35,9 +36,6 @@ from lucibot.vision.regions import (
 from lucibot.vision.scene_model import CHROMA, HAND, SHADED, UNKNOWN, grown, relit
 from lucibot.vision.standing import outlines
 from lucibot.vision.steady import FREE, CameraMotion, follow_camera, taken_out
-
-HAND_SEEN = 0.004
-"""Share of the picture from which on a hand counts as seen."""
 
 EVEN, MOSTLY = 0.08, 0.7
 """How far light that is even may lie from its median, as a share of it; and the share of a shadow that is
